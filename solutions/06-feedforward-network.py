@@ -1,0 +1,40 @@
+"""Problem 06: the feed-forward network and its activation. Shapes: B batch, T tokens, C n_embd."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class NewGELU(nn.Module):
+    """GELU in the tanh form that GPT-2 was trained with, not the erf form.
+
+    Hendrycks & Gimpel 2016, section 2.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))): any shape and dtype → the same."""
+        # Step 1: the cube bends tanh towards the normal distribution's own curve
+        return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+
+
+class FeedForward(nn.Module):
+    """Each token by itself: widen, bend, narrow: (B, T, C) → (B, T, C).
+
+    Attributes: `c_fc` nn.Linear(C, n_inner), `act` NewGELU, `c_proj` nn.Linear(n_inner, C), `drop`
+    nn.Dropout. Problem 12 loads the checkpoint's tensors under `c_fc` and `c_proj`.
+    """
+
+    def __init__(self, n_embd: int, n_inner: int, dropout: float = 0.1):
+        super().__init__()
+        # Step 2: up to n_inner features, each of which can fire by itself, and back to
+        # the stream's width
+        self.c_fc = nn.Linear(n_embd, n_inner)
+        self.act = NewGELU()
+        self.c_proj = nn.Linear(n_inner, n_embd)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """drop(c_proj(act(c_fc(x)))): (B, T, C) → (B, T, C)."""
+        # Step 3: without the activation the two layers would collapse into one matrix
+        return self.drop(self.c_proj(self.act(self.c_fc(x))))

@@ -1,0 +1,255 @@
+"""The twelve problems: the one place that knows their names, what they provide and what they
+build on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One of the twelve. `provides` are top-level names, or `Class.method` for a place inside
+    another's class.
+    """
+
+    number: int
+    slug: str
+    title: str
+    provides: tuple[str, ...]
+    builds_on: tuple[int, ...]
+    minutes: str
+    difficulty: str
+    idea: str
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder under problems/, and of the file under solutions/ without its
+        `.py`.
+        """
+        return f"{self.number:02d}-{self.slug}"
+
+    @property
+    def test_file(self) -> str:
+        """Name of the test file inside the folder."""
+        return f"test_{self.slug.replace('-', '_')}.py"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that the problem's file defines."""
+        return tuple(dict.fromkeys(name.split(".")[0] for name in self.provides))
+
+    def problem_path(self, root: Path) -> Path:
+        """The learner's file."""
+        return root / "problems" / self.folder / "problem.py"
+
+    def solution_path(self, root: Path) -> Path:
+        """The reference."""
+        return root / "solutions" / f"{self.folder}.py"
+
+    def test_path(self, root: Path) -> Path:
+        """The checks."""
+        return root / "problems" / self.folder / self.test_file
+
+    def readme_path(self, root: Path) -> Path:
+        """The text with the hints."""
+        return root / "problems" / self.folder / "README.md"
+
+
+PROBLEMS: tuple[Problem, ...] = (
+    Problem(
+        number=1,
+        slug="embeddings",
+        title="Embeddings",
+        provides=("Embeddings",),
+        builds_on=(),
+        minutes="30–45",
+        difficulty="easy",
+        idea="what a token is, where it stands",
+    ),
+    Problem(
+        number=2,
+        slug="attention-basics",
+        title="Attention basics",
+        provides=("SimpleAttention",),
+        builds_on=(),
+        minutes="45–60",
+        difficulty="medium",
+        idea="a soft lookup by dot product",
+    ),
+    Problem(
+        number=3,
+        slug="scaled-dot-product",
+        title="Scaled dot product",
+        provides=("ScaledDotProductAttention",),
+        builds_on=(),
+        minutes="30–45",
+        difficulty="medium",
+        idea="keep the softmax from saturating",
+    ),
+    Problem(
+        number=4,
+        slug="multi-head-attention",
+        title="Multi-head attention",
+        provides=("MultiHeadAttention",),
+        builds_on=(3,),
+        minutes="60–90",
+        difficulty="hard",
+        idea="many small attentions at once",
+    ),
+    Problem(
+        number=5,
+        slug="causal-masking",
+        title="Causal masking",
+        provides=("CausalMultiHeadAttention",),
+        builds_on=(4,),
+        minutes="45–60",
+        difficulty="medium",
+        idea="never look ahead; remember the past",
+    ),
+    Problem(
+        number=6,
+        slug="feedforward-network",
+        title="Feed-forward network",
+        provides=("NewGELU", "FeedForward"),
+        builds_on=(),
+        minutes="30",
+        difficulty="easy",
+        idea="each token thinks for itself",
+    ),
+    Problem(
+        number=7,
+        slug="layer-norm-residuals",
+        title="Layer norm and residuals",
+        provides=("LayerNorm", "ResidualBlock"),
+        builds_on=(),
+        minutes="45",
+        difficulty="medium",
+        idea="a steady stream through many layers",
+    ),
+    Problem(
+        number=8,
+        slug="transformer-block",
+        title="Transformer block",
+        provides=("TransformerBlock",),
+        builds_on=(5, 6, 7),
+        minutes="60–90",
+        difficulty="hard",
+        idea="tokens talk, then think; add up",
+    ),
+    Problem(
+        number=9,
+        slug="gpt2-config",
+        title="GPT-2 config",
+        provides=("GPT2Config",),
+        builds_on=(),
+        minutes="20–30",
+        difficulty="easy",
+        idea="four sizes from nine numbers",
+    ),
+    Problem(
+        number=10,
+        slug="full-model",
+        title="Full model",
+        provides=("GPT2Model.__init__", "GPT2Model.forward"),
+        builds_on=(1, 7, 8, 9),
+        minutes="90–120",
+        difficulty="hard",
+        idea="from token ids to logits",
+    ),
+    Problem(
+        number=11,
+        slug="weight-initialization",
+        title="Weight initialization",
+        provides=("GPT2Model._init_weights",),
+        builds_on=(10,),
+        minutes="45",
+        difficulty="medium",
+        idea="start where learning can begin",
+    ),
+    Problem(
+        number=12,
+        slug="pretrained-loading",
+        title="Pretrained loading",
+        provides=("GPT2Model._build_weight_mapping", "GPT2Model.from_pretrained"),
+        builds_on=(11,),
+        minutes="120–180",
+        difficulty="very hard",
+        idea="bring GPT-2's own weights to life",
+    ),
+)
+
+
+def prerequisites(problem: Problem) -> tuple[Problem, ...]:
+    """The problems that this one builds on, directly or through others, in order."""
+    found: set[int] = set()
+    todo = list(problem.builds_on)
+    while todo:
+        number = todo.pop()
+        if number not in found:
+            found.add(number)
+            todo += PROBLEMS[number - 1].builds_on
+    return tuple(PROBLEMS[number - 1] for number in sorted(found))
+
+
+def get(name: str | int) -> Problem:
+    """A problem by number (`5`, `"05"`), slug (`"causal-masking"`), folder or any path into it.
+
+    ValueError that lists the twelve when nothing fits.
+    """
+    text = str(name).strip().replace("\\", "/").rstrip("/")
+    if re.fullmatch(r"\d{1,4}", text) and 1 <= int(text) <= len(PROBLEMS):
+        return PROBLEMS[int(text) - 1]
+    parts = [part.removesuffix(".py") for part in text.split("/")]
+    for problem in PROBLEMS:
+        if problem.folder in parts or problem.slug in parts:
+            return problem
+    raise ValueError(
+        f"no problem {str(name)!r}; there are "
+        + ", ".join(f"{problem.folder}" for problem in PROBLEMS)
+    )
+
+
+def select(words: list[str] | tuple[str, ...]) -> list[Problem]:
+    """Problems from words such as `5`, `05`, `1-7`, `8-12`, `all`, `causal-masking`, `1,3,5`:
+    sorted, each once.
+
+    ValueError that names the word that fits nothing.
+    """
+    chosen: set[int] = set()
+    for word in (part for text in words for part in text.split(",") if part.strip()):
+        word = word.strip()
+        span = re.fullmatch(r"(\d{1,4})\s*(?:-|–|\.\.)\s*(\d{1,4})", word)
+        if word == "all":
+            chosen.update(problem.number for problem in PROBLEMS)
+        elif span:
+            first, last = get(span[1]).number, get(span[2]).number
+            if first > last:
+                raise ValueError(f"{word!r} runs backwards; write {last}-{first}")
+            chosen.update(range(first, last + 1))
+        else:
+            chosen.add(get(word).number)
+    return [PROBLEMS[number - 1] for number in sorted(chosen)]
+
+
+def find_root(start: Path | str | None = None) -> Path:
+    """The course's folder, from `start` (default: the current directory) upward.
+
+    It is the first one that holds `problems/`, `solutions/` and `src/gpt2`. FileNotFoundError that
+    says where was looked.
+    """
+    start = Path(os.path.abspath(start or Path.cwd()))
+    for folder in (start, *start.parents):
+        if (
+            (folder / "problems").is_dir()
+            and (folder / "src" / "gpt2").is_dir()
+            and (folder / "solutions").is_dir()
+        ):
+            return folder
+    raise FileNotFoundError(
+        f"{start} is not inside the course: neither it nor a folder above it holds "
+        "problems/, solutions/ and src/gpt2/. Change into the course's folder, or name it with --root."
+    )
