@@ -1,8 +1,6 @@
 """Problem 06: the feed-forward network and its activation. Shapes: B batch, T tokens, C n_embd."""
 
-import math
-
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -14,8 +12,8 @@ class NewGELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))): any shape and dtype → the same."""
-        # Step 1: the cube bends tanh towards the normal distribution's own curve
-        return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+        # Step 1: written out it is eight passes over memory; PyTorch's kernel for this form makes one
+        return F.gelu(x, approximate="tanh")
 
 
 class FeedForward(nn.Module):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -22,10 +23,10 @@ class LayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension: (…, C) → (…, C)."""
+        """weight · (x − mean) / √(variance + eps) + bias, over the last dimension: (…, C) → (…, C)."""
         # Step 2: PyTorch's kernel divides by C (the biased variance), adds eps under the
         # root, sums in float32
-        return nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
 class ResidualBlock(nn.Module):

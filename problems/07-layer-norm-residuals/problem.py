@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -20,7 +21,7 @@ class LayerNorm(nn.Module):
         raise NotImplementedError("TODO 1: LayerNorm.__init__")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension: (…, C) → (…, C)."""
+        """weight · (x − mean) / √(variance + eps) + bias, over the last dimension: (…, C) → (…, C)."""
         # TODO 2: normalise the last dimension, then scale and shift
         raise NotImplementedError("TODO 2: LayerNorm.forward")
 

@@ -17,7 +17,7 @@ class GPT2Model(nn.Module):
     def __init__(self, config: GPT2Config):
         super().__init__()
         # TODO 1: keep the config; create embeddings
-        # TODO 2: create h, one block per layer; see that each setting of the config reaches the block
+        # TODO 2: create h, one block per layer; every setting of the config must reach its block
         # TODO 3: create ln_f
         # TODO 4: create lm_head and tie its weight to the token embedding's
         # TODO 5: initialise every module

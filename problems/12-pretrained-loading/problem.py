@@ -33,10 +33,13 @@ class GPT2Model(gpt2.model.GPT2Model):
         cache_dir, token). ValueError that names every tensor that is missing, unexpected or of
         another shape.
         """
-        # TODO 3: open the checkpoint: `settings` are GPT2Config's arguments, `tensors` maps their keys to tensors
+        # TODO 3: open the checkpoint (`settings, tensors = open_checkpoint(…)`: GPT2Config's
+        # arguments, and a mapping from their keys to tensors)
         # TODO 4: build the model (`with skip_init():` saves the time of random values)
-        # TODO 5: match their keys to the mapping's: with or without prefix, no mask buffers, the tied head
+        # TODO 5: match their keys to the mapping's: with or without prefix, no mask buffers, and
+        # the head is tied
         # TODO 6: refuse missing and unexpected tensors, by name
-        # TODO 7: copy each tensor, transposed where the mapping says so; refuse a wrong shape, by name
+        # TODO 7: copy each tensor, transposed where the mapping says so; refuse a wrong shape,
+        # by name
         # TODO 8: return the model in eval mode
         raise NotImplementedError("TODO 3: GPT2Model.from_pretrained")

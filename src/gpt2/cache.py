@@ -43,8 +43,8 @@ class LayerCache:
         end = self.length + k.size(2)
         if end > max_length:
             raise ValueError(
-                f"{self.length} tokens stored + {k.size(2)} new = {end} > max_length = {max_length} "
-                "of the KV cache"
+                f"{self.length} tokens stored + {k.size(2)} new = {end} > "
+                f"max_length = {max_length} of the KV cache"
             )
         self.keys[:, :, self.length : end] = k.detach()
         self.values[:, :, self.length : end] = v.detach()

@@ -232,8 +232,8 @@ class NewGELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))): any shape and dtype → the same."""
-        # Step 1: the cube bends tanh towards the normal distribution's own curve
-        return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+        # Step 1: written out it is eight passes over memory; PyTorch's kernel for this form makes one
+        return F.gelu(x, approximate="tanh")
 
 
 class FeedForward(nn.Module):
@@ -274,10 +274,10 @@ class LayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension: (…, C) → (…, C)."""
+        """weight · (x − mean) / √(variance + eps) + bias, over the last dimension: (…, C) → (…, C)."""
         # Step 2: PyTorch's kernel divides by C (the biased variance), adds eps under the
         # root, sums in float32
-        return nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
 class ResidualBlock(nn.Module):

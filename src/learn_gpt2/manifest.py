@@ -251,5 +251,5 @@ def find_root(start: Path | str | None = None) -> Path:
             return folder
     raise FileNotFoundError(
         f"{start} is not inside the course: neither it nor a folder above it holds "
-        "problems/, solutions/ and src/gpt2/. Change into the course's folder, or name it with --root."
+        "problems/, solutions/ and src/gpt2/. Change into the course's folder, or use --root."
     )
