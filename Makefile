@@ -1,0 +1,75 @@
+# `make demo` and `make test` do the whole set-up. They need Python ≥ 3.11 and nothing else;
+# PYTHON=… names the interpreter to build .venv with.
+
+VENV := .venv
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+PY := $(BIN)/python
+# Where the set-up left off. The checksum is the folder's: a checkout that was copied or renamed
+# is set up again, because a virtual environment holds its own path.
+READY := $(VENV)/.ready-$(firstword $(shell pwd | cksum))
+PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
+ACTIVATE := $(if $(filter Windows_NT,$(OS)),$(VENV)\Scripts\activate,. $(VENV)/bin/activate)
+
+.PHONY: help setup demo test bench lint clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*  ## /  make \1~/p' Makefile | awk -F'~' '{printf "%-14s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## .venv with everything in it, at the versions of constraints.txt
+	@echo "Ready. To go on: $(ACTIVATE)"
+
+demo: $(READY)  ## text from the bundled GPT-2
+	@$(PY) -m gpt2 generate --prompt "ROMEO:" --max-new-tokens 200 --seed 1
+	@echo; echo "Yours:   $(ACTIVATE)"
+	@echo '         gpt2 generate --prompt "To be, or not to be" --temperature 0.8'
+	@echo "Build it: problems/01-embeddings/README.md, then  pytest problems/01-embeddings"
+
+test: $(READY)  ## everything that the maintainers' CI checks
+	$(PY) -m learn_gpt2 swap --check
+	OMP_NUM_THREADS=1 $(PY) -m pytest -p xdist -n auto
+	OMP_NUM_THREADS=1 $(PY) -m pytest -p xdist -n auto problems --solutions
+
+bench: $(READY)  ## tokens per second, with and without the KV cache
+	$(PY) -m gpt2 bench
+
+lint: $(READY)  ## ruff: rules and format
+	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+clean:  ## remove .venv and caches; leaves every file you wrote
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	find problems solutions src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Torch goes in first and by itself: it is the large download, and a build that is already there
+# (chosen with PyTorch's own selector) is kept.
+$(READY): pyproject.toml constraints.txt
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null 2>&1 || { $(MAKE_VENV); }
+	@if ls $(VENV)/.ready-* >/dev/null 2>&1 && [ ! -e $@ ]; then $(REPOINT); fi
+	@echo "Installing PyTorch, at most once; it is the large one."
+	$(PIP_INSTALL) $(shell grep '^torch==' constraints.txt)
+	@echo "Installing the rest."
+	$(PIP_INSTALL) --quiet -e ".[dev,plots]"
+	@rm -f $(VENV)/.ready-* && touch $@
+	@echo "Set up in $(VENV). To use gpt2, learn and pytest by name: $(ACTIVATE)"
+
+# The first interpreter that runs and is new enough; or what was found instead.
+define MAKE_VENV
+found=; \
+for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python); do \
+  version=$$($$python -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null </dev/null) \
+    || continue; \
+  found="$$found $$python is $$version;"; \
+  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || continue; \
+  echo "Creating $(VENV) with $$python ($$version)."; \
+  $$python -m venv --clear $(VENV) && exit 0; \
+  echo "$$python could not create $(VENV) (see above; on Debian and Ubuntu: apt install python3-venv)." >&2; \
+  exit 1; \
+done; \
+echo "Python 3.11 or newer is needed. Found:$${found:- none;} to name another: make PYTHON=/path/to/python" >&2; \
+exit 1
+endef
+
+define REPOINT
+echo "This folder was copied or renamed: renewing the paths in $(VENV)."; \
+$(PY) -m venv --without-pip $(VENV) && $(PIP_INSTALL) --quiet --force-reinstall --no-deps pytest
+endef
