@@ -1,0 +1,490 @@
+"""What a problem's test file is written with: `@check`, `compare` and a few `expect_…`.
+
+A check is a function `test_…(piece)`. It returns when the piece is right, and raises `CheckFailed`,
+whose message is for the learner, when it is not. pytest runs checks, and so does `learn`.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from learn_gpt2 import diagnosis
+from learn_gpt2.diagnosis import Mistake, Variant, mistake
+
+__all__ = [
+    "CheckFailed",
+    "Mistake",
+    "attribute",
+    "check",
+    "compare",
+    "expect_copies",
+    "expect_dropout",
+    "expect_error",
+    "expect_finite_gradients",
+    "expect_no_edit",
+    "expect_state",
+    "fail",
+    "fill",
+    "mistake",
+    "tensor",
+    "weights",
+]
+
+
+class CheckFailed(AssertionError):
+    """A piece is wrong. `mistakes` are the ids of the misconceptions that were recognised."""
+
+    def __init__(self, message: str, mistakes: Iterable[str] = (), hint: int | None = None):
+        super().__init__(message)
+        self.mistakes = tuple(mistakes)
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of a problem: what the decorator knows about it."""
+
+    name: str
+    title: str
+    function: Callable
+    todo: int
+    needs: tuple[str, ...]
+    points: int
+    seconds: float
+    line: int
+
+
+def check(
+    *, todo: int, needs: Callable | Iterable[Callable] = (), points: int = 1, seconds: float = 10.0
+) -> Callable[[Callable], Callable]:
+    """Mark a test function as a check.
+
+    todo: the last TODO that has to be done for it to pass. needs: earlier checks without which it
+    says nothing (it is skipped when one of them fails). The docstring's first line is its title.
+    """
+
+    def mark(function: Callable) -> Callable:
+        wanted = (needs,) if callable(needs) else tuple(needs)
+        function.check = Check(
+            name=function.__name__,
+            title=(function.__doc__ or function.__name__).strip().splitlines()[0].rstrip("."),
+            function=function,
+            todo=todo,
+            needs=tuple(other.__name__ for other in wanted),
+            points=points,
+            seconds=seconds,
+            line=function.__code__.co_firstlineno,
+        )
+        return function
+
+    return mark
+
+
+def checks_in(namespace: Mapping[str, object]) -> list[Check]:
+    """The checks of a test module, in the order in which they stand in the file."""
+    found = [
+        value.check
+        for value in namespace.values()
+        if isinstance(getattr(value, "check", None), Check)
+    ]
+    return sorted(found, key=lambda c: c.line)
+
+
+def fail(what: Mistake | str, *details: str, hint: int | None = None) -> None:
+    """Raise CheckFailed: a known mistake's sentence or a plain one, then the details, one a
+    line.
+    """
+    if isinstance(what, Mistake):
+        text = f"{what.says} (hint {what.hint}) [{what.id}]"
+        raise CheckFailed("\n".join((text, *details)), (what.id,), what.hint)
+    raise CheckFailed("\n".join((what, *details)), hint=hint)
+
+
+# ── values ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def compare(
+    got: Tensor | Callable[[], Tensor],
+    want: Tensor,
+    mistakes: Iterable[Mistake] = (),
+    variant: Variant | None = None,
+    *,
+    what: str = "the output",
+    axes: str = "",
+    sizes: Mapping[str, float] | None = None,
+    given: Iterable[Tensor] = (),
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+) -> Tensor:
+    """Check that `got` is `want`, and name the mistake when it isn't; returns the tensor.
+
+    got: a tensor, or a function that makes it (then errors are diagnosed, too). mistakes: those
+    that can be behind it; `variant(**m.switches)` computes what mistake m gives. what: names the
+    value in messages ("the weights"). axes: want's axes ("B T C"). sizes: what a constant ratio may
+    be made of. given: the inputs; with a function for `got`, they must come out unchanged.
+    """
+    run = None if isinstance(got, Tensor) or not callable(got) else got
+    if run is not None:
+        given = list(given)
+        before = [t.detach().clone() for t in given]
+        try:
+            got = run()
+        except Exception as error:
+            found = diagnosis.named(error, want, mistakes, variant, rtol, atol)
+            if found:
+                _fail_named(found, f"PyTorch says: {type(error).__name__}: {_first_line(error)}")
+            raise
+        for t, copied in zip(given, before, strict=True):
+            if not torch.equal(t, copied):
+                _fail_edited("its input")
+    got = tensor(got, what)
+    if not got.dtype.is_floating_point and want.dtype.is_floating_point:
+        fail(f"{what} has dtype {got.dtype}, expected {want.dtype}.")
+    if diagnosis.close(got, want, rtol, atol):
+        if got.dtype != want.dtype:
+            fail(f"{what} has dtype {got.dtype}, expected {want.dtype}.")
+        return got
+    if run is not None and not _repeats(run, got):
+        raise CheckFailed(
+            f"{_capital(what)} is different each time, for the same input in eval mode: "
+            "dropout is active outside training. F.dropout needs training=self.training; "
+            "nn.Dropout follows train() and eval() by itself. [dropout-in-eval]",
+            ["dropout-in-eval"],
+        )
+    found = diagnosis.named(got, want, mistakes, variant, rtol, atol)
+    same_shape = got.shape == want.shape
+    numbers = f"{what}: {diagnosis.worst(got, want, axes)}" if same_shape else ""
+    shape = f"the shape of {what} is {tuple(got.shape)}, expected {tuple(want.shape)}"
+    if found:
+        _fail_named(found, numbers or shape)
+    hints = diagnosis.clues(got, want, axes, sizes, rtol, atol)
+    lines = [
+        f"{what[:1].upper()}{what[1:]} is wrong: {hints[0]}." if hints else f"{what} is wrong."
+    ]
+    lines += [f"Also: {text}." for text in hints[1:3]]
+    fail("\n".join([*lines, numbers] if numbers else lines))
+    return got
+
+
+def _repeats(run: Callable[[], Tensor], got: Tensor) -> bool:
+    """Whether further runs agree (an error in one counts as agreement)."""
+    try:
+        others = [run() for _ in range(20)]
+    except Exception:  # a cache may be full now: then nothing is known
+        return True
+    first = others[0]
+    same_kind = isinstance(first, Tensor) and first.shape == got.shape
+    return not same_kind or all(torch.equal(first.nan_to_num(), t.nan_to_num()) for t in others)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _fail_edited(what: str) -> None:
+    raise CheckFailed(
+        f"forward changed {what} in place: whoever called it still needs it. Make a new tensor "
+        "(`x = x + …`, not `x += …`). [edits-input]",
+        ["edits-input"],
+    )
+
+
+def _fail_named(found: tuple[Mistake, ...], *details: str) -> None:
+    if len(found) == 1:
+        fail(found[0], *details)
+    lines = ["Two things at once:"] + [f"- {m.says} (hint {m.hint}) [{m.id}]" for m in found]
+    raise CheckFailed("\n".join((*lines, *details)), [m.id for m in found], found[0].hint)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]
+
+
+def tensor(value: object, what: str = "the output") -> Tensor:
+    """The value, when it is a tensor; CheckFailed that says what it is otherwise."""
+    if isinstance(value, Tensor):
+        return value
+    if value is None:
+        raise CheckFailed(
+            f"{what} is None: does the function end without `return`? [no-return]", ["no-return"]
+        )
+    extra = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
+    raise CheckFailed(f"{what} must be a tensor, and is a {type(value).__name__}{extra}.")
+
+
+# ── modules ─────────────────────────────────────────────────────────────────────────────────────
+
+LOADED_LATER = "problem 12 loads the checkpoint's tensor under this name"
+
+
+def attribute(module: object, name: str, kind: type | tuple[type, ...], why: str = LOADED_LATER):
+    """`module.name`, when it is there and of the right type; CheckFailed that names it
+    otherwise.
+    """
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    kind_names = " or ".join(k.__name__ for k in kinds)
+    owner = type(module).__name__
+    if not hasattr(module, name):
+        others = [n for n, m in vars(module).get("_modules", {}).items() if isinstance(m, kinds)]
+        others += [
+            n for n, v in vars(module).items() if isinstance(v, kinds) and not n.startswith("_")
+        ]
+        seen = f" There is `{others[0]}`: rename it." if len(others) == 1 else ""
+        raise CheckFailed(
+            f"{owner} has no attribute `{name}` ({kind_names}).{seen}\n"
+            f"The name is fixed: {why}. [missing-attribute]",
+            ["missing-attribute"],
+        )
+    value = getattr(module, name)
+    if not isinstance(value, kinds):
+        raise CheckFailed(
+            f"{owner}.{name} must be {kind_names}, and is {type(value).__name__}: {why}. "
+            "[wrong-attribute-type]",
+            ["wrong-attribute-type"],
+        )
+    return value
+
+
+def fill(module: nn.Module, seed: int = 0, scale: float = 0.5) -> nn.Module:
+    """Give every parameter reproducible random values that depend on its name alone; returns
+    module.
+
+    Biases and norm weights too: a value of 0 or 1 would hide a mistake.
+    """
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            key = seed * 1_000_003 + sum((i + 1) * ord(c) for i, c in enumerate(name))
+            generator = torch.Generator().manual_seed(key)
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    return module
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of the parameters, by name (a tied one under each of its names)."""
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in module.named_parameters(remove_duplicate=False)
+    }
+
+
+def expect_state(
+    module: nn.Module, names: Iterable[str], explain: Mapping[str, Mistake] | None = None
+) -> None:
+    """Check that state_dict() holds exactly these names.
+
+    explain: for names (or parts of names) that are there by mistake, the mistake.
+    """
+    got, want = set(module.state_dict()), set(names)
+    for name in sorted(got - want):
+        for part, m in (explain or {}).items():
+            if part in name:
+                fail(m, f"state_dict() holds {name!r}")
+        raise CheckFailed(
+            f"state_dict() holds {name!r}, which a checkpoint does not. Parameters and persistent "
+            "buffers end up there; use a plain attribute or persistent=False. [extra-state]",
+            ["extra-state"],
+        )
+    for name in sorted(want - got):
+        raise CheckFailed(
+            f"state_dict() lacks {name!r}: {LOADED_LATER}. Is it a parameter of a module that is "
+            "an attribute of this one? [missing-state]",
+            ["missing-state"],
+        )
+
+
+def expect_error(
+    run: Callable[[], object],
+    mentions: Iterable[object],
+    *,
+    when: str,
+    missing: Mistake | None = None,
+) -> None:
+    """Check that `run` raises ValueError and that its message holds every one of `mentions`.
+
+    when: completes "… must raise ValueError when …". missing: the mistake when nothing is raised.
+    """
+    try:
+        run()
+    except ValueError as error:
+        text = str(error)
+        lost = [str(m) for m in mentions if str(m) not in text]
+        if lost:
+            raise CheckFailed(
+                f"The ValueError when {when} must name {' and '.join(lost)}. It says: {text!r}. "
+                "[unhelpful-error]",
+                ["unhelpful-error"],
+            ) from None
+        return
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        raise CheckFailed(
+            f"{type(error).__name__} is raised when {when}; make it a ValueError that says why. "
+            "[wrong-error-type]",
+            ["wrong-error-type"],
+        ) from error
+    if missing is not None:
+        fail(missing, f"Nothing is raised when {when}.")
+    raise CheckFailed(
+        f"ValueError must be raised when {when}; nothing is. [no-error]", ["no-error"]
+    )
+
+
+def expect_no_edit(run: Callable[[Tensor], object], x: Tensor, what: str = "the input") -> None:
+    """Check that running does not change the tensor it is given."""
+    given = x.detach().clone()
+    before = given.clone()
+    with torch.no_grad():
+        run(given)
+    if not torch.equal(given, before):
+        _fail_edited(what)
+
+
+def expect_finite_gradients(
+    module: nn.Module,
+    loss: Tensor,
+    optional: Iterable[str] = (),
+    explain: Mapping[str, Mistake] | None = None,
+) -> None:
+    """Check that the gradient of `loss` reaches every parameter and is finite and not all zero.
+
+    optional: names of parameters that rightly get none. explain: part of a name → the mistake.
+    """
+    module.zero_grad(set_to_none=True)
+    if not loss.requires_grad:
+        raise CheckFailed(
+            "No gradient flows back from the output: is the computation inside torch.no_grad(), or "
+            "is a tensor detached, or turned into numbers and back? [no-gradient]",
+            ["no-gradient"],
+        )
+    loss.backward()
+    for name, parameter in module.named_parameters():
+        if name in set(optional):
+            continue
+        if parameter.grad is None or not parameter.grad.any():
+            for part, m in (explain or {}).items():
+                if part in name:
+                    fail(m, f"No gradient reaches {name}.")
+            raise CheckFailed(
+                f"No gradient reaches {name}: it has no effect on the output, or the way back to "
+                "it is cut (detach, .data, no_grad). [no-gradient]",
+                ["no-gradient"],
+            )
+        if not torch.isfinite(parameter.grad).all():
+            raise CheckFailed(
+                f"The gradient of {name} is not finite. [bad-gradient]", ["bad-gradient"]
+            )
+
+
+def expect_copies(module: nn.Module, run: Callable[[nn.Module], Tensor]) -> None:
+    """Check that a deep copy and a save/load round trip give what the module gives."""
+    module.eval()
+    with torch.no_grad():
+        want = run(module)
+        twin = copy.deepcopy(module).eval()
+        if not torch.equal(run(twin), want):
+            raise CheckFailed(
+                "A deep copy of the module gives other numbers. [bad-copy]", ["bad-copy"]
+            )
+        buffer = io.BytesIO()
+        torch.save(module.state_dict(), buffer)
+        buffer.seek(0)
+        for parameter in twin.parameters():
+            parameter.add_(1.0)
+        twin.load_state_dict(torch.load(buffer))
+        if not torch.equal(run(twin), want):
+            raise CheckFailed(
+                "After saving state_dict() and loading it into a second module, that gives other "
+                "numbers: something that matters is not in state_dict(). [bad-copy]",
+                ["bad-copy"],
+            )
+
+
+def expect_dropout(
+    run: Callable[[], Tensor],
+    module: nn.Module,
+    p: float,
+    *,
+    what: str = "the output",
+    missing: Mistake | None = None,
+    in_eval: Mistake | None = None,
+    misplaced: Mistake | None = None,
+    variants: Mapping[Mistake, Callable[[Tensor], Tensor]] | None = None,
+) -> None:
+    """Check that in training, and only then, `run()` is the plain result with dropout p as last
+    step.
+
+    Then every number is 0 or exactly 1/(1-p) times the plain one, and about a share p is 0. `run()`
+    should return a few hundred numbers or more, so that the share can be told. variants: for
+    mistakes about where dropout stands, a test of (train / plain, elementwise) that says whether it
+    fits.
+    """
+    module.eval()
+    with torch.no_grad():
+        plain, again = tensor(run(), what), tensor(run(), what)
+        if not torch.equal(plain, again):
+            module.train()
+            m = in_eval or mistake(
+                "dropout-in-eval",
+                f"Dropout changes {what} in eval mode; it belongs to training only.",
+                1,
+            )
+            fail(m)
+        module.train()
+        torch.manual_seed(0)
+        runs = torch.stack([tensor(run(), what) for _ in range(8)])
+    module.eval()
+    if not torch.isfinite(runs).all():
+        fail(f"In training mode {what} holds NaN or infinite numbers.")
+    if torch.allclose(runs, plain.expand_as(runs), rtol=1e-4, atol=1e-6):
+        fail(
+            missing
+            or mistake(
+                "dropout-missing",
+                f"{what} is the same in training and in eval mode: no dropout.",
+                1,
+            )
+        )
+    counted = plain.abs().expand_as(runs) > 1e-4
+    ratio = runs[counted] / plain.expand_as(runs)[counted]
+    kept = ratio.abs() > 1e-6
+    share = 1 - float(kept.double().mean())
+    scale = 1 / (1 - p)
+    if torch.allclose(ratio[kept], torch.full_like(ratio[kept], scale), rtol=1e-3):
+        tolerance = 5 * (p * (1 - p) / ratio.numel()) ** 0.5 + 0.01
+        if abs(share - p) <= tolerance:
+            return
+        fail(
+            f"Dropout zeroes {share:.0%} of {what}, expected {p:.0%}: is p what was asked for? "
+            "[dropout-rate]"
+        )
+    for m, fits in (variants or {}).items():
+        if fits(runs):
+            fail(m)
+    if torch.allclose(ratio[kept], torch.ones_like(ratio[kept]), rtol=1e-3):
+        raise CheckFailed(
+            f"Dropout zeroes numbers of {what} but does not scale the others by "
+            f"1/(1-p) = {scale:.3g}. nn.Dropout does both. [dropout-not-scaled]",
+            ["dropout-not-scaled"],
+        )
+    if kept.any() and torch.allclose(ratio[kept], ratio[kept][0].expand_as(ratio[kept]), rtol=1e-3):
+        r = float(ratio[kept][0])
+        fail(
+            f"In training the numbers of {what} that are kept are {r:.3g} times the plain ones, "
+            f"expected 1/(1-p) = {scale:.3g}: dropout with another p, or twice. [dropout-rate]"
+        )
+    fail(
+        misplaced
+        or mistake(
+            "dropout-misplaced",
+            f"Dropout is not the last step before {what}: in training each number must be 0 or "
+            f"1/(1-p) = {scale:.3g} times the plain one, and some are neither.",
+            1,
+        )
+    )

@@ -1,0 +1,361 @@
+"""What a wrong tensor tells about the mistake behind it.
+
+`named` looks for a known mistake that gives exactly what the learner got; `clues` says what holds
+of the difference when no known mistake fits. `explain_exception` reads PyTorch's error messages.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A misconception that has a name.
+
+    `says` is the sentence a good teacher would say, `hint` the number of the README's hint it
+    points to, `switches` what it changes in the problem's `variant` function (empty: found by a
+    check).
+    """
+
+    id: str
+    says: str
+    hint: int
+    switches: Mapping[str, object] = field(default_factory=dict)
+
+
+def mistake(id: str, says: str, hint: int, **switches: object) -> Mistake:
+    """A Mistake, its switches as keywords."""
+    return Mistake(id, says, hint, switches)
+
+
+Variant = Callable[..., Tensor]
+
+
+def close(a: Tensor, b: Tensor, rtol: float, atol: float) -> bool:
+    """Equal shapes and close values; NaN and infinities count as equal to themselves."""
+    if a.shape != b.shape:
+        return False
+    a, b = a.detach().double(), b.detach().double()
+    return torch.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True)
+
+
+def _attempt(run: Callable[[], Tensor]) -> Tensor | str | None:
+    """What a variant gives: a tensor, or its error as text, or None when it gives nothing of
+    use.
+    """
+    try:
+        with torch.no_grad():
+            got = run()
+        return got if isinstance(got, Tensor) else None
+    except Exception as error:  # a mistaken formula may well not run
+        return f"{type(error).__name__}: {error}"
+
+
+def named(
+    got: Tensor | BaseException,
+    want: Tensor,
+    mistakes: Iterable[Mistake],
+    variant: Variant | None,
+    rtol: float,
+    atol: float,
+) -> tuple[Mistake, ...]:
+    """The known mistake, or pair of mistakes, that gives exactly `got`; () when none does.
+
+    A mistake that gives what is wanted as well explains nothing and is left out.
+    """
+    if variant is None:
+        return ()
+    single = [m for m in mistakes if m.switches]
+    error = f"{type(got).__name__}: {got}" if isinstance(got, BaseException) else None
+
+    def fits(switches: Mapping[str, object]) -> bool:
+        made = _attempt(lambda: variant(**switches))
+        if error is not None:
+            return made == error
+        if not isinstance(made, Tensor) or close(made, want, rtol, atol):
+            return False
+        return close(got, made, rtol, atol)
+
+    for m in single:
+        if fits(m.switches):
+            return (m,)
+    for a, b in itertools.islice(itertools.combinations(single, 2), 400):
+        if not set(a.switches) & set(b.switches) and fits({**a.switches, **b.switches}):
+            return (a, b)
+    return ()
+
+
+# ── clues ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def clues(
+    got: Tensor,
+    want: Tensor,
+    axes: str = "",
+    sizes: Mapping[str, float] | None = None,
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+) -> list[str]:
+    """What is true of the difference between two tensors of any shapes, most telling first.
+
+    axes: names of want's axes, such as "B T C". sizes: named numbers a ratio may be made of.
+    """
+    names = (
+        axes.split()
+        if len(axes.split()) == want.dim()
+        else [f"axis {i}" for i in range(want.dim())]
+    )
+    got, want = got.detach().double(), want.detach().double()
+    if got.shape != want.shape:
+        return _shape_clues(got, want, names, rtol, atol)
+    found: list[str] = []
+    bad = ~torch.isfinite(got) & torch.isfinite(want)
+    if bad.any():
+        kind = "NaN" if torch.isnan(got).any() else "infinite"
+        where = "all" if bad.all() else f"{int(bad.sum())} of {bad.numel()}"
+        return [f"{where} of the numbers are {kind}, first at {_at(bad, names)}"]
+    if (got == 0).all():
+        return ["all of them are 0"]
+    for look in (_ratio, _offset, _transposed, _permuted, _where, _dropped, _nearly):
+        text = look(got, want, names, sizes or {}, rtol, atol)
+        if text:
+            found.append(text)
+    return found
+
+
+def worst(got: Tensor, want: Tensor, axes: str = "") -> str:
+    """The largest difference: where it is and both values."""
+    names = axes.split() if len(axes.split()) == want.dim() else []
+    difference = (got.detach().double() - want.detach().double()).abs()
+    difference = torch.where(torch.isnan(difference), torch.inf, difference)
+    index = tuple(int(i) for i in torch.unravel_index(difference.argmax(), difference.shape))
+    if names:
+        place = ", ".join(f"{n}={i}" for n, i in zip(names, index, strict=True))
+    else:
+        place = ", ".join(map(str, index))
+    at = f" at [{place}]" if index else ""
+    yours, expected = got[index].item(), want[index].item()
+    return f"largest difference{at}: yours {yours:.6g}, expected {expected:.6g}"
+
+
+def _at(mask: Tensor, names: Sequence[str]) -> str:
+    index = mask.nonzero()[0].tolist()
+    return "[" + ", ".join(f"{n}={i}" for n, i in zip(names, index, strict=True)) + "]"
+
+
+def _shape_clues(
+    got: Tensor, want: Tensor, names: list[str], rtol: float, atol: float
+) -> list[str]:
+    text = f"the shape is {tuple(got.shape)}, expected ({', '.join(names)}) = {tuple(want.shape)}"
+    if sorted(got.shape) == sorted(want.shape) and got.dim() == want.dim():
+        for order in itertools.permutations(range(got.dim())):
+            if close(got.permute(order), want, rtol, atol):
+                return [text, "the numbers are right; the axes are in another order"]
+        text += ": the same sizes in another order"
+    elif got.numel() == want.numel() and close(got.reshape(want.shape), want, rtol, atol):
+        return [text, "the numbers are right; only the shape is not"]
+    elif got.dim() == want.dim() + 1 and 1 in got.shape:
+        text += ": an axis of size 1 too many"
+    elif got.dim() == want.dim() - 1:
+        text += ": an axis is missing"
+    return [text]
+
+
+def _ratio(got, want, names, sizes, rtol, atol) -> str:
+    large = want.abs() > max(1e-3 * float(want.abs().max()), 10 * atol)
+    if not large.any():
+        return ""
+    ratios = got[large] / want[large]
+    r = float(ratios.median())
+    if (
+        abs(r - 1) < 1e-3
+        or abs(r) < 1e-9
+        or not torch.allclose(got, want * r, rtol=10 * rtol, atol=10 * atol)
+    ):
+        return ""
+    if abs(r + 1) < 1e-3:
+        return "every number has the wrong sign"
+    size, word = (abs(r), "large") if abs(r) > 1 else (1 / abs(r), "small")
+    sign = " and of the wrong sign" if r < 0 else ""
+    return f"exactly {size:.4g} times too {word}{sign}{_named_number(size, sizes)}"
+
+
+def _named_number(r: float, sizes: Mapping[str, float]) -> str:
+    """` (that is √8 = √head_dim)` when r is a simple function of a named size."""
+    for name, n in sizes.items():
+        for text, value in (
+            (f"{n:g} = {name}", n),
+            (f"√{n:g} = √{name}", n**0.5),
+            (f"{n:g}² = {name}²", n**2),
+            (f"1 / (1 - {n:g}), the scale of dropout", 1 / (1 - n) if 0 < n < 1 else 0),
+        ):
+            if value and value != 1 and abs(r / value - 1) < 1e-3:
+                return f", that is {text}"
+    for text, value in (("√2", 2**0.5), ("2", 2.0), ("√(2/π)", (2 / torch.pi) ** -0.5)):
+        if abs(r / value - 1) < 1e-3:
+            return f", that is {text}"
+    return ""
+
+
+def _offset(got, want, names, sizes, rtol, atol) -> str:
+    difference = got - want
+    if torch.allclose(difference, difference.flatten()[0].expand_as(difference), atol=10 * atol):
+        d = float(difference.flatten()[0])
+        return f"off by the same {d:+.4g} everywhere" if abs(d) > 10 * atol else ""
+    if want.dim() > 1:
+        first = difference.reshape(-1, want.shape[-1])[0]
+        if torch.allclose(difference, first.expand_as(difference), atol=10 * atol):
+            return (
+                f"off by the same vector at every position of {names[-1]}: "
+                "a bias, or another constant vector, is missing or too much"
+            )
+    return ""
+
+
+def _transposed(got, want, names, sizes, rtol, atol) -> str:
+    for i, j in itertools.combinations(range(want.dim()), 2):
+        if want.shape[i] == want.shape[j] and close(got.transpose(i, j), want, rtol, atol):
+            return f"the numbers are right, with {names[i]} and {names[j]} swapped (a transpose)"
+    return ""
+
+
+def _permuted(got, want, names, sizes, rtol, atol) -> str:
+    for axis in range(want.dim()):
+        n = want.shape[axis]
+        if not 2 <= n <= 64:
+            continue
+        mine, theirs = got.movedim(axis, 0).reshape(n, -1), want.movedim(axis, 0).reshape(n, -1)
+        if mine.shape[1] < 2:
+            continue
+        nearest = torch.cdist(mine, theirs).argmin(1)
+        if len(set(nearest.tolist())) == n and close(mine, theirs[nearest], rtol, atol):
+            k = next(i for i in range(n) if int(nearest[i]) != i)
+            return (
+                f"the right slices along {names[axis]}, in another order "
+                f"(yours at {k} is expected at {int(nearest[k])})"
+            )
+    return ""
+
+
+def _where(got, want, names, sizes, rtol, atol) -> str:
+    """Along which axis some slices are right and others not."""
+    wrong = ~torch.isclose(got, want, rtol=rtol, atol=atol)
+    for axis in sorted(range(want.dim()), key=lambda a: a != 1):
+        n = want.shape[axis]
+        slices = wrong.movedim(axis, 0).reshape(n, -1).any(1)
+        if n < 2 or slices.all() or not slices.any():
+            continue
+        bad = slices.nonzero().flatten().tolist()
+        name = names[axis]
+        if bad == list(range(bad[0], n)) and bad[0] > 0:
+            return f"right up to {name} = {bad[0] - 1}, wrong from {name} = {bad[0]} on"
+        if bad == list(range(len(bad))):
+            return f"wrong up to {name} = {bad[-1]}, right from {name} = {bad[-1] + 1} on"
+        return (
+            f"wrong only at {name} = {', '.join(map(str, bad[:6]))}{' …' if len(bad) > 6 else ''}"
+        )
+    share = float(wrong.double().mean())
+    return f"right in {1 - share:.0%} of the places" if share < 0.7 else ""
+
+
+def _dropped(got, want, names, sizes, rtol, atol) -> str:
+    zero = (got == 0) & (want.abs() > 10 * atol)
+    if not zero.any() or zero.all():
+        return ""
+    rest = ~zero & (want.abs() > 10 * atol)
+    if not rest.any():
+        return ""
+    r = float((got[rest] / want[rest]).median())
+    if torch.allclose(got[rest], want[rest] * r, rtol=10 * rtol, atol=10 * atol):
+        return (
+            f"right up to dropout: {float(zero.double().mean()):.0%} of the numbers are 0, "
+            f"the others {r:.3g} times the right ones"
+        )
+    return ""
+
+
+def _nearly(got, want, names, sizes, rtol, atol) -> str:
+    scale = float(want.abs().max()) or 1.0
+    error = float((got - want).abs().max()) / scale
+    if error < 0.02:
+        return (
+            f"nearly right (off by at most {error:.1e} of the largest number): look for a "
+            "constant, an epsilon or a precision that is slightly different"
+        )
+    return ""
+
+
+# ── exceptions ──────────────────────────────────────────────────────────────────────────────────
+
+_EXPLAINED: tuple[tuple[str, str, str], ...] = (
+    # id, pattern of "Type: message", what a good teacher would say
+    (
+        "super-init-missing",
+        r"before Module\.__init__\(\) call|object has no attribute '_(modules|parameters|buffers)'",
+        "Call super().__init__() first in __init__: nn.Module sets up its own tables there.",
+    ),
+    (
+        "view-after-transpose",
+        r"view size is not compatible with input tensor's size and stride",
+        "A transposed tensor lies in memory in another order, so `view` can't flatten it. "
+        "Use `reshape`, or `.contiguous()` before `view`.",
+    ),
+    (
+        "shape-mismatch",
+        r"shape '.*' is invalid for input of size",
+        "The sizes given to view or reshape do not multiply to the number of elements there are.",
+    ),
+    (
+        "shape-mismatch",
+        r"mat1 and mat2 shapes cannot be multiplied|size of tensor a .* must match|"
+        r"Expected size for first two dimensions of batch2|expected .* dimension",
+        "Two shapes do not fit together here. Write down the shape of each side: which axis should "
+        "be transposed, split or merged?",
+    ),
+    (
+        "wrong-device",
+        r"Expected all tensors to be on the same device|Cannot copy out of meta tensor|"
+        r"is on cpu.*(meta|cuda|mps)|(meta|cuda|mps).* is on cpu|Unhandled FakeTensor Device",
+        "A tensor was made on another device than the input's. Pass device=… from the input when "
+        "you make one.",
+    ),
+    (
+        "wrong-dtype",
+        r"expected (m1 and m2|scalar type|mat1 and mat2)|must have the same dtype|"
+        r"expected .* to have (the )?same dtype|Expected .* dtype",
+        "Two tensors have different dtypes. Did you make or convert one with a fixed dtype?",
+    ),
+    (
+        "float-index",
+        r"Expected tensor for argument #1 'indices' to have one of the following scalar types",
+        "nn.Embedding looks up whole numbers; it was given floats.",
+    ),
+    (
+        "no-return",
+        r"'NoneType' object|NoneType.*(object|and)|and 'NoneType'",
+        "Something is None here. Does a function end without `return`?",
+    ),
+    (
+        "in-place-on-graph",
+        r"modified by an inplace operation|a leaf Variable that requires grad",
+        "An in-place operation (ending in _, or +=) changed a tensor that the gradient still "
+        "needs. Make a new tensor instead.",
+    ),
+    ("endless-recursion", r"^RecursionError", "The function calls itself without end."),
+)
+
+
+def explain_exception(error: BaseException) -> tuple[str, str] | None:
+    """(id, what a good teacher would say) for an error whose cause is known, else None."""
+    text = f"{type(error).__name__}: {error}"
+    for name, pattern, says in _EXPLAINED:
+        if re.search(pattern, text):
+            return name, says
+    return None

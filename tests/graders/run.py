@@ -1,0 +1,70 @@
+"""`make graders`: every bank, a process per problem; caught, named and accepted per problem.
+
+Run from the course's root: python -m tests.graders.run [PROBLEM …] [--verbose]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from learn_gpt2 import manifest
+from tests.graders import bank as banks
+
+
+def examine_problem(number: int) -> tuple[int, list[banks.Verdict], list[banks.Verdict]]:
+    """Both banks of a problem: (number, verdicts on wrong answers, verdicts on right ones)."""
+    import torch
+
+    torch.set_num_threads(1)
+    bank = banks.load(number)
+    with tempfile.TemporaryDirectory() as folder:
+        wrong = banks.examine(bank, bank.wrong, Path(folder))
+        right = banks.examine(bank, bank.right, Path(folder))
+    for verdict in (*wrong, *right):
+        for result in verdict.report.results:
+            result.exception = None  # tracebacks don't cross processes
+    return number, wrong, right
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("problems", nargs="*", default=["all"])
+    parser.add_argument("--verbose", action="store_true", help="print every message")
+    options = parser.parse_args()
+    numbers = [problem.number for problem in manifest.select(options.problems)]
+    totals, misses = [0] * 5, []
+    print("problem                      caught      named     accepted")
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(numbers))) as pool:
+        for number, wrong, right in pool.map(examine_problem, numbers):
+            counts = (
+                sum(v.caught for v in wrong),
+                sum(v.named for v in wrong),
+                len(wrong),
+                sum(not v.caught for v in right),
+                len(right),
+            )
+            totals = [a + b for a, b in zip(totals, counts, strict=True)]
+            _row(manifest.get(number).folder, counts)
+            misses += [v for v in wrong if not v.named] + [v for v in right if v.caught]
+            if options.verbose:
+                print("\n".join(str(v) for v in (*wrong, *right)))
+    _row("all", tuple(totals))
+    for verdict in misses:
+        print(f"\n{verdict.report.problem:02d} {verdict}")
+    return 1 if misses else 0
+
+
+def _row(name: str, counts: tuple[int, ...]) -> None:
+    caught, named, wrong, accepted, right = counts
+    print(
+        f"{name:26} {caught:4}/{wrong:<4} {named:4}/{wrong:<4} {accepted:4}/{right:<4}", flush=True
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
