@@ -12,7 +12,7 @@ class NewGELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))): any shape and dtype → the same."""
-        # Step 1: written out it is eight passes over memory; PyTorch's kernel for this form makes one
+        # Step 1: written out it is eight passes over memory, and one in PyTorch's kernel for it
         return F.gelu(x, approximate="tanh")
 
 

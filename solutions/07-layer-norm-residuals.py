@@ -23,7 +23,7 @@ class LayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """weight · (x − mean) / √(variance + eps) + bias, over the last dimension: (…, C) → (…, C)."""
+        """weight · (x − mean) / √(variance + eps) + bias, over the last axis: (…, C) → (…, C)."""
         # Step 2: PyTorch's kernel divides by C (the biased variance), adds eps under the
         # root, sums in float32
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)

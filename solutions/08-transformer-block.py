@@ -33,8 +33,7 @@ class TransformerBlock(nn.Module):
         self.mlp = FeedForward(n_embd, 4 * n_embd if n_inner is None else n_inner, dropout)
 
     def forward(self, x: Tensor, cache=None) -> Tensor:
-        """Attention, then feed-forward, each on a normalised copy and added to x: (B, T, C) → (B,
-        T, C).
+        """Attention, then feed-forward, each read from a norm and added: (B, T, C) → (B, T, C).
 
         cache: one layer of a KVCache, or None; it goes to the attention.
         """

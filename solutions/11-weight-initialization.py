@@ -28,9 +28,8 @@ class GPT2Model(gpt2.model.GPT2Model):
         elif isinstance(module, LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
-        # Step 3: 2·n_layer branches add up in the stream, so each is made √(2·n_layer)
-        # smaller (GPT-2 paper,
-        # section 2.3). A block comes after its children, so this overrides step 1
+        # Step 3: 2·n_layer branches add up in the stream, so each is made √(2·n_layer) smaller
+        # (GPT-2 paper, section 2.3). A block comes after its children, so this overrides step 1
         elif isinstance(module, TransformerBlock):
             for projection in (module.attn.c_proj, module.mlp.c_proj):
                 nn.init.normal_(projection.weight, std=0.02 / math.sqrt(2 * self.config.n_layer))

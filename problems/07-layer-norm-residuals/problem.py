@@ -21,7 +21,7 @@ class LayerNorm(nn.Module):
         raise NotImplementedError("TODO 1: LayerNorm.__init__")
 
     def forward(self, x: Tensor) -> Tensor:
-        """weight · (x − mean) / √(variance + eps) + bias, over the last dimension: (…, C) → (…, C)."""
+        """weight · (x − mean) / √(variance + eps) + bias, over the last axis: (…, C) → (…, C)."""
         # TODO 2: normalise the last dimension, then scale and shift
         raise NotImplementedError("TODO 2: LayerNorm.forward")
 

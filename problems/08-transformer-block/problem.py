@@ -29,8 +29,7 @@ class TransformerBlock(nn.Module):
         raise NotImplementedError("TODO 1: TransformerBlock.__init__")
 
     def forward(self, x: Tensor, cache=None) -> Tensor:
-        """Attention, then feed-forward, each on a normalised copy and added to x: (B, T, C) → (B,
-        T, C).
+        """Attention, then feed-forward, each read from a norm and added: (B, T, C) → (B, T, C).
 
         cache: one layer of a KVCache, or None; it goes to the attention.
         """

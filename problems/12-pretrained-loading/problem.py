@@ -35,7 +35,7 @@ class GPT2Model(gpt2.model.GPT2Model):
         """
         # TODO 3: open the checkpoint (`settings, tensors = open_checkpoint(…)`: GPT2Config's
         # arguments, and a mapping from their keys to tensors)
-        # TODO 4: build the model (`with skip_init():` saves the time of random values)
+        # TODO 4: build the model (inside `skip_init()`, which saves the time of random values)
         # TODO 5: match their keys to the mapping's: with or without prefix, no mask buffers, and
         # the head is tied
         # TODO 6: refuse missing and unexpected tensors, by name
