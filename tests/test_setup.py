@@ -1,0 +1,315 @@
+"""The set-up: what is installed, in what order, when, and what is said when it can't be."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+DEPENDENCIES = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
+EXTRAS = {
+    name: [Requirement(text) for text in texts]
+    for name, texts in PROJECT["project"]["optional-dependencies"].items()
+}
+ALL = [*DEPENDENCIES, *(wanted for extra in EXTRAS.values() for wanted in extra)]
+
+
+# ---------------------------------------------------------------- versions
+
+
+def pins(text: str) -> dict[str, str]:
+    """The constraints: package → exact version. ValueError on any other kind of line."""
+    found = {}
+    for line in text.splitlines():
+        if not line or line.startswith("#"):
+            continue
+        match = re.fullmatch(r"([a-z0-9-]+)==([0-9][0-9a-z.]*)", line)
+        if match is None:
+            raise ValueError(f"not of the form name==version: {line!r}")
+        found[match[1]] = match[2]
+    return found
+
+
+PINS = pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("line", ["torch", "torch>=2", "torch==2.13.0+cpu", "torch==2.*", "-e ."])
+def test_a_loose_pin_is_found(line: str):
+    """Catches a constraints file that leaves the version, or the build, to chance."""
+    with pytest.raises(ValueError, match="not of the form"):
+        pins(line)
+
+
+@pytest.mark.parametrize("wanted", ALL, ids=str)
+def test_pins_satisfy_the_project(wanted: Requirement):
+    """Catches a dependency without a pin, or pinned below what the project asks for."""
+    assert wanted.specifier.contains(PINS[canonicalize_name(wanted.name)])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have packages of their own")
+def test_every_installed_dependency_is_pinned():
+    """Catches a package, brought along by another, whose version is left to chance."""
+    todo, seen, missing = list(ALL), set(), set()
+    while todo:
+        wanted = todo.pop()
+        name = canonicalize_name(wanted.name)
+        if (name, *wanted.extras) in seen:
+            continue
+        seen.add((name, *wanted.extras))
+        if name not in PINS:
+            missing.add(name)
+        for text in importlib.metadata.requires(name) or []:
+            inner = Requirement(text)
+            marked = [{"extra": extra} for extra in (*wanted.extras, "")]
+            if inner.marker is None or any(inner.marker.evaluate(extra) for extra in marked):
+                todo.append(inner)
+    cuda = {name for name in missing if name.startswith(("nvidia-", "triton", "cuda-"))}
+    assert missing - cuda == set()  # torch itself pins its CUDA packages exactly
+    assert len(seen) > 30
+
+
+@pytest.mark.parametrize("package", ["gpt2", "learn_gpt2"])
+def test_imports_are_declared(package: str):
+    """Catches a package that is here by luck, because a tool for development brought it along."""
+    declared = {canonicalize_name(wanted.name) for wanted in DEPENDENCIES}
+    optional = {canonicalize_name(w.name) for extra in EXTRAS.values() for w in extra}
+    ours = {"gpt2", "learn_gpt2"} if package == "learn_gpt2" else {"gpt2"}
+    unknown = set()
+    for path in sorted((ROOT / "src" / package).rglob("*.py")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            match = re.match(r"(\s*)(?:import|from) ([A-Za-z_]\w*)(?:[\w.]*)(?:\s|$|,)", line)
+            if match is None or match[2] in sys.stdlib_module_names | ours:
+                continue
+            name = canonicalize_name(match[2])
+            # an optional one may be imported where it is used, never at the top of a file
+            if name not in declared and not (match[1] and name in optional):
+                unknown.add(f"{path.name}: {line.strip()}")
+    assert unknown == set()
+
+
+def test_every_file_of_the_packages_is_installed():
+    """Catches a data file or a folder that an installed copy would lack."""
+    listed = subprocess.run(
+        ["git", "ls-files", "src"], cwd=ROOT, capture_output=True, encoding="utf-8"
+    )
+    if listed.returncode != 0 or not listed.stdout:
+        pytest.skip("not a git checkout")
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]
+    for name in listed.stdout.split():
+        path = Path(name)
+        if not (ROOT / path).exists():
+            continue
+        package, inner = path.parts[1], Path(*path.parts[2:])
+        if path.suffix == ".py":
+            assert (ROOT / path.parent / "__init__.py").exists(), f"{name} is in no package"
+        else:
+            assert any(inner.match(p) for p in patterns.get(package, [])), f"{name} is left out"
+
+
+# ---------------------------------------------------------------- make
+
+
+needs_make = pytest.mark.skipif(
+    os.name == "nt" or shutil.which("make") is None, reason="make and a POSIX shell are needed"
+)
+
+# Stands in for a Python: answers with its version, makes an environment out of itself, and
+# writes down what it is asked to do.
+FAKE_PYTHON = """#!/bin/sh
+case "$1 $2 $3" in
+  "-c import sys; print"*) echo "{version}" ;;
+  "-c import sys; sys.exit"*) exit {too_old} ;;
+  "-m venv --clear") echo "$*" >> "{log}"; mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+  "-m pip --version") ;;
+  "-m ensurepip "*) exit 1 ;;
+  *) echo "$*" >> "{log}" ;;
+esac
+"""
+
+
+class Checkout:
+    """A copy of the Makefile in a folder of its own, where every Python is a stand-in."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.log = folder / "course", folder / "log"
+        self.tools = folder / "tools"
+        self.tools.mkdir()
+        self.folder.mkdir()
+        for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+            shutil.copy(ROOT / name, self.folder / name)
+        for tool in ("make", "sh", "grep", "cksum", "cp", "mkdir", "rm", "ls", "touch", "cat"):
+            (self.tools / tool).symlink_to(shutil.which(tool))
+
+    def python(self, name: str, version: str) -> None:
+        """Put a stand-in on the path."""
+        too_old = int(tuple(map(int, version.split("."))) < (3, 11))
+        script = FAKE_PYTHON.format(version=version, too_old=too_old, log=self.log)
+        (self.tools / name).write_text(script, encoding="utf-8")
+        (self.tools / name).chmod(0o755)
+
+    def make(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run make with nothing on the path but the stand-ins."""
+        return subprocess.run(
+            ["make", *words],
+            cwd=self.folder,
+            env={"PATH": str(self.tools), "SHELL": str(self.tools / "sh")},
+            capture_output=True,
+            encoding="utf-8",
+        )
+
+    def calls(self) -> list[str]:
+        """What the stand-ins were asked to do since the last look."""
+        text = self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+        self.log.unlink(missing_ok=True)
+        return text.splitlines()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+@needs_make
+def test_make_installs_torch_first_and_once(checkout: Checkout):
+    """Catches a wrong order, a loose version, and work done again when nothing has changed."""
+    checkout.python("python3", "3.11.2")
+    first = checkout.make("setup")
+    assert first.returncode == 0, first.stderr
+    venv, torch, rest = checkout.calls()
+    assert venv == "-m venv --clear .venv"
+    assert torch.endswith(f"-c constraints.txt torch=={PINS['torch']}")
+    assert "-c constraints.txt" in rest
+    assert rest.endswith("-e .[dev,plots]")
+    assert "3.11.2" in first.stdout
+    assert ". .venv/bin/activate" in first.stdout
+
+    assert checkout.make("setup").returncode == 0
+    assert checkout.calls() == []
+
+    for name in ("constraints.txt", "pyproject.toml"):
+        later = (checkout.folder / ".venv").stat().st_mtime + 10
+        os.utime(checkout.folder / name, (later, later))
+        assert checkout.make("setup").returncode == 0
+        assert checkout.calls() == [torch, rest]
+        now = later - 20
+        os.utime(checkout.folder / name, (now, now))
+
+
+@needs_make
+def test_make_sets_a_renamed_folder_up_again(checkout: Checkout):
+    """Catches an environment that goes on using the folder it was copied from."""
+    checkout.python("python3", "3.12.0")
+    assert checkout.make("setup").returncode == 0
+    checkout.calls()
+    checkout.folder = checkout.folder.rename(checkout.folder.with_name("renamed"))
+    result = checkout.make("setup")
+    assert result.returncode == 0, result.stderr
+    assert "copied or renamed" in result.stdout
+    calls = checkout.calls()
+    assert calls[0] == "-m venv --without-pip .venv"
+    assert calls[-1].endswith("-e .[dev,plots]")
+
+
+@needs_make
+def test_make_takes_the_first_python_that_is_new_enough(checkout: Checkout):
+    """Catches a set-up that stops at the first Python by name."""
+    checkout.python("python3.13", "3.9.0")
+    checkout.python("python3", "3.12.5")
+    result = checkout.make("setup")
+    assert result.returncode == 0, result.stderr
+    assert "with python3 (3.12.5)" in result.stdout
+
+
+@needs_make
+def test_make_without_a_new_python_says_what_it_found(checkout: Checkout):
+    """Catches an old Python that is used, or an error that doesn't help."""
+    checkout.python("python3", "3.10.14")
+    result = checkout.make("setup")
+    assert result.returncode != 0
+    assert "Python 3.11 or newer is needed" in result.stderr
+    assert "python3 is 3.10.14" in result.stderr
+    assert checkout.calls() == []
+
+
+@needs_make
+def test_make_takes_the_python_that_it_is_given(checkout: Checkout):
+    """Catches PYTHON=… being ignored, and a fallback to another one in silence."""
+    checkout.python("python3", "3.11.0")
+    checkout.python("mine", "3.12.1")
+    assert "with mine (3.12.1)" in checkout.make("setup", "PYTHON=mine").stdout
+    shutil.rmtree(checkout.folder / ".venv")
+    result = checkout.make("setup", "PYTHON=nonesuch")
+    assert result.returncode != 0
+    assert "Found: none" in result.stderr
+
+
+# ---------------------------------------------------------------- CI
+
+
+@needs_make
+def test_ci_run_calls_make_test(tmp_path: Path):
+    """Catches a CI script that needs its own folder as current directory, or waits for input."""
+    fake = tmp_path / "make"
+    fake.write_text('#!/bin/sh\nread line && exit 9\npwd; echo "$@"\n', encoding="utf-8")
+    fake.chmod(0o755)
+    result = subprocess.run(
+        [ROOT / ".ci" / "run"],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        input="a line that nobody should read\n",
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert result.stdout.split() == [str(ROOT), "test"]
+    assert result.returncode == 0, result.stderr
+
+
+def workflow_defects(text: str) -> list[str]:
+    """Actions that are not pinned, and targets that make doesn't have."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    defects = [
+        f"{name} is not pinned to a commit"
+        for name in re.findall(r"uses:\s*(\S+)", text)
+        if not name.startswith("./") and not re.search(r"@[0-9a-f]{40}$", name)
+    ]
+    for target in re.findall(r"run:\s*make (\S+)", text):
+        if not re.search(rf"^{re.escape(target)}:", makefile, re.M):
+            defects.append(f"make has no target {target}")
+    return defects
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name
+)
+def test_workflows(path: Path):
+    """Catches a workflow that runs whatever an action's tag points to, or a missing target."""
+    assert workflow_defects(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("line", ["uses: actions/checkout@v4", "run: make nonsense"])
+def test_a_defect_of_a_workflow_is_found(line: str):
+    """Catches a search that finds nothing."""
+    assert len(workflow_defects(line)) == 1
+
+
+def test_windows_runs_the_readmes_commands():
+    """Catches a README whose lines for PowerShell nobody has run."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"```powershell\n(.*?)```", readme, re.S)
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    create, *rest = block[1].splitlines()
+    assert create == "py -3.11 -m venv .venv"
+    assert len(rest) == 2
+    for line in rest:
+        assert f"run: {line}\n" in workflow
