@@ -78,11 +78,7 @@ def missing_name(piece: Piece, name: str) -> str:
 
 
 def shown(path: Path) -> str:
-    """A path as the learner would write it: relative to the current directory when it is below."""
-    try:
-        return path.relative_to(Path.cwd()).as_posix()
-    except ValueError:
-        pass
+    """A path for a message: from the course's root when it is in the course, else as it is."""
     for folder in path.parents:
         if folder.name in ("problems", "solutions"):
             return path.relative_to(folder.parent).as_posix()

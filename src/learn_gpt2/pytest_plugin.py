@@ -133,8 +133,9 @@ class Failed(Exception):
 class Message:
     """A failure's message where pytest would print a traceback."""
 
-    def __init__(self, result: runner.Result, path: Path):
+    def __init__(self, result: runner.Result, path: Path, same_as: str | None = None):
         self.result = result
+        self.same_as = same_as
         first = result.message.splitlines()[0] if result.message else ""
         self.reprcrash = _Crash(str(path), result.line or 0, first)
 
@@ -144,6 +145,8 @@ class Message:
             writer.line(line)
 
     def __str__(self) -> str:
+        if self.same_as:
+            return f"{self.result.title}\nFails for the same reason as {self.same_as}."
         where = f"\n({loading.shown(Path(self.reprcrash.path))}"
         where += f":{self.result.line})" if self.result.line else ")"
         return f"{self.result.title}\n{self.result.message}" + where
@@ -166,4 +169,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     if call.excinfo is None or not isinstance(call.excinfo.value, Failed):
         return
     if item.config.getoption("tbstyle") in ("auto", "no", "line"):
-        outcome.get_result().longrepr = Message(call.excinfo.value.result, _examination(item).path)
+        examination, result = _examination(item), call.excinfo.value.result
+        same = (r.name for r in examination.results.values() if r.message == result.message)
+        first = next(same, result.name)
+        outcome.get_result().longrepr = Message(
+            result, examination.path, first if first != result.name else None
+        )

@@ -149,7 +149,11 @@ class Examination:
         try:
             piece = self.piece
             _same_seeds()
-            with loading.model_for(self.problem), time_limit(check.seconds):
+            with (
+                one_thread(),
+                loading.model_for(self.problem),
+                time_limit(check.seconds),
+            ):
                 check.function(piece)
         except KeyboardInterrupt:
             raise
@@ -232,7 +236,8 @@ def _same_seeds() -> None:
     import torch
 
     random.seed(0)
-    torch.manual_seed(0)
+    # torch.manual_seed would also queue a call for each kind of GPU, which costs more than a check
+    torch.default_generator.manual_seed(0)
 
 
 def load_checks(root: Path, problem: Problem) -> list[Check]:
@@ -259,13 +264,13 @@ def piece_path(root: Path, problem: Problem, source: str | Path) -> tuple[Path, 
 def run_checks(root: Path, problem: Problem, source: str | Path = "yours") -> Report:
     """Run a problem's checks in this process; what the file prints is swallowed."""
     path, whose = piece_path(root, problem, source)
-    with redirect_stdout(StringIO()), _quiet_threads():
+    with redirect_stdout(StringIO()):
         return Examination(problem, path, whose, load_checks(root, problem)).run_all()
 
 
 @contextmanager
-def _quiet_threads() -> Iterator[None]:
-    """Tiny tensors are fastest on one thread."""
+def one_thread() -> Iterator[None]:
+    """Tiny tensors are fastest on one thread, and by far when the machine is busy."""
     import torch
 
     before = torch.get_num_threads()
