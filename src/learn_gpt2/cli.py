@@ -1,0 +1,126 @@
+"""The `learn` command: a group whose subcommands are imported when they are asked for.
+
+A new subcommand is a line in `COMMANDS` and a module in `learn_gpt2/commands/` with a click command
+of that name; `@click.pass_obj` gives it the `Course`. It raises ValueError or OSError for what goes
+wrong: one line on standard error, exit code 1.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from learn_gpt2 import manifest
+
+COMMANDS = {
+    "swap": "learn_gpt2.commands.swap:command",
+}
+DEFAULT = "status"  # what `learn` alone does
+HANDED_OVER = "LEARN_GPT2_HANDED_OVER"
+
+
+class Course:
+    """What every subcommand is given: where the course is."""
+
+    def __init__(self, root: Path | None = None):
+        self._root = root
+
+    @property
+    def root(self) -> Path:
+        """The course's folder. FileNotFoundError when the command was not run inside one."""
+        if self._root is None:
+            self._root = manifest.find_root()
+        return self._root
+
+
+class LazyGroup(click.Group):
+    """Subcommands by name, from COMMANDS."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import the one that is asked for."""
+        if name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    help="The course's folder (default: found from the current one upward).",
+)
+@click.pass_context
+def cli(ctx: click.Context, root: Path | None) -> None:
+    """Build GPT-2 in twelve problems: check your pieces and run them in the model."""
+    arguments = ctx.obj if isinstance(ctx.obj, list) else None
+    ctx.obj = Course(manifest.find_root(root) if root is not None else None)
+    if arguments is not None:
+        hand_over(ctx.obj, arguments)
+    if ctx.invoked_subcommand is None:
+        if DEFAULT in COMMANDS:
+            ctx.invoke(cli.get_command(ctx, DEFAULT))
+        else:
+            click.echo(ctx.get_help())
+
+
+def hand_over(course: Course, arguments: list[str]) -> None:
+    """Go on with the `learn_gpt2` of the course's own folder, if another one is running.
+
+    Otherwise a second checkout's command would write, and check against, the first one's files.
+    """
+    try:
+        source = course.root / "src"
+    except FileNotFoundError:
+        return
+    own = source / "learn_gpt2"
+    running = Path(__file__).resolve().parent
+    if not (own / "__main__.py").is_file() or own.resolve() == running:
+        return
+    if os.environ.get(HANDED_OVER) == str(source):
+        raise ValueError(f"{own} can't be run: Python imports {running} instead")
+    paths = [str(source), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), HANDED_OVER: str(source)}
+    # -P: nothing in the current folder may pass for a module
+    command = [sys.executable, "-P", "-m", "learn_gpt2", *arguments]
+    sys.stdout.flush()
+    if os.name == "posix":
+        os.execve(sys.executable, command, environment)
+    raise SystemExit(subprocess.run(command, env=environment).returncode)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run `learn` and exit: 0, 1 for a failure, 2 for a wrong call."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # an old console gets "?" for what it can't show
+            stream.reconfigure(errors="replace")
+    try:
+        code = cli.main(arguments, prog_name="learn", obj=arguments, standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (ValueError, OSError) as error:
+        click.echo(f"learn: {error}", err=True)
+        sys.exit(1)

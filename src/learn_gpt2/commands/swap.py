@@ -1,0 +1,131 @@
+"""`learn swap`: whose pieces run in the model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from learn_gpt2 import manifest, swap
+from learn_gpt2.cli import Course
+
+MARKS = {"swapped": "✓", "unchanged": "=", "refused": "✗", "not tried": "·"}
+COLOURS = {"swapped": "green", "refused": "red"}
+
+
+@click.command("swap", short_help="Put your pieces into the GPT-2, or the reference's back.")
+@click.argument("problems", nargs=-1)
+@click.option("--reference", is_flag=True, help="Put the reference's pieces in.")
+@click.option("--force", is_flag=True, help="Put yours in even when its checks don't pass.")
+@click.option("--undo", is_flag=True, help="Bring back the model before the last swap.")
+@click.option("--check", is_flag=True, help="Fail when model.py is not what solutions/ give.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def command(
+    course: Course,
+    problems: tuple[str, ...],
+    reference: bool,
+    force: bool,
+    undo: bool,
+    check: bool,
+    as_json: bool,
+) -> None:
+    """Put pieces into src/gpt2/model.py: `learn swap 05`, `learn swap 1-7`, `learn swap all`,
+    `learn swap --reference 8-12`. Without PROBLEMS: show whose piece is where.
+
+    A piece of yours goes in when its checks pass, and only if the model then imports and runs. The
+    model before is kept; --undo brings it back, again and again.
+    """
+    if undo + check > 1 or ((undo or check) and (problems or reference or force)):
+        raise click.UsageError("--undo and --check stand alone")
+    if (reference or force) and not problems:
+        raise click.UsageError("which problems? For example 05, 1-7 or all")
+    if reference and force:
+        raise click.UsageError("--force is for your pieces, not for the reference's")
+    try:
+        chosen = manifest.select(problems)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if problems and not chosen:
+        raise click.UsageError("which problems? For example 05, 1-7 or all")
+    if check:
+        _check(course, as_json)
+    elif undo:
+        _undo(course, as_json)
+    elif chosen:
+        _swap(course, chosen, reference, force, as_json)
+    else:
+        _board(course, as_json)
+
+
+def _check(course: Course, as_json: bool) -> None:
+    diff = swap.check(course.root)
+    if as_json:
+        click.echo(json.dumps({"same": not diff, "diff": diff}, ensure_ascii=False))
+    elif diff:
+        click.echo(diff)
+        click.echo(
+            "src/gpt2/model.py is not what the solutions give; "
+            "`learn swap --reference all` writes it anew.",
+            err=True,
+        )
+    else:
+        click.echo("src/gpt2/model.py is exactly what the solutions give.")
+    if diff:
+        click.get_current_context().exit(1)
+
+
+def _undo(course: Course, as_json: bool) -> None:
+    backup, left = swap.undo(course.root)
+    if as_json:
+        click.echo(json.dumps({"restored": backup.name, "left": left}))
+    else:
+        click.echo(f"The model is as it was {_words(backup.stem)}; {left} more to undo.")
+
+
+def _words(name: str) -> str:
+    """0007-before-swap-reference-8-12 → before `learn swap --reference 8-12`."""
+    what = name.partition("-before-")[2].removeprefix("swap-")
+    flag = "--reference " if what.startswith("reference-") else ""
+    return f"before `learn swap {flag}{what.removeprefix('reference-')}`"
+
+
+def _swap(course: Course, chosen, reference: bool, force: bool, as_json: bool) -> None:
+    owner = "reference" if reference else "yours"
+
+    def tell(outcome: swap.Outcome) -> None:
+        if not as_json:
+            problem = manifest.get(outcome.number)
+            line = f"{MARKS[outcome.state]} {problem.number:02d} {problem.title}: {outcome.state}"
+            line += f" ({owner})" if outcome.state == "swapped" else ""
+            line += f": {outcome.message}" if outcome.message else ""
+            click.echo(click.style(line, fg=COLOURS.get(outcome.state)))
+
+    outcomes = swap.swap(course.root, chosen, owner, force=force, tell=tell)
+    failed = any(outcome.state == "refused" for outcome in outcomes)
+    if as_json:
+        click.echo(json.dumps([asdict(outcome) for outcome in outcomes], ensure_ascii=False))
+    elif failed:
+        first = next(o for o in outcomes if o.state == "refused")
+        click.echo(
+            f"learn: problem {first.number:02d} was not swapped in; the model is as it was before "
+            "it. `--force` overrides failing checks.",
+            err=True,
+        )
+    if failed:
+        click.get_current_context().exit(1)
+
+
+def _board(course: Course, as_json: bool) -> None:
+    rows = swap.board(course.root)
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows], ensure_ascii=False))
+        return
+    click.echo("The pieces in src/gpt2/model.py:")
+    for row in rows:
+        line = f"  {row.number:02d} {row.title:<26} {row.owner:<9} {row.path}:{row.line}"
+        line += f"  {row.digest}" if row.digest else ""
+        line += f"  — {row.changed}" if row.changed else ""
+        colour = "yellow" if row.changed else "green" if row.owner == "yours" else None
+        click.echo(click.style(line, fg=colour))
