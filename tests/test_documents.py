@@ -207,13 +207,9 @@ def check_pytest(words: list[str]) -> None:
 
 def check_click(module: str, words: list[str]) -> None:
     """The command line parses: subcommands, options, values and arguments."""
-    command: click.Command = importlib.import_module(module).main
-    if "--help" in words:
-        words = [*words[: words.index("--help")]]
-        for word in words:
-            assert isinstance(command, click.Group)
-            command = command.commands[word]
-        return
+    groups = vars(importlib.import_module(module)).values()
+    command = next(value for value in groups if isinstance(value, click.Group))
+    words = words[: words.index("--help")] if "--help" in words else words
     context = None
     try:
         while isinstance(command, click.Group):
