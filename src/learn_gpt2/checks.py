@@ -7,7 +7,9 @@ whose message is for the learner, when it is not. pytest runs checks, and so doe
 from __future__ import annotations
 
 import copy
+import inspect
 import io
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -27,7 +29,10 @@ __all__ = [
     "expect_dropout",
     "expect_error",
     "expect_finite_gradients",
+    "expect_module",
     "expect_no_edit",
+    "expect_one_device",
+    "expect_signature",
     "expect_state",
     "fail",
     "fill",
@@ -98,12 +103,13 @@ def checks_in(namespace: Mapping[str, object]) -> list[Check]:
 
 def fail(what: Mistake | str, *details: str, hint: int | None = None) -> None:
     """Raise CheckFailed: a known mistake's sentence or a plain one, then the details, one a
-    line.
+    line. A plain sentence names its mistake in brackets: `… [dropout-rate]`.
     """
     if isinstance(what, Mistake):
         text = f"{what.says} (hint {what.hint}) [{what.id}]"
         raise CheckFailed("\n".join((text, *details)), (what.id,), what.hint)
-    raise CheckFailed("\n".join((what, *details)), hint=hint)
+    ids = re.findall(r"\[([a-z0-9]+(?:-[a-z0-9]+)+)\]", what)
+    raise CheckFailed("\n".join((what, *details)), ids, hint)
 
 
 # ── values ──────────────────────────────────────────────────────────────────────────────────────
@@ -215,12 +221,113 @@ def tensor(value: object, what: str = "the output") -> Tensor:
             f"{what} is None: does the function end without `return`? [no-return]", ["no-return"]
         )
     extra = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
-    raise CheckFailed(f"{what} must be a tensor, and is a {type(value).__name__}{extra}.")
+    raise CheckFailed(
+        f"{what} must be a tensor, and is a {type(value).__name__}{extra}. [not-a-tensor]",
+        ["not-a-tensor"],
+    )
 
 
 # ── modules ─────────────────────────────────────────────────────────────────────────────────────
 
 LOADED_LATER = "problem 12 loads the checkpoint's tensor under this name"
+
+
+def expect_module(value: object) -> nn.Module:
+    """The value, when it is an nn.Module with a forward of its own; CheckFailed otherwise."""
+    kind = type(value)
+    if not isinstance(value, nn.Module):
+        raise CheckFailed(
+            f"{kind.__name__} must be an nn.Module: `class {kind.__name__}(nn.Module)`. Without it "
+            "PyTorch finds no parameters to train, save or move. [not-a-module]",
+            ["not-a-module"],
+        )
+    if kind.forward is nn.Module.forward:
+        own = [n for n, v in vars(kind).items() if callable(v) and not n.startswith("__")]
+        has = f"it has {', '.join(own)}" if own else "it has no method but __init__"
+        raise CheckFailed(
+            f"{kind.__name__} has no method `forward`; {has}. Calling a module runs its forward. "
+            "[no-forward]",
+            ["no-forward"],
+        )
+    return value
+
+
+def expect_signature(function: Callable, want: str, name: str) -> None:
+    """Check names, order, defaults and kinds of a function's arguments.
+
+    want: "(vocab_size, n_embd, dropout=0.1, *, bias=None)", without self. Further arguments that
+    have a default are the learner's own choice, and so is a function that takes `*args`. Call it
+    in a check that an untouched skeleton fails for another reason: a skeleton has the signatures.
+    """
+    wanted = inspect.signature(eval(f"lambda {want[1:-1]}: None")).parameters
+    got = dict(list(inspect.signature(function).parameters.items())[1:])
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in got.values()):
+        return
+    seen = f"Yours takes ({', '.join(_argument(p) for p in got.values())})"
+    plain = [n for n, p in got.items() if p.kind != p.KEYWORD_ONLY]
+    order = [n for n, p in wanted.items() if p.kind != p.KEYWORD_ONLY]
+    extra = [p for n, p in got.items() if n not in wanted and p.default is p.empty]
+    if plain[: len(order)] != order or extra or not wanted.keys() <= got.keys():
+        fail(
+            f"{name} must take {want}, in this order and under these names: others call it so. "
+            "[wrong-signature]",
+            f"{seen}.",
+        )
+    for n, p in wanted.items():
+        if p.kind == p.KEYWORD_ONLY and got[n].kind != p.KEYWORD_ONLY:
+            fail(
+                f"{n} of {name} must be keyword-only: put it after a `*`. [not-keyword-only]",
+                f"{seen}.",
+            )
+        if got[n].default is p.empty and p.default is p.empty:
+            continue
+        if got[n].default is p.empty or p.default is p.empty or got[n].default != p.default:
+            wants = "have no default" if p.default is p.empty else f"default to {p.default!r}"
+            fail(f"{n} of {name} must {wants}. [wrong-default]", f"{seen}.")
+
+
+def _argument(p: inspect.Parameter) -> str:
+    return p.name if p.default is p.empty else f"{p.name}={p.default!r}"
+
+
+def expect_one_device(
+    module: nn.Module, run: Callable[[nn.Module, Callable[[Tensor], Tensor]], object]
+) -> None:
+    """Check that what forward makes, it makes where its input is.
+
+    run(module, move): calls the module on inputs passed through `move`. It runs on the meta device,
+    which every machine has and which holds no numbers, and on a GPU when there is one.
+    """
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class OneDevice(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            given = [t for t in args if isinstance(t, Tensor) and t.dim()]
+            if "copy" not in op.__name__ and len({t.device for t in given}) > 1:
+                raise RuntimeError("Expected all tensors to be on the same device")
+            return op(*args, **(kwargs or {}))
+
+    devices = ["meta"] + ["cuda"] * torch.cuda.is_available()
+    for device in devices:
+        twin = copy.deepcopy(module).to(device)
+        try:
+            with OneDevice():
+                got = run(twin, lambda t, device=device: t.to(device))
+        except RuntimeError as error:
+            text = str(error)
+            if "same device" not in text and "is not on the expected device" not in text:
+                if device == "meta":  # it may look at numbers, of which meta tensors have none
+                    continue
+                raise
+            raise CheckFailed(_ANOTHER_DEVICE, ["wrong-device"]) from error
+        if isinstance(got, Tensor) and got.device.type != device:
+            raise CheckFailed(_ANOTHER_DEVICE, ["wrong-device"])
+
+
+_ANOTHER_DEVICE = (
+    "forward makes a tensor on a fixed device: with a model and its input on a GPU, this one "
+    "stays on the CPU. Pass device=… from the input when you make one. [wrong-device]"
+)
 
 
 def attribute(module: object, name: str, kind: type | tuple[type, ...], why: str = LOADED_LATER):
