@@ -322,7 +322,8 @@ _EXPLAINED: tuple[tuple[str, str, str], ...] = (
     (
         "wrong-device",
         r"Expected all tensors to be on the same device|Cannot copy out of meta tensor|"
-        r"is on cpu.*(meta|cuda|mps)|(meta|cuda|mps).* is on cpu|Unhandled FakeTensor Device",
+        r"is on cpu.*(meta|cuda|mps)|(meta|cuda|mps).* is on cpu|Unhandled FakeTensor Device|"
+        r"is not on the expected device",
         "A tensor was made on another device than the input's. Pass device=… from the input when "
         "you make one.",
     ),
@@ -347,6 +348,24 @@ _EXPLAINED: tuple[tuple[str, str, str], ...] = (
         r"modified by an inplace operation|a leaf Variable that requires grad",
         "An in-place operation (ending in _, or +=) changed a tensor that the gradient still "
         "needs. Make a new tensor instead.",
+    ),
+    (
+        "tuple-not-unpacked",
+        r"'tuple' object has no attribute|must be Tensor, not tuple|"
+        r"unsupported operand type.*'tuple'",
+        "A function that returns several values was used as if it returned one: unpack them, as in "
+        "`output, weights = …`.",
+    ),
+    (
+        "wrong-argument-name",
+        r"TypeError: .*got an unexpected keyword argument",
+        "An argument has another name than the one it is called with. The names in the skeleton "
+        "are fixed.",
+    ),
+    (
+        "wrong-arguments",
+        r"TypeError: .*(missing \d+ required|takes .*positional arguments? but)",
+        "A function was called with too few or too many arguments. Compare with its signature.",
     ),
     ("endless-recursion", r"^RecursionError", "The function calls itself without end."),
 )
