@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import random
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -284,30 +285,36 @@ def one_thread() -> Iterator[None]:
 def run_isolated(
     root: Path, problem: Problem, source: str | Path = "yours", seconds: float = 120.0
 ) -> Report:
-    """Run a problem's checks in a process of its own, which the file may loop in, exit or crash."""
+    """Run a problem's checks in a process of its own, which the file may loop in, exit or crash.
+
+    The report comes back marked with a number that the file is not told, so that what it prints
+    is no verdict.
+    """
     path, whose = piece_path(root, problem, source)
     environment = {**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONIOENCODING": "utf-8"}
-    command = [
-        sys.executable,
-        "-m",
-        "learn_gpt2.runner",
-        str(root),
-        str(problem.number),
-        str(source),
-    ]
+    command = [sys.executable, "-m", "learn_gpt2.runner", str(root), str(problem.number)]
+    command.append(source if source in ("yours", "reference") else str(path))
+    mark = secrets.token_hex(16)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
     try:
-        done = subprocess.run(
-            command, capture_output=True, timeout=seconds, env=environment, stdin=subprocess.DEVNULL
-        )
-        lines = done.stdout.decode("utf-8", "replace").splitlines()
-        return Report.from_json(json.loads(lines[-1]))
+        output, _ = process.communicate(f"{mark}\n".encode(), timeout=seconds)
     except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
         message = f"The checks were stopped after {seconds:.0f} s."
-    except (IndexError, ValueError, TypeError, KeyError):
-        tail = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or [""]
+    else:
+        for line in output.decode("utf-8", "replace").splitlines():
+            if line.startswith(mark):
+                return Report.from_json(json.loads(line.removeprefix(mark)))
         message = (
-            f"The process that ran the checks ended with code {done.returncode} and no result. "
-            f"Does {shown(path)} end the program? {tail[0][:200]}"
+            f"The process that ran the checks ended with code {process.returncode} and no result: "
+            f"does {shown(path)} end the program, or crash it?"
         )
     failed = Result("run", "the checks run to their end", "failed", message, ["crashed"])
     return Report(problem.number, str(path), whose, "-", [failed])
@@ -315,9 +322,13 @@ def run_isolated(
 
 def _main(arguments: list[str]) -> None:
     root, number, source = arguments
+    mark = sys.stdin.readline().strip()
+    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)  # what the file prints, from Python or below it, goes nowhere
     report = run_checks(Path(root), manifest.get(number), source)
-    sys.stdout.write("\n" + json.dumps(report.to_json()) + "\n")
-    sys.stdout.flush()
+    results.write(f"\n{mark}{json.dumps(report.to_json())}\n")
+    results.flush()
     os._exit(0)  # whatever threads or exit handlers the file has left behind
 
 
