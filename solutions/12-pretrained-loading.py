@@ -61,11 +61,16 @@ class GPT2Model(gpt2.model.GPT2Model):
         head = theirs.pop("lm_head.weight", None)
         mapping = cls._build_weight_mapping(config.n_layer)
         # Step 6: all differences at once, and before any weight is copied
-        ours = dict(model.named_parameters())
+        ours = dict(model.named_parameters(remove_duplicate=False))
+        loaded = {id(ours[our_name]) for our_name, _ in mapping.values()}
         problems = [f"missing {name}" for name in mapping if name not in theirs]
         problems += [f"unexpected {key}" for name, key in theirs.items() if name not in mapping]
+        problems += [f"nothing for our {name}" for name, p in ours.items() if id(p) not in loaded]
         if problems:
             raise ValueError(f"{model_name} does not hold this GPT-2: {'; '.join(problems)}")
+        wte = theirs["wte.weight"]
+        if head and not torch.equal(tensors[head].to(dtype), tensors[wte].to(dtype)):
+            raise ValueError(f"{model_name}: {head} differs from {wte}; GPT-2's head is tied to it")
         # Step 7: copy_ would broadcast a wrong shape in silence, so shapes are compared first
         with torch.no_grad():
             for name, (our_name, transpose) in mapping.items():
@@ -77,9 +82,5 @@ class GPT2Model(gpt2.model.GPT2Model):
                         f"the config asks for {tuple(ours[our_name].shape)}"
                     )
                 ours[our_name].copy_(tensor)
-            if head is not None and not torch.equal(tensors[head].to(dtype), model.lm_head.weight):
-                raise ValueError(
-                    f"{model_name}: {head} differs from wte.weight; GPT-2's head is tied to it"
-                )
         # Step 8: whoever loads weights wants predictions; dropout would make them random
         return model.eval()

@@ -1,4 +1,11 @@
-"""GPT-2."""
+"""GPT-2, bottom-up: from token ids to the logits of the next token.
+
+Axes, in every shape comment: B batch, T new tokens in this call, S keys attended to (the T new ones
+and those in the cache), C n_embd, H n_head, D head_dim = C // H, V vocab_size, P n_positions.
+
+Assembled by `learn swap` from twelve files; each section's header names its own. Edit those, in
+solutions/ or problems/, not this file: the next swap writes it anew.
+"""
 
 import math
 from collections.abc import Callable
@@ -9,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpt2.checkpoints import open_checkpoint, skip_init
+
+# ── 01 Embeddings ── reference: solutions/01-embeddings.py:10 ─────────────────────────────────────
 
 
 class Embeddings(nn.Module):
@@ -46,6 +55,9 @@ class Embeddings(nn.Module):
         return self.drop(self.wte(input_ids) + self.wpe(positions))  # (B, T, C)
 
 
+# ── 02 Attention basics ── reference: solutions/02-attention-basics.py:7 ──────────────────────────
+
+
 class SimpleAttention(nn.Module):
     """One head, no scaling, no mask: every token looks at every token: (B, T, C) → (B, T, C).
 
@@ -71,6 +83,9 @@ class SimpleAttention(nn.Module):
         weights = torch.softmax(scores, dim=-1)  # (B, T, T)
         # Step 5: an average of the values, weighted by fit
         return weights @ v  # (B, T, C)
+
+
+# ── 03 Scaled dot product ── reference: solutions/03-scaled-dot-product.py:13 ─────────────────────
 
 
 class ScaledDotProductAttention(nn.Module):
@@ -110,6 +125,9 @@ class ScaledDotProductAttention(nn.Module):
         """
         p = self.dropout.p if self.training else 0.0
         return F.scaled_dot_product_attention(q, k, v, mask, p, is_causal, scale=self.scale)
+
+
+# ── 04 Multi-head attention ── reference: solutions/04-multi-head-attention.py:11 ─────────────────
 
 
 class MultiHeadAttention(nn.Module):
@@ -165,6 +183,9 @@ class MultiHeadAttention(nn.Module):
         y, _ = self.attention(q, k, v)
         # Step 6: c_proj mixes what the heads found; without it they could not speak to each other
         return self.resid_dropout(self.c_proj(self.merge_heads(y)))  # (B, T, C)
+
+
+# ── 05 Causal masking ── reference: solutions/05-causal-masking.py:12 ─────────────────────────────
 
 
 class CausalMultiHeadAttention(MultiHeadAttention):
@@ -224,6 +245,9 @@ class CausalMultiHeadAttention(MultiHeadAttention):
         return fused(q, k, v, mask) if fused else self.attention(q, k, v, mask)[0]
 
 
+# ── 06 Feed-forward network ── reference: solutions/06-feedforward-network.py:7 ───────────────────
+
+
 class NewGELU(nn.Module):
     """GELU in the tanh form that GPT-2 was trained with, not the erf form.
 
@@ -232,7 +256,7 @@ class NewGELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))): any shape and dtype → the same."""
-        # Step 1: written out it is eight passes over memory; PyTorch's kernel for this form makes one
+        # Step 1: written out it is eight passes over memory, and one in PyTorch's kernel for it
         return F.gelu(x, approximate="tanh")
 
 
@@ -258,6 +282,9 @@ class FeedForward(nn.Module):
         return self.drop(self.c_proj(self.act(self.c_fc(x))))
 
 
+# ── 07 Layer norm and residuals ── reference: solutions/07-layer-norm-residuals.py:10 ─────────────
+
+
 class LayerNorm(nn.Module):
     """Each token's C numbers to mean 0 and variance 1, then a learned scale and shift (Ba et al.
     2016, section 3).
@@ -274,7 +301,7 @@ class LayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """weight · (x − mean) / √(variance + eps) + bias, over the last dimension: (…, C) → (…, C)."""
+        """weight · (x − mean) / √(variance + eps) + bias, over the last axis: (…, C) → (…, C)."""
         # Step 2: PyTorch's kernel divides by C (the biased variance), adds eps under the
         # root, sums in float32
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
@@ -295,6 +322,9 @@ class ResidualBlock(nn.Module):
         """x + sublayer(ln(x)): (B, T, C) → (B, T, C)."""
         # Step 4: x goes through untouched, so gradients reach the first layer undiminished
         return x + sublayer(self.ln(x))
+
+
+# ── 08 Transformer block ── reference: solutions/08-transformer-block.py:8 ────────────────────────
 
 
 class TransformerBlock(nn.Module):
@@ -325,8 +355,7 @@ class TransformerBlock(nn.Module):
         self.mlp = FeedForward(n_embd, 4 * n_embd if n_inner is None else n_inner, dropout)
 
     def forward(self, x: Tensor, cache=None) -> Tensor:
-        """Attention, then feed-forward, each on a normalised copy and added to x: (B, T, C) → (B,
-        T, C).
+        """Attention, then feed-forward, each read from a norm and added: (B, T, C) → (B, T, C).
 
         cache: one layer of a KVCache, or None; it goes to the attention.
         """
@@ -334,6 +363,9 @@ class TransformerBlock(nn.Module):
         x = x + self.attn(self.ln_1(x), cache)
         # Step 3: the feed-forward network reads what attention has just written
         return x + self.mlp(self.ln_2(x))
+
+
+# ── 09 GPT-2 config ── reference: solutions/09-gpt2-config.py:6 ───────────────────────────────────
 
 
 @dataclass
@@ -411,6 +443,9 @@ class GPT2Config:
         return cls(n_embd=1600, n_layer=48, n_head=25)
 
 
+# ── 10 Full model ── reference: solutions/10-full-model.py:9 ──────────────────────────────────────
+
+
 class GPT2Model(nn.Module):
     """GPT-2: token ids → logits of the next token at every position: (B, T) → (B, T, V).
 
@@ -449,30 +484,6 @@ class GPT2Model(nn.Module):
         # Step 5: last, when every module is there to be initialised
         self.apply(self._init_weights)
 
-    def _init_weights(self, module: nn.Module) -> None:
-        """Set one module's initial weights, in place; `apply` calls it for every module, children
-        before parents.
-
-        nn.Linear and nn.Embedding: weight N(0, 0.02²), bias 0. LayerNorm: weight 1, bias 0. The
-        projections that write into the residual stream, attn.c_proj and mlp.c_proj: weight N(0,
-        (0.02/√(2·n_layer))²).
-        """
-        # Step 1: small enough that an untrained model finds every token about equally likely
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=0.02)
-            if getattr(module, "bias", None) is not None:
-                nn.init.zeros_(module.bias)
-        # Step 2: a norm starts as a plain norm
-        elif isinstance(module, LayerNorm):
-            nn.init.ones_(module.weight)
-            nn.init.zeros_(module.bias)
-        # Step 3: 2·n_layer branches add up in the stream, so each is made √(2·n_layer)
-        # smaller (GPT-2 paper,
-        # section 2.3). A block comes after its children, so this overrides step 1
-        elif isinstance(module, TransformerBlock):
-            for projection in (module.attn.c_proj, module.mlp.c_proj):
-                nn.init.normal_(projection.weight, std=0.02 / math.sqrt(2 * self.config.n_layer))
-
     def forward(self, input_ids: Tensor, cache=None, last_only: bool = False) -> Tensor:
         """Predict: ids (B, T) → logits (B, T, V), or (B, 1, V) with last_only.
 
@@ -503,6 +514,33 @@ class GPT2Model(nn.Module):
             x = x[:, -1:]  # (B, 1, C)
         # Step 10: the dot product of what the stream says with every token's embedding
         return self.lm_head(self.ln_f(x))  # (B, T, V)
+
+    # ── 11 Weight initialization ── reference: solutions/11-weight-initialization.py:14 ───────────
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Set one module's initial weights, in place; `apply` calls it for every module, children
+        before parents.
+
+        nn.Linear and nn.Embedding: weight N(0, 0.02²), bias 0. LayerNorm: weight 1, bias 0. The
+        projections that write into the residual stream, attn.c_proj and mlp.c_proj: weight N(0,
+        (0.02/√(2·n_layer))²).
+        """
+        # Step 1: small enough that an untrained model finds every token about equally likely
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=0.02)
+            if getattr(module, "bias", None) is not None:
+                nn.init.zeros_(module.bias)
+        # Step 2: a norm starts as a plain norm
+        elif isinstance(module, LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        # Step 3: 2·n_layer branches add up in the stream, so each is made √(2·n_layer) smaller
+        # (GPT-2 paper, section 2.3). A block comes after its children, so this overrides step 1
+        elif isinstance(module, TransformerBlock):
+            for projection in (module.attn.c_proj, module.mlp.c_proj):
+                nn.init.normal_(projection.weight, std=0.02 / math.sqrt(2 * self.config.n_layer))
+
+    # ── 12 Pretrained loading ── reference: solutions/12-pretrained-loading.py:13 ─────────────────
 
     @staticmethod
     def _build_weight_mapping(n_layer: int) -> dict[str, tuple[str, bool]]:
@@ -555,11 +593,16 @@ class GPT2Model(nn.Module):
         head = theirs.pop("lm_head.weight", None)
         mapping = cls._build_weight_mapping(config.n_layer)
         # Step 6: all differences at once, and before any weight is copied
-        ours = dict(model.named_parameters())
+        ours = dict(model.named_parameters(remove_duplicate=False))
+        loaded = {id(ours[our_name]) for our_name, _ in mapping.values()}
         problems = [f"missing {name}" for name in mapping if name not in theirs]
         problems += [f"unexpected {key}" for name, key in theirs.items() if name not in mapping]
+        problems += [f"nothing for our {name}" for name, p in ours.items() if id(p) not in loaded]
         if problems:
             raise ValueError(f"{model_name} does not hold this GPT-2: {'; '.join(problems)}")
+        wte = theirs["wte.weight"]
+        if head and not torch.equal(tensors[head].to(dtype), tensors[wte].to(dtype)):
+            raise ValueError(f"{model_name}: {head} differs from {wte}; GPT-2's head is tied to it")
         # Step 7: copy_ would broadcast a wrong shape in silence, so shapes are compared first
         with torch.no_grad():
             for name, (our_name, transpose) in mapping.items():
@@ -571,9 +614,5 @@ class GPT2Model(nn.Module):
                         f"the config asks for {tuple(ours[our_name].shape)}"
                     )
                 ours[our_name].copy_(tensor)
-            if head is not None and not torch.equal(tensors[head].to(dtype), model.lm_head.weight):
-                raise ValueError(
-                    f"{model_name}: {head} differs from wte.weight; GPT-2's head is tied to it"
-                )
         # Step 8: whoever loads weights wants predictions; dropout would make them random
         return model.eval()

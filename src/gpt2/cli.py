@@ -1,0 +1,97 @@
+"""The `gpt2` command: a list of subcommands, each imported when it is asked for.
+
+A new one is a file in `gpt2/commands/` and a line in `COMMANDS`. Its module imports torch and the
+like inside functions, so that `gpt2 --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+COMMANDS = {
+    "generate": "gpt2.commands.generate:command",
+    "bench": "gpt2.commands.bench:command",
+}
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are `module:attribute`, imported on first use."""
+
+    def __init__(self, *args, lazy: dict[str, str] | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.lazy)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.lazy:
+            return None
+        module, attribute = self.lazy[name].split(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Write text with a GPT-2, and more: each command explains itself with --help."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command line and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+
+    Failures are one line on standard error. With GPT2_TRACEBACK=1 in the environment they are
+    Python's traceback.
+    """
+    for output in (sys.stdout, sys.stderr):
+        if hasattr(output, "reconfigure"):  # text is UTF-8, whatever the terminal's code page
+            output.reconfigure(encoding="utf-8", errors="replace")
+    sys.exit(run(cli, "gpt2", args))
+
+
+def run(command: click.Command, name: str, args: Sequence[str] | None = None) -> int:
+    """Run a click command; errors become one line on standard error → the exit code."""
+    try:
+        code = command.main(args, prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Abort:  # click's word for Ctrl-C
+        return _fail(name, "interrupted", 130)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:
+        return _reader_left()
+    except Exception as error:
+        if os.environ.get("GPT2_TRACEBACK") or not (message := _explain(error)):
+            raise
+        return _fail(name, message, 1)
+
+
+def _fail(name: str, message: str, code: int) -> int:
+    click.echo(f"{name}: {message}", err=True)
+    return code
+
+
+def _reader_left() -> int:
+    """Whoever read our output has gone (`gpt2 generate | head`): end without a word."""
+    # Python flushes once more at exit and would complain then
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _explain(error: Exception) -> str | None:
+    """An expected error → its one line; None for what can only be a mistake in this program."""
+    text = " ".join(str(error).split())
+    if isinstance(error, (ValueError, OSError)):
+        return text or type(error).__name__
+    if isinstance(error, NotImplementedError):
+        return f"not finished: {text}"
+    out_of_memory = ("out of memory", "can't allocate memory", "not enough memory")
+    if isinstance(error, MemoryError) or any(words in text.lower() for words in out_of_memory):
+        return f"not enough memory: {text[:200]}"
+    return None

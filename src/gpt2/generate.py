@@ -1,0 +1,326 @@
+"""Generation in small free functions: check, prefill, filter, sample, decode one step, repeat.
+
+Any model will do that has GPT2Model's call `model(ids, cache, last_only)` and its `config`. The
+caller owns nothing but the ids: the KV cache lives as long as one `stream`. Shapes: B batch, T
+prompt, n new tokens, V vocab_size, P n_positions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gpt2.cache import KVCache
+
+if TYPE_CHECKING:
+    from gpt2.model import GPT2Model
+
+GREEDY = 1e-8  # at or below this temperature the most likely token is taken
+
+
+# ------------------------------------------------------------------------------------ arguments
+
+
+def check_prompt(
+    model: GPT2Model, input_ids: Tensor, max_new_tokens: int, sliding: bool = False
+) -> Tensor:
+    """The prompt (B, T) → the same as int64 on the model's device.
+
+    ValueError for anything but a non-empty 2-D integer tensor of ids below V, and, unless sliding,
+    for T + n > P.
+    """
+    V, P = model.config.vocab_size, model.config.n_positions
+    if not isinstance(input_ids, Tensor):
+        raise ValueError(
+            f"input_ids must be an integer tensor (B, T), got a {type(input_ids).__name__}"
+        )
+    fractional = input_ids.is_floating_point() or input_ids.is_complex()
+    if fractional or input_ids.dtype == torch.bool or input_ids.dim() != 2 or not input_ids.numel():
+        raise ValueError(
+            "input_ids must be a non-empty 2-D integer tensor (B, T), "
+            f"got shape {tuple(input_ids.shape)} of {input_ids.dtype}"
+        )
+    _check_int("max_new_tokens", max_new_tokens, 0)
+    low, high = (int(value) for value in input_ids.aminmax())
+    if low < 0 or high >= V:
+        wrong = low if low < 0 else high
+        raise ValueError(f"token id {wrong} is outside the vocabulary, 0 … {V - 1}")
+    T = input_ids.size(1)
+    if T + max_new_tokens > P and not sliding:
+        raise ValueError(
+            f"{T} prompt tokens + {max_new_tokens} new = {T + max_new_tokens} > n_positions = {P}; "
+            "ask for fewer, or let the window slide over the last tokens (sliding)"
+        )
+    return input_ids.to(next(model.parameters()).device, torch.int64)
+
+
+def check_sampling(
+    V: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    eos_token_id: int | None = None,
+) -> None:
+    """ValueError that names the first of these that makes no sense, and what it is."""
+    _check_number("temperature", temperature)
+    if temperature < 0:
+        raise ValueError(f"temperature must be at least 0, got {temperature}")
+    if top_k is not None:
+        _check_int("top_k", top_k, 1)
+    if top_p is not None:
+        _check_number("top_p", top_p)
+        if not 0 < top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], got {top_p}")
+    _check_number("repetition_penalty", repetition_penalty)
+    if not 1e-6 <= repetition_penalty <= 1e6:  # beyond, float32 logits overflow
+        raise ValueError(
+            f"repetition_penalty must be greater than 0 (1e-6 … 1e6), got {repetition_penalty}"
+        )
+    if eos_token_id is not None:
+        _check_int("eos_token_id", eos_token_id, 0)
+        if eos_token_id >= V:
+            raise ValueError(f"eos_token_id {eos_token_id} is outside the vocabulary, 0 … {V - 1}")
+
+
+def _check_int(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} must be an int, at least {least}, got {value!r}")
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real) or not abs(value) < 1e300:
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+
+
+# ----------------------------------------------------------------------------- from logits to token
+
+
+def penalise_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Make tokens that occurred less likely: logits (B, V), seen (B, V) bool → (B, V).
+
+    Positive logits are divided by the penalty, negative ones multiplied (Keskar et al. 2019,
+    section 4.1, with the sign that Hugging Face respects); above 1 discourages.
+    """
+    return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """−inf for all but the k largest, and those that tie with the k-th: (B, V) → (B, V)."""
+    kth = logits.topk(min(k, logits.size(-1))).values[..., -1:]  # (B, 1)
+    return logits.masked_fill(logits < kth, -math.inf)
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """−inf for all but the fewest tokens whose probabilities reach p: (B, V) → (B, V).
+
+    The token that crosses p stays, so one is always left (Holtzman et al. 2019, section 3.1).
+    """
+    ascending, order = logits.sort(dim=-1)
+    # Summed from the unlikely end: what the likelier ones reach without it is 1 − this sum
+    drop = ascending.softmax(-1).cumsum(-1) <= 1 - p
+    drop[..., -1] = False
+    return logits.masked_fill(drop.scatter(-1, order, drop), -math.inf)
+
+
+def filter_logits(
+    logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    seen: Tensor | None = None,
+) -> Tensor:
+    """Repetition penalty, temperature, top-k, top-p, in this order: logits (B, V) → (B, V)
+    float32.
+
+    A greedy temperature (≤ 1e-8) leaves out all but the penalty: nothing else moves the maximum.
+    """
+    logits = logits.float()
+    if repetition_penalty != 1.0 and seen is not None:
+        logits = penalise_repetition(logits, seen, repetition_penalty)
+    if temperature <= GREEDY:
+        return logits
+    if temperature != 1.0:
+        logits = logits / temperature
+    if top_k is not None:
+        logits = keep_top_k(logits, top_k)
+    if top_p is not None and top_p < 1.0:
+        logits = keep_top_p(logits, top_p)
+    return logits
+
+
+def sample(
+    logits: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
+) -> Tensor:
+    """One token per row, drawn from softmax(logits), or the largest when greedy: (B, V) → (B,).
+
+    The logits are already divided by the temperature. A generator of another device than the
+    logits' draws on its own.
+    """
+    if temperature <= GREEDY:
+        return logits.argmax(-1)
+    probabilities = logits.softmax(-1)
+    if generator is not None and generator.device.type != logits.device.type:
+        probabilities = probabilities.to(generator.device)
+    return probabilities.multinomial(1, generator=generator)[:, 0].to(logits.device)
+
+
+# ------------------------------------------------------------------------------ one forward pass
+
+
+@torch.no_grad()
+def prefill(model: GPT2Model, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    """Read a prompt, in one pass: ids (B, T) → logits of what follows (B, V)."""
+    return model(ids, cache, last_only=True)[:, -1]
+
+
+@torch.no_grad()
+def decode_step(model: GPT2Model, tokens: Tensor, cache: KVCache) -> Tensor:
+    """Read one more token per row: tokens (B,) → logits of what follows (B, V)."""
+    return model(tokens[:, None], cache, last_only=True)[:, -1]
+
+
+# ----------------------------------------------------------------------------------- all of them
+
+
+def stream(
+    model: GPT2Model,
+    input_ids: Tensor,
+    max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    eos_token_id: int | None = None,
+    use_cache: bool = True,
+    generator: torch.Generator | None = None,
+    sliding: bool = False,
+) -> Iterator[Tensor]:
+    """The next tokens as they come: prompt (B, T) → up to n tensors (B,), one per step.
+
+    A row that met the end token goes on with end tokens; when all rows have met it, the stream
+    ends. sliding: past P tokens, each step reads the last P anew, at positions 0 … P−1, which
+    costs a whole prefill per token. The model is in eval mode while the stream runs, and as it was
+    found afterwards, also after an error or `close()`. ValueError for bad arguments here and now,
+    before anything is computed.
+    """
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    options["repetition_penalty"] = repetition_penalty
+    check_sampling(model.config.vocab_size, **options, eos_token_id=eos_token_id)
+    ids = check_prompt(model, input_ids, max_new_tokens, sliding)
+    return _steps(model, ids, max_new_tokens, options, eos_token_id, use_cache, generator)
+
+
+def generate(
+    model: GPT2Model,
+    input_ids: Tensor,
+    max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    eos_token_id: int | None = None,
+    use_cache: bool = True,
+    generator: torch.Generator | None = None,
+    sliding: bool = False,
+) -> Tensor:
+    """Prompt (B, T) → prompt and continuation (B, T + n), shorter when every row met the end token.
+
+    temperature ≤ 1e-8 takes the most likely token. Arguments and errors as in `stream`.
+    """
+    steps = stream(
+        model,
+        input_ids,
+        max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        eos_token_id=eos_token_id,
+        use_cache=use_cache,
+        generator=generator,
+        sliding=sliding,
+    )
+    new = [tokens[:, None] for tokens in steps]
+    return torch.cat([input_ids.to(next(model.parameters()).device, torch.int64), *new], dim=1)
+
+
+def _steps(
+    model: GPT2Model,
+    ids: Tensor,
+    n: int,
+    options: dict[str, Any],
+    eos_token_id: int | None,
+    use_cache: bool,
+    generator: torch.Generator | None,
+) -> Iterator[Tensor]:
+    """`stream` after its checks; `ids` becomes the window of the last P tokens as it goes."""
+    if n == 0:
+        return
+    B, T = ids.shape
+    config, P = model.config, model.config.n_positions
+    seen = _seen(ids, config.vocab_size) if options["repetition_penalty"] != 1.0 else None
+    finished = torch.zeros(B, dtype=torch.bool, device=ids.device)
+    cache = None
+    if use_cache:
+        weight = next(model.parameters())
+        cache = KVCache(config, B, min(P, T + n), weight.device, weight.dtype)
+    with evaluating(model):
+        ids = ids[:, -P:]
+        logits = prefill(model, ids, cache)
+        for i in range(n):
+            _check_logits(logits)
+            tokens = sample(
+                filter_logits(logits, **options, seen=seen), options["temperature"], generator
+            )
+            if eos_token_id is not None:
+                tokens = torch.where(finished, eos_token_id, tokens)
+                finished |= tokens == eos_token_id
+            yield tokens
+            if i + 1 == n or (eos_token_id is not None and bool(finished.all())):
+                return
+            if seen is not None:
+                seen.scatter_(1, tokens[:, None], True)
+            ids = torch.cat([ids, tokens[:, None]], dim=1)[:, -P:]
+            if cache is not None and cache.length < P:
+                logits = decode_step(model, tokens, cache)
+            else:
+                if cache is not None:
+                    cache.reset()
+                logits = prefill(model, ids, cache)
+
+
+def _seen(ids: Tensor, V: int) -> Tensor:
+    """Which tokens occur in each row: (B, T) → (B, V) bool."""
+    return torch.zeros(len(ids), V, dtype=torch.bool, device=ids.device).scatter_(1, ids, True)
+
+
+def _check_logits(logits: Tensor) -> None:
+    """ValueError for a model that computes NaN or infinity: no choice would be an honest one."""
+    if not bool(logits.amax(-1).isfinite().all()):  # NaN wins every maximum
+        raise ValueError(
+            "the model's logits are not finite: its weights are damaged, or too large for their "
+            f"dtype, {logits.dtype}"
+        )
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Inside, every module is in eval mode; afterwards each is as it was."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
