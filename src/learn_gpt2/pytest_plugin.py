@@ -81,10 +81,16 @@ def _graded(config: pytest.Config, problem: Problem) -> str:
 
 
 def _builds_on(config: pytest.Config, problem: Problem) -> str:
-    from learn_gpt2.swap import whose_pieces
+    """The earlier pieces in src/gpt2/model.py, and whose they are."""
+    from learn_gpt2 import assemble, swap
 
-    whose = whose_pieces(_root(config))
-    return ", ".join(f"{p.number:02d} {whose[p.number]}" for p in manifest.prerequisites(problem))
+    try:
+        pieces = assemble.split(swap.read_model(_root(config)))
+    except ValueError as error:
+        return f"src/gpt2/model.py as it is ({error})"
+    return ", ".join(
+        f"{p.number:02d} {pieces[p.number].owner}" for p in manifest.prerequisites(problem)
+    )
 
 
 @pytest.fixture

@@ -1,0 +1,141 @@
+"""The graders, graded: every wrong answer caught and named, every right one accepted."""
+
+from pathlib import Path
+
+import pytest
+
+from learn_gpt2 import loading, manifest, runner
+from learn_gpt2.manifest import PROBLEMS, Problem
+from tests.graders import bank as banks
+
+ROOT = banks.ROOT
+each_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.folder)
+
+
+@each_problem
+def test_every_wrong_answer_is_caught_and_named(problem: Problem, tmp_path: Path) -> None:
+    """Catches a check that lets a known mistake pass, or a first failure that names another one."""
+    bank = banks.load(problem.number)
+    missed = [v for v in banks.examine(bank, bank.wrong, tmp_path) if not v.named]
+    assert not missed, "\n\n".join(map(str, missed))
+
+
+@each_problem
+def test_every_right_answer_is_accepted(problem: Problem, tmp_path: Path) -> None:
+    """Catches a check that asks for more than the contract does."""
+    bank = banks.load(problem.number)
+    refused = [v for v in banks.examine(bank, bank.right, tmp_path) if v.caught]
+    assert not refused, "\n\n".join(map(str, refused))
+
+
+@each_problem
+def test_banks_are_large_enough(problem: Problem) -> None:
+    """Catches a bank that shrinks, or holds the same answer twice."""
+    bank = banks.load(problem.number)
+    assert len({answer.source for answer in bank.wrong}) == len(bank.wrong) >= 12
+    assert len({answer.source for answer in bank.right}) == len(bank.right) >= 3
+
+
+def test_180_wrong_answers_in_all() -> None:
+    """Catches banks that shrink together."""
+    assert sum(len(banks.load(p.number).wrong) for p in PROBLEMS) >= 180
+
+
+@each_problem
+def test_messages_are_short_and_point_to_hints_that_exist(problem: Problem, tmp_path: Path) -> None:
+    """Catches a message of more than six lines, or a hint number that the README does not have."""
+    readme = problem.readme_path(ROOT).read_text(encoding="utf-8")
+    bank = banks.load(problem.number)
+    for verdict in banks.examine(bank, bank.wrong, tmp_path):
+        first = verdict.report.first_failure
+        assert len(first.message.splitlines()) <= runner.MESSAGE_LINES
+        assert first.hint is None or f"### Hint {first.hint} " in readme, str(verdict)
+
+
+# ── the ladder ──────────────────────────────────────────────────────────────────────────────────
+
+
+def ladder(problem: Problem) -> list[tuple[int, str]]:
+    """(last TODO that is done, source) for the skeleton with the first 0, 1, 2 … functions done."""
+    import ast
+
+    solution = problem.solution_path(ROOT).read_text(encoding="utf-8")
+    skeleton = problem.problem_path(ROOT).read_text(encoding="utf-8")
+    done = _functions(ast.parse(solution), solution)
+    open_ = _functions(ast.parse(skeleton), skeleton)
+    todos = sorted(
+        (min(loading.open_todos(ast.parse(_dedent(text)))), name)
+        for name, text in open_.items()
+        if loading.open_todos(ast.parse(_dedent(text)))
+    )
+    rungs, source = [], skeleton
+    for i, (todo, name) in enumerate(todos):
+        rungs.append((todo - 1, source))
+        source = source.replace(open_[name], done[name])
+        if i == len(todos) - 1:
+            # what the solution keeps to itself
+            private = [done[n] for n in done if n not in open_]
+            source = source.rstrip("\n") + "\n\n" + "\n\n".join(private) + "\n"
+            rungs.append((max(c.todo for c in runner.load_checks(ROOT, problem)), source))
+    return rungs
+
+
+def _dedent(text: str) -> str:
+    import textwrap
+
+    return textwrap.dedent(text)
+
+
+def _functions(tree, source: str) -> dict[str, str]:
+    """Qualified name → source lines of each method."""
+    import ast
+
+    lines = source.splitlines(keepends=True)
+    return {
+        f"{c.name}.{f.name}": "".join(
+            lines[min([f.lineno, *(d.lineno for d in f.decorator_list)]) - 1 : f.end_lineno]
+        )
+        for c in tree.body
+        if isinstance(c, ast.ClassDef)
+        for f in c.body
+        if isinstance(f, ast.FunctionDef)
+    }
+
+
+@each_problem
+def test_the_ladder(problem: Problem, tmp_path: Path) -> None:
+    """With TODOs 1…n done, exactly the checks up to n pass, and the next TODO is named."""
+    for done, source in ladder(problem):
+        path = tmp_path / "problem.py"
+        path.write_text(source, encoding="utf-8")
+        report = runner.run_checks(ROOT, problem, path)
+        todo = {c.name: c.todo for c in runner.load_checks(ROOT, problem)}
+        passed = {r.name for r in report.results if r.status == "passed"}
+        expected = {name for name, number in todo.items() if number <= done}
+        assert passed == expected, f"with TODOs 1…{done} done"
+        if report.first_failure:
+            assert report.first_failure.todo == done + 1
+
+
+@each_problem
+def test_an_untouched_skeleton_fails_every_check(problem: Problem) -> None:
+    """Catches a check that passes on a file in which nothing is done."""
+    report = runner.run_checks(ROOT, problem, problem.problem_path(ROOT))
+    if problem.problem_path(ROOT).read_text(encoding="utf-8").count("NotImplementedError") == 0:
+        pytest.skip("problem.py is filled in here")
+    assert {r.status for r in report.results} == {"failed"}
+
+
+@each_problem
+def test_the_reference_passes(problem: Problem) -> None:
+    """Catches a check that the solution fails."""
+    report = runner.run_checks(ROOT, problem, "reference")
+    assert report.passed, report.first_failure
+
+
+def test_the_guard_is_told_apart_from_mistakes(tmp_path: Path) -> None:
+    """Catches a borrowed answer that is graded instead of being refused."""
+    path = tmp_path / "problem.py"
+    path.write_text("from gpt2.model import Embeddings\n", encoding="utf-8")
+    report = runner.run_checks(ROOT, manifest.get(1), path)
+    assert all(r.mistakes == ["borrowed-answer"] for r in report.results)
