@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from gpt2.cache import KVCache
+from gpt2.engine import Inference
 
 if TYPE_CHECKING:
     from gpt2.model import GPT2Model
@@ -209,9 +209,9 @@ def stream(
 
     A row that met the end token goes on with end tokens; when all rows have met it, the stream
     ends. sliding: past P tokens, each step reads the last P anew, at positions 0 … P−1, which
-    costs a whole prefill per token. The model is in eval mode while the stream runs, and as it was
-    found afterwards, also after an error or `close()`. ValueError for bad arguments here and now,
-    before anything is computed.
+    costs a whole prefill per token. The model runs in eval mode and is as it was found whenever the
+    caller looks: between tokens, after an error, after `close()`. ValueError for bad arguments
+    here and now, before anything is computed.
     """
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     options["repetition_penalty"] = repetition_penalty
@@ -275,23 +275,25 @@ def _steps(
     if use_cache:
         weight = next(model.parameters())
         cache = KVCache(config, B, min(P, T + n), weight.device, weight.dtype)
-    with evaluating(model):
-        ids = ids[:, -P:]
+    inference = Inference(model)
+    ids = ids[:, -P:]
+    with inference:
         logits = prefill(model, ids, cache)
-        for i in range(n):
-            _check_logits(logits)
-            tokens = sample(
-                filter_logits(logits, **options, seen=seen), options["temperature"], generator
-            )
-            if eos_token_id is not None:
-                tokens = torch.where(finished, eos_token_id, tokens)
-                finished |= tokens == eos_token_id
-            yield tokens
-            if i + 1 == n or (eos_token_id is not None and bool(finished.all())):
-                return
-            if seen is not None:
-                seen.scatter_(1, tokens[:, None], True)
-            ids = torch.cat([ids, tokens[:, None]], dim=1)[:, -P:]
+    for i in range(n):
+        _check_logits(logits)
+        tokens = sample(
+            filter_logits(logits, **options, seen=seen), options["temperature"], generator
+        )
+        if eos_token_id is not None:
+            tokens = torch.where(finished, eos_token_id, tokens)
+            finished |= tokens == eos_token_id
+        yield tokens
+        if i + 1 == n or (eos_token_id is not None and bool(finished.all())):
+            return
+        if seen is not None:
+            seen.scatter_(1, tokens[:, None], True)
+        ids = torch.cat([ids, tokens[:, None]], dim=1)[:, -P:]
+        with inference:
             if cache is not None and cache.length < P:
                 logits = decode_step(model, tokens, cache)
             else:
@@ -312,15 +314,3 @@ def _check_logits(logits: Tensor) -> None:
             "the model's logits are not finite: its weights are damaged, or too large for their "
             f"dtype, {logits.dtype}"
         )
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Inside, every module is in eval mode; afterwards each is as it was."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
