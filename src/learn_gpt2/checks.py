@@ -11,13 +11,12 @@ import inspect
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from learn_gpt2 import diagnosis
 from learn_gpt2.diagnosis import Mistake, Variant, mistake
@@ -301,75 +300,78 @@ def expect_one_device(
 ) -> None:
     """Check that what forward makes, it makes where its input is.
 
-    run(module, move): calls the module on inputs passed through `move`. It runs with tensors that
-    lie on the CPU and say that they lie elsewhere (real `meta` tensors would cost a second of
-    imports, and let some operations mix devices), and on a GPU when there is one.
+    run(module, move): calls the module on inputs passed through `move`. It runs on the CPU, with
+    the module and its inputs taken for tensors of another device, and on a GPU when there is one.
     """
-    _expect_one_device(module, run, elsewhere=True)
-    if torch.cuda.is_available():
-        _expect_one_device(module, run, elsewhere=False)
-
-
-def _expect_one_device(module: nn.Module, run: Callable, elsewhere: bool) -> None:
+    away = _Away()
     twin = copy.deepcopy(module)
-    with torch.no_grad(), _Elsewhere() if elsewhere else nullcontext():
-        move = _AwayTensor if elsewhere else (lambda t: t.to("cuda"))
-        for part in twin.modules():
-            for name, value in part._parameters.items():
-                if value is not None:
-                    part._parameters[name] = nn.Parameter(move(value.data), value.requires_grad)
-            for name, value in part._buffers.items():
-                if value is not None:
-                    part._buffers[name] = move(value)
-        try:
-            got = run(twin, move)
-        except RuntimeError as error:
-            if "same device" not in str(error):
-                raise
-            raise CheckFailed(_ANOTHER_DEVICE, ["wrong-device"]) from error
-    if isinstance(got, Tensor) and not (got.is_cuda or isinstance(got, _AwayTensor)):
+    for t in (*twin.parameters(), *twin.buffers()):
+        away.move(t)
+    try:
+        with torch.no_grad(), away:
+            got = run(twin, lambda t: away.move(t.clone()))
+        if torch.cuda.is_available():
+            run(copy.deepcopy(module).to("cuda"), lambda t: t.to("cuda"))
+    except RuntimeError as error:
+        if "same device" not in str(error):
+            raise
+        raise CheckFailed(_ANOTHER_DEVICE, ["wrong-device"]) from error
+    if isinstance(got, Tensor) and not away.holds(got):
         raise CheckFailed(_ANOTHER_DEVICE, ["wrong-device"])
 
 
-class _AwayTensor(Tensor):
-    """A CPU tensor, `here`, that says that it lies on the meta device."""
+class _Away(TorchFunctionMode):
+    """Takes some tensors for tensors of another device (they say: meta), and follows what is made
+    of them. Tensors on the real meta device would cost a second of imports, hold no numbers, and
+    let some operations mix devices.
+    """
 
-    @staticmethod
-    def __new__(cls, here: Tensor):
-        if isinstance(here, cls):
-            return here
-        away = Tensor._make_wrapper_subclass(
-            cls, here.shape, strides=here.stride(), dtype=here.dtype, device="meta"
-        )
-        away.here = here.detach()
-        return away
+    DEVICE = torch.device("meta")
 
-    @classmethod
-    def __torch_dispatch__(cls, op, types, args=(), kwargs=None):
-        with _Elsewhere():
-            return op(*args, **(kwargs or {}))
+    def __init__(self):
+        super().__init__()
+        self.tensors: dict[int, Tensor] = {}  # kept, so that no id is used twice
 
+    def move(self, t: Tensor) -> Tensor:
+        """Take t for a tensor of the other device."""
+        self.tensors[id(t)] = t
+        return t
 
-class _Elsewhere(TorchDispatchMode):
-    """Runs operations on away tensors, and refuses to mix them with those on the CPU."""
+    def holds(self, t: object) -> bool:
+        """Whether t is a tensor of the other device."""
+        return id(t) in self.tensors
 
-    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+    def _here(self, value: object) -> object:
+        is_device = isinstance(value, torch.device) and value == self.DEVICE
+        return torch.device("cpu") if is_device else value
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
-        name = op.__name__.split(".")[0]
+        name = getattr(function, "__name__", "")
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        away = any(isinstance(t, _AwayTensor) for t in given)
-        at_home = any(t.dim() for t in given if not isinstance(t, _AwayTensor))
-        if away and at_home and name not in ("copy_", "_to_copy"):
+        away = any(self.holds(t) for t in given)
+        if function == Tensor.device.__get__:
+            return self.DEVICE if away else function(*args)
+        # a GPU takes numbers and indices from the CPU, and copies when asked to
+        at_home = any(t.dim() and not self.holds(t) for t in given)
+        if away and at_home and name not in ("to", "copy_", "type_as", "__getitem__"):
             raise RuntimeError("Expected all tensors to be on the same device")
-        if kwargs.get("device") is not None:
-            away = torch.device(kwargs["device"]).type == "meta"
-            kwargs["device"] = torch.device("cpu")
-        into = args[0] if name.endswith("_") and isinstance(args[0], _AwayTensor) else None
-        args, kwargs = tree_map_only(_AwayTensor, lambda t: t.here, (args, kwargs))
-        got = op(*args, **kwargs)
-        if into is not None:
-            return into
-        return tree_map_only(Tensor, _AwayTensor, got) if away else got
+        if name == "to" and len(given) > 1:
+            away = self.holds(given[1])
+        device = kwargs.get("device", "cpu" if name == "cpu" else None)
+        if name == "to" and len(args) > 1 and isinstance(args[1], (str, torch.device)):
+            device = args[1]
+        if device is not None:
+            away = str(device) == str(self.DEVICE)
+        args, kwargs = tree_map(self._here, (args, kwargs))
+        got = function(*args, **kwargs)
+        if name in ("to", "cpu"):
+            got = got.clone()  # not the tensor itself, which stays where it is
+        if away:
+            for t in tree_leaves(got):
+                if isinstance(t, Tensor):
+                    self.move(t)
+        return got
 
 
 _ANOTHER_DEVICE = (
