@@ -157,9 +157,9 @@ def compare(
         atol *= max(1.0, float(want.detach().nan_to_num(0.0, 0.0, 0.0).abs().max()))
     if not got.dtype.is_floating_point and want.dtype.is_floating_point:
         fail(f"{what} has dtype {got.dtype}, expected {want.dtype}.")
+    if got.dtype != want.dtype and diagnosis.close(got, want, 2e-2, 2e-2):
+        fail(f"{_capital(what)} has dtype {got.dtype}, expected {want.dtype}. [wrong-dtype]")
     if diagnosis.close(got, want, rtol, atol):
-        if got.dtype != want.dtype:
-            fail(f"{what} has dtype {got.dtype}, expected {want.dtype}.")
         return got
     if run is not None and not _repeats(run, got):
         raise CheckFailed(
@@ -179,6 +179,8 @@ def compare(
         f"{what[:1].upper()}{what[1:]} is wrong: {hints[0]}." if hints else f"{what} is wrong."
     ]
     lines += [f"Also: {text}." for text in hints[1:3]]
+    if not same_shape:
+        lines[0] += " [wrong-shape]"
     fail("\n".join([*lines, numbers] if numbers else lines))
     return got
 
@@ -296,7 +298,9 @@ def _argument(p: inspect.Parameter) -> str:
 
 
 def expect_one_device(
-    module: nn.Module, run: Callable[[nn.Module, Callable[[Tensor], Tensor]], object]
+    module: nn.Module,
+    run: Callable[[nn.Module, Callable[[Tensor], Tensor]], object],
+    hint: int | None = None,
 ) -> None:
     """Check that what forward makes, it makes where its input is.
 
@@ -315,9 +319,10 @@ def expect_one_device(
     except RuntimeError as error:
         if "same device" not in str(error):
             raise
-        raise CheckFailed(_ANOTHER_DEVICE, ["wrong-device"]) from error
-    if isinstance(got, Tensor) and not away.holds(got):
-        raise CheckFailed(_ANOTHER_DEVICE, ["wrong-device"])
+        got = None
+    if got is None or (isinstance(got, Tensor) and not away.holds(got)):
+        place = f"(hint {hint}) " if hint else ""
+        raise CheckFailed(f"{_ANOTHER_DEVICE} {place}[wrong-device]", ["wrong-device"], hint)
 
 
 class _Away(TorchFunctionMode):
@@ -376,7 +381,7 @@ class _Away(TorchFunctionMode):
 
 _ANOTHER_DEVICE = (
     "forward makes a tensor on a fixed device: with a model and its input on a GPU, this one "
-    "stays on the CPU. Pass device=… from the input when you make one. [wrong-device]"
+    "stays on the CPU. Pass device=… from the input when you make one."
 )
 
 
