@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learn_gpt2 import assemble
-from learn_gpt2.assemble import Section, Source
+from learn_gpt2 import sections
+from learn_gpt2.assemble import assemble
 from learn_gpt2.manifest import PROBLEMS, Problem
+from learn_gpt2.sections import Section, Source
 
 if TYPE_CHECKING:
     from learn_gpt2.runner import Report
@@ -68,7 +69,7 @@ def load_source(root: Path, number: int, choice: Choice) -> Source:
         shown = path.as_posix()
     if not path.is_file():
         raise FileNotFoundError(f"{shown} is not there: problem {number:02d} has no piece to take")
-    return assemble.read_source(number, owner, path, shown)
+    return sections.read_source(number, owner, path, shown)
 
 
 def read_model(root: Path) -> str:
@@ -94,7 +95,7 @@ def current_pieces(root: Path) -> dict[int, Source]:
     current_pieces(root))` writes the same model again (with the solutions as they are now).
     ValueError when model.py has not all twelve sections.
     """
-    pieces = assemble.split(read_model(root))
+    pieces = sections.split(read_model(root))
     for number, piece in pieces.items():
         with contextlib.suppress(OSError, ValueError):
             if piece.owner in ("yours", "reference"):
@@ -113,7 +114,7 @@ def assemble_model(root: Path, choices: Mapping[int, Choice]) -> str:
     unknown = [n for n in choices if not 1 <= n <= len(PROBLEMS)]
     if unknown:
         raise ValueError(f"no problem {unknown[0]}; there are 1 to {len(PROBLEMS)}")
-    return assemble.assemble(
+    return assemble(
         load_source(root, problem.number, choices.get(problem.number, "reference"))
         for problem in PROBLEMS
     )
@@ -137,12 +138,12 @@ def board(root: Path) -> list[Row]:
     `current_pieces`.
     """
     text = read_model(root)
-    pieces = assemble.split(text)
-    stands = _by_number(assemble.sections(text))
+    pieces = sections.split(text)
+    stands = _by_number(sections.sections_of(text))
     expected: dict[int, list[str]] = {}
     with contextlib.suppress(OSError, ValueError):
         current = assemble_model(root, current_pieces(root))
-        expected = _by_number(assemble.sections(current))
+        expected = _by_number(sections.sections_of(current))
     rows = []
     for problem in PROBLEMS:
         piece = pieces[problem.number]
@@ -173,17 +174,17 @@ def board(root: Path) -> list[Row]:
     return rows
 
 
-def _by_number(sections: list[Section]) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = {}
-    for section in sections:
-        found.setdefault(section.number, []).append(section.text)
-    return found
+def _by_number(found: list[Section]) -> dict[int, list[str]]:
+    texts: dict[int, list[str]] = {}
+    for section in found:
+        texts.setdefault(section.number, []).append(section.text)
+    return texts
 
 
 # --- checking and writing ---
 
 
-def verify(root: Path, text: str, seconds: float = VERIFY_SECONDS) -> None:
+def verify(root: Path, text: str, seconds: float | None = None) -> None:
     """Import a model's text in a process of its own, beside model.py, and run it once.
 
     It must have every class of the contract, run a forward pass and a step with the KV cache.
@@ -198,7 +199,7 @@ def verify(root: Path, text: str, seconds: float = VERIFY_SECONDS) -> None:
     with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
     try:
-        _verify_file(root, Path(name), text, seconds)
+        _verify_file(root, Path(name), text, seconds or VERIFY_SECONDS)
     finally:
         Path(name).unlink(missing_ok=True)
 
@@ -258,7 +259,7 @@ def _whose_line(text: str, line: int | None) -> str:
     if not line:
         return ""
     lines = text.split("\n")
-    headers = [m for row in lines[:line] if (m := assemble.HEADER.fullmatch(row))]
+    headers = [m for row in lines[:line] if (m := sections.HEADER.fullmatch(row))]
     if not headers:
         return ""
     where = f"problem {headers[-1]['number']}, {headers[-1]['path']}"
@@ -381,11 +382,19 @@ def check(root: Path) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one problem: "swapped", "unchanged", "refused" or "not tried", and why."""
+    """What came of one problem: "swapped", "unchanged", "refused" or "not tried", and why.
+
+    forcible: `force` would have put it in.
+    """
 
     number: int
     state: str
     message: str = ""
+    forcible: bool = False
+
+
+class ChecksFail(ValueError):
+    """A piece whose own checks don't pass."""
 
 
 def swap(
@@ -406,8 +415,8 @@ def swap(
     problems = list(problems)
     outcomes: list[Outcome] = []
 
-    def note(number: int, state: str, message: str = "") -> None:
-        outcomes.append(Outcome(number, state, message))
+    def note(number: int, state: str, message: str = "", forcible: bool = False) -> None:
+        outcomes.append(Outcome(number, state, message, forcible))
         tell(outcomes[-1])
 
     why = "swap-" + ("reference-" if owner == "reference" else "") + _span(problems)
@@ -420,7 +429,7 @@ def swap(
         try:
             message = _swap_yours(root, problem, why, force, run_tests, not backed_up)
         except (ValueError, OSError) as error:
-            note(problem.number, "refused", str(error))
+            note(problem.number, "refused", str(error), isinstance(error, ChecksFail))
             for later in problems[i + 1 :]:
                 note(later.number, "not tried")
             break
@@ -439,16 +448,15 @@ def _swap_references(root: Path, problems: list[Problem], why: str) -> dict[int,
     except ValueError:
         if len(problems) < len(PROBLEMS):
             raise
-        before, pieces = None, {}  # a model that can't be read is written anew
-    stands = _by_number(assemble.sections(before or ""))
+        before, pieces = None, {}  # a model that can't be read back is written anew
+    owners = {number: piece.owner for number, piece in pieces.items()}
+    stands = _by_number(sections.sections_of(before or ""))
     pieces |= {problem.number: "reference" for problem in problems}
     text = assemble_model(root, pieces)
     install(root, text, why, before=before)
-    comes = _by_number(assemble.sections(text))
-    return {
-        p.number: "unchanged" if stands.get(p.number) == comes[p.number] else "swapped"
-        for p in problems
-    }
+    comes = _by_number(sections.sections_of(text))
+    same = {n for n in comes if owners.get(n) == "reference" and stands.get(n) == comes[n]}
+    return {p.number: "unchanged" if p.number in same else "swapped" for p in problems}
 
 
 def _swap_yours(
@@ -466,7 +474,7 @@ def _swap_yours(
     failed = [result for result in report.results if result.status != "passed"]
     if not report.passed and not force:
         first = next((r for r in failed if r.status == "failed"), None)
-        raise ValueError(
+        raise ChecksFail(
             f"{len(failed)} of {len(report.results)} checks don't pass"
             + (f", first {first.name}: {first.message}" if first else "")
         )

@@ -109,8 +109,8 @@ def _swap(course: Course, chosen, reference: bool, force: bool, as_json: bool) -
     elif failed:
         first = next(o for o in outcomes if o.state == "refused")
         click.echo(
-            f"learn: problem {first.number:02d} was not swapped in; the model is as it was before "
-            "it. `--force` overrides failing checks.",
+            f"learn: problem {first.number:02d} was not swapped in, and nothing behind it"
+            + ("; --force puts it in all the same" if first.forcible else ""),
             err=True,
         )
     if failed:
