@@ -237,6 +237,9 @@ class Tensors(Mapping[str, Tensor]):
         except SafetensorError as error:
             raise ValueError(f"{path}: {key} cannot be read: {error}") from None
 
+    def __contains__(self, key: object) -> bool:
+        return key in self.infos  # Mapping's own would read the tensor to see
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.infos)
 
