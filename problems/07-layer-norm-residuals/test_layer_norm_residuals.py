@@ -1,10 +1,13 @@
 """Checks of problem 07. The oracle is PyTorch's own layer_norm, on the learner's parameters."""
 
+import inspect
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learn_gpt2.checks import (
+    CheckFailed,
     attribute,
     check,
     compare,
@@ -197,6 +200,13 @@ MISTAKES = [
         spread=lambda x, m, v: (x - m).abs().mean(-1, keepdim=True),
     ),
     mistake(
+        "variance-is-absolute",
+        "You take the mean distance from the mean, without squares. The variance is the mean of the "
+        "squared distances.",
+        3,
+        spread=lambda x, m, v: (x - m).abs().mean(-1, keepdim=True),
+    ),
+    mistake(
         "mean-is-sum",
         "You subtract the sum. The mean is the sum divided by C.",
         2,
@@ -287,6 +297,24 @@ MISTAKES = [
         spread=lambda x, m, v: x.var(-2, correction=0, keepdim=True),
     ),
     mistake(
+        "mean-over-batch",
+        "The mean runs over the batch. It runs over the last axis, as the variance does.",
+        2,
+        middle=lambda x, m: x.mean(0, keepdim=True),
+    ),
+    mistake(
+        "variance-over-batch",
+        "The variance runs over the batch. It runs over the last axis, as the mean does.",
+        2,
+        spread=lambda x, m, v: x.var(0, correction=0, keepdim=True),
+    ),
+    mistake(
+        "variance-over-everything",
+        "The variance is averaged over all tokens. Each token has its own: over the last axis.",
+        2,
+        spread=lambda x, m, v: v.mean(),
+    ),
+    mistake(
         "keepdim-missing",
         "Mean and variance have lost the last axis, so they line up with the wrong one of x. "
         "keepdim=True leaves it there, with size 1.",
@@ -322,6 +350,12 @@ MISTAKES = [
         whole=lambda x, w, b, eps: x,
     ),
     mistake(
+        "residual-in-norm",
+        "LayerNorm adds x to its result. That sum is ResidualBlock's.",
+        5,
+        whole=lambda x, w, b, eps: x + F.layer_norm(x, w.shape, w, b, eps),
+    ),
+    mistake(
         "softmax",
         "That is a softmax. Subtract the mean and divide by the standard deviation.",
         2,
@@ -350,6 +384,13 @@ EPS_WRONG = mistake(
 EPS_DEFAULT = mistake(
     "eps-default", "The default of eps is 1e-5, as GPT-2's layer_norm_epsilon is.", 4
 )
+EPS_MISPLACED = mistake(
+    "eps-misplaced",
+    "The result is right where the variance is large, and wrong where it is near eps: eps is added "
+    "to the variance, once, before the root is taken.",
+    4,
+)
+NORM_TWICE = mistake("normalised-twice", "The numbers are normalised twice. Once is enough.", 5)
 EPS_SQUARED = mistake(
     "eps-squared", "You add eps² under the root. It is eps itself: √(variance + eps).", 4
 )
@@ -412,6 +453,12 @@ DETACHED = [
         6,
         detach="variance",
     ),
+    mistake(
+        "no-gradient",
+        "No gradient reaches x: it is detached, or taken as .data. The layers below would not learn.",
+        6,
+        detach="input",
+    ),
 ]
 DTYPE = mistake(
     "dtype-changed",
@@ -441,6 +488,7 @@ def norm(
     """Layer norm with any step replaced."""
     if whole is not None:
         return whole(x, w, b, eps)
+    x = x * 0 + x.detach() if "input" in detach else x
     x = before(x, w, b)
     m = middle(x, x.mean(axes(x), keepdim=keepdim))
     v = spread(x, m, x.var(axes(x), correction=correction, keepdim=keepdim))
@@ -500,6 +548,10 @@ def examine_epsilon(run, x, w, b, eps, given):
     """Check what stands under the root: `run()` is the layer norm of x, made with eps = `given`."""
     got = tensor(run()).detach()
     used = used_epsilon(got, x, w, b) if got.shape == x.shape else None
+    once = F.layer_norm(x, w.shape, None, None, eps)
+    twice = F.layer_norm(once, w.shape, w, b, eps)
+    if eps > 0.1 and got.shape == x.shape and torch.allclose(got, twice, atol=1e-5):
+        fail(NORM_TWICE)
     if used is not None and abs(used - eps) > 0.02 * eps:
         if not torch.isfinite(got).all():
             fail(EPS_MISSING, "A token of equal numbers gives NaN or infinity.")
@@ -507,13 +559,13 @@ def examine_epsilon(run, x, w, b, eps, given):
         if abs(used - eps**2) < 0.05 * eps**2:
             fail(EPS_SQUARED, found)
         fail(EPS_IGNORED if given and abs(used - 1e-5) < 2e-6 else EPS_WRONG, found)
-    compare(
-        run,
-        F.layer_norm(x, w.shape, w, b, eps),
-        MISTAKES,
-        lambda **switches: norm(x, w, b, eps, **switches),
-        axes="B T C",
-    )
+    want = F.layer_norm(x, w.shape, w, b, eps)
+    try:
+        compare(run, want, MISTAKES, lambda **switches: norm(x, w, b, eps, **switches))
+    except CheckFailed as error:
+        if error.mistakes:
+            raise
+        fail(EPS_MISPLACED, *str(error).splitlines()[-1:])
 
 
 def expect_parameter(layer, name, value, size):
@@ -604,7 +656,7 @@ def test_any_leading_axes(piece):
 @check(todo=2, needs=test_values, points=2)
 def test_epsilon(piece):
     """eps stands under the root, and is the one asked for: seen on tokens of tiny variance"""
-    for options, eps in (({}, 1e-5), ({"eps": 1e-3}, 1e-3), ({"eps": 0.2}, 0.2)):
+    for options, eps in (({"eps": 0.2}, 0.2), ({}, 1e-5), ({"eps": 1e-3}, 1e-3)):
         layer = layer_of(piece, **options)
         x = small(eps)
         w, b = weights(layer)["weight"], weights(layer)["bias"]
@@ -825,6 +877,36 @@ RESIDUAL = [
         block=lambda x, ln, f: (x + f(ln(x))) / 2**0.5,
     ),
     mistake(
+        "sum-scaled",
+        "Half of what the sublayer makes is added. GPT-2 adds all of it: x + sublayer(ln(x)).",
+        8,
+        block=lambda x, ln, f: x + f(ln(x)) / 2,
+    ),
+    mistake(
+        "residual-normalised",
+        "The roles are swapped: you normalise what is added, and the sublayer reads x itself.",
+        7,
+        block=lambda x, ln, f: ln(x) + f(x),
+    ),
+    mistake(
+        "branch-doubled",
+        "The sublayer's result for x and its result for ln(x) are both added. Add the second alone.",
+        8,
+        block=lambda x, ln, f: x + f(x) + f(ln(x)),
+    ),
+    mistake(
+        "own-norm-unused",
+        "The sublayer's input is normalised, without the weight and bias of self.ln: use that one.",
+        7,
+        block=lambda x, ln, f: x + f(F.layer_norm(x, x.shape[-1:])),
+    ),
+    mistake(
+        "activation-added",
+        "There is an activation around the sum. GPT-2 adds, and that is all: x + sublayer(ln(x)).",
+        8,
+        block=lambda x, ln, f: torch.relu(x + f(ln(x))),
+    ),
+    mistake(
         "normalised-twice",
         "The norm is applied twice before the sublayer. Once is enough.",
         7,
@@ -865,6 +947,17 @@ BLOCK_TRAIN_DIFFERS = mistake(
     "train-differs",
     "In training mode the result is another than in eval mode. There is no dropout here: the "
     "sublayers have their own.",
+    7,
+)
+SUBLAYER_KEPT = mistake(
+    "sublayer-kept",
+    "The block keeps the sublayer as an attribute, so its weights are in the block's state_dict(). It "
+    "is handed over at each call: use it and forget it.",
+    8,
+)
+SWAPPED = mistake(
+    "wrong-argument-order",
+    "forward takes (x, sublayer), in this order: yours takes the sublayer first.",
     7,
 )
 FORWARD_CALLED = mistake(
@@ -914,6 +1007,8 @@ def test_residual_block_builds(piece):
 def test_residual(piece):
     """x + sublayer(ln(x)): the sublayer reads a normalised copy, x itself is added to"""
     block, f = block_of(piece), sublayer_of()
+    if list(inspect.signature(block.forward).parameters)[:1] == ["sublayer"]:
+        fail(SWAPPED)
     w, b = weights(block)["ln.weight"], weights(block)["ln.bias"]
 
     def ln(x):
@@ -940,15 +1035,17 @@ def test_sublayer_is_called_once(piece):
     block, x = block_of(piece), random(B, T, C, seed=12)
     seen = []
 
-    class Spy(nn.Module):
+    class Spy(nn.Linear):
         def forward(self, x):
             seen.append(x)
             return torch.zeros_like(x)
 
-    compare(lambda: block(x, sublayer=Spy()), x, axes="B T C", given=(x,))
+    spy = Spy(2, 2)
+    compare(lambda: block(x, sublayer=spy), x, axes="B T C", given=(x,))
     if len(seen) != 1:
         fail(CALLED_OFTEN if seen else NOT_CALLED, f"It was called {len(seen)} times.")
-    expect_state(block, ("ln.weight", "ln.bias"))
+    if len(block.state_dict()) > 2:
+        fail(SUBLAYER_KEPT)
 
 
 @check(todo=4, needs=(test_residual, test_epsilon))

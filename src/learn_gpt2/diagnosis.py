@@ -86,7 +86,7 @@ def named(
     for m in single:
         if fits(m.switches):
             return (m,)
-    for a, b in itertools.islice(itertools.combinations(single, 2), 400):
+    for a, b in itertools.islice(itertools.combinations(single, 2), 1500):
         if not set(a.switches) & set(b.switches) and fits({**a.switches, **b.switches}):
             return (a, b)
     return ()
@@ -366,6 +366,12 @@ _EXPLAINED: tuple[tuple[str, str, str], ...] = (
         "wrong-arguments",
         r"TypeError: .*(missing \d+ required|takes .*positional arguments? but)",
         "A function was called with too few or too many arguments. Compare with its signature.",
+    ),
+    (
+        "axes-assumed",
+        r"ValueError: (not enough|too many) values to unpack",
+        "A line takes a shape (or a tuple) apart into another number of parts than it has. Take "
+        "axes from the right, x.size(-1), where the number of axes may vary.",
     ),
     ("endless-recursion", r"^RecursionError", "The function calls itself without end."),
 )

@@ -237,6 +237,23 @@ bank.wrong_file(
             return x + sublayer(self.ln(x))
     """,
 )
+by_hand(
+    "normalised-twice",
+    "normalised twice",
+    (MEAN, "x = nn.functional.layer_norm(x, x.shape[-1:], None, None, self.eps)\n        " + MEAN),
+)
+by_hand(
+    "eps-misplaced",
+    "the variance clamped at eps",
+    (Y, "y = (x - mean) / torch.sqrt(var.clamp(min=self.eps))"),
+)
+by_hand(
+    "variance-is-absolute",
+    "mean distance",
+    (VAR, "var = (x - mean).abs().mean(-1, keepdim=True)"),
+)
+by_hand("no-gradient", "x.data", (MEAN, "x = x.data\n        " + MEAN))
+by_hand("axes-assumed", "three axes taken apart", (MEAN, "B, T, C = x.shape\n        " + MEAN))
 # the residual
 bank.wrong_edit("post-norm", "post-norm", (SUM, "return self.ln(x + sublayer(x))"))
 bank.wrong_edit("norm-twice", "before and after", (SUM, "return self.ln(x + sublayer(self.ln(x)))"))
@@ -274,6 +291,17 @@ bank.wrong_edit(
     "the norm under another name",
     (LN, LN.replace("self.ln", "self.norm")),
     (SUM, SUM.replace("self.ln", "self.norm")),
+)
+
+bank.wrong_edit(
+    "sublayer-kept",
+    "the sublayer becomes an attribute",
+    (SUM, "self.sublayer = sublayer\n        " + SUM),
+)
+bank.wrong_edit(
+    "own-norm-unused",
+    "a new norm at every call",
+    (SUM, "ln = LayerNorm(x.size(-1)).to(x.device)\n        return x + sublayer(ln(x))"),
 )
 
 bank.right_file("by hand, var(unbiased=False)", BY_HAND)
