@@ -18,7 +18,14 @@ import click
 from learn_gpt2 import manifest
 
 COMMANDS = {
+    "status": "learn_gpt2.commands.status:command",
+    "next": "learn_gpt2.commands.next:command",
+    "check": "learn_gpt2.commands.check:command",
+    "hint": "learn_gpt2.commands.hint:command",
     "swap": "learn_gpt2.commands.swap:command",
+    "solution": "learn_gpt2.commands.solution:command",
+    "reset": "learn_gpt2.commands.reset:command",
+    "undo": "learn_gpt2.commands.undo:command",
 }
 DEFAULT = "status"  # what `learn` alone does
 HANDED_OVER = "LEARN_GPT2_HANDED_OVER"

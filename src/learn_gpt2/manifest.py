@@ -46,6 +46,10 @@ class Problem:
         """The learner's file."""
         return root / "problems" / self.folder / "problem.py"
 
+    def skeleton_path(self, root: Path) -> Path:
+        """The untouched skeleton, which problem.py starts as and `learn reset` goes back to."""
+        return root / "src" / "learn_gpt2" / "skeletons" / f"{self.folder}.py"
+
     def solution_path(self, root: Path) -> Path:
         """The reference."""
         return root / "solutions" / f"{self.folder}.py"

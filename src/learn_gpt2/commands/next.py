@@ -1,0 +1,38 @@
+"""`learn next`: the file to work on."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from learn_gpt2 import manifest, progress
+from learn_gpt2.cli import Course
+
+
+@click.command("next", short_help="Open or name the file to work on.")
+@click.option("--open", "open_it", is_flag=True, help="Open it with the system's editor.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def command(course: Course, open_it: bool, as_json: bool) -> None:
+    """Name the problem to work on now: its text and its file. --open opens the file ($VISUAL,
+    $EDITOR, or what the system opens it with).
+    """
+    row = progress.current(progress.standings(course.root))
+    if row is None:
+        click.echo(
+            "null" if as_json else "All twelve have passed. `gpt2 generate` runs your GPT-2."
+        )
+        return
+    problem = manifest.get(row.number)
+    readme, path = problem.readme_path(course.root), problem.problem_path(course.root)
+    if as_json:
+        data = {"problem": row.number, "readme": str(readme), "file": str(path)}
+        click.echo(json.dumps(data, ensure_ascii=False))
+    else:
+        click.echo(f"{row.number:02d} {row.title} ({problem.difficulty}, {problem.minutes} min)")
+        click.echo(f"read  problems/{row.folder}/README.md")
+        click.echo(f"edit  problems/{row.folder}/problem.py")
+        click.echo(f"then  learn check {row.number:02d}")
+    if open_it:
+        click.edit(filename=str(path))

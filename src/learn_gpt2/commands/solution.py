@@ -1,0 +1,46 @@
+"""`learn solution`: the reference beside the learner's file."""
+
+from __future__ import annotations
+
+import difflib
+
+import click
+
+from learn_gpt2 import manifest, progress
+from learn_gpt2.cli import Course
+
+
+@click.command("solution", short_help="The reference, once yours has passed.")
+@click.argument("problem")
+@click.option("--diff", is_flag=True, help="As a diff from your file to the reference.")
+@click.option("--peek", is_flag=True, help="Before yours has passed; the board remembers it.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.pass_obj
+def command(course: Course, problem: str, diff: bool, peek: bool, yes: bool) -> None:
+    """Show the reference of PROBLEM, after yours has passed its checks. With --peek before that,
+    once you have said that you mean it; the board then says so.
+    """
+    try:
+        chosen = manifest.get(problem)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    row = progress.standings(course.root)[chosen.number - 1]
+    if row.state != progress.PASSED:
+        if not peek:
+            raise ValueError(
+                f"problem {chosen.number:02d} has not passed yet ({row.words}). Try "
+                f"`learn hint {chosen.number:02d}`; --peek shows the solution anyway."
+            )
+        if not yes:
+            click.confirm("Look at the solution before yours passes?", abort=True)
+        progress.update(course.root, chosen, peeked=True)
+    reference = chosen.solution_path(course.root).read_text(encoding="utf-8")
+    mine = chosen.problem_path(course.root).read_text(encoding="utf-8", errors="replace")
+    if not diff:
+        click.echo(reference, nl=False)
+        return
+    for line in difflib.unified_diff(
+        mine.splitlines(), reference.splitlines(), "yours", "the reference", lineterm=""
+    ):
+        colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
+        click.echo(click.style(line, fg=colour))

@@ -1,0 +1,43 @@
+"""`learn status`: the twelve problems as a board."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from learn_gpt2 import progress
+from learn_gpt2.cli import Course
+
+MARKS = {progress.PASSED: "✓", progress.IN_PROGRESS: "◐", progress.UNTOUCHED: "·"}
+COLOURS = {progress.PASSED: "green", progress.IN_PROGRESS: "yellow"}
+
+
+@click.command("status", short_help="The twelve problems, and what to do next.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def command(course: Course, as_json: bool) -> None:
+    """Show the twelve problems as a board: how far each is, whose piece runs in the model, and what
+    to do next.
+    """
+    rows = progress.standings(course.root)
+    if as_json:
+        data = {"problems": [asdict(r) for r in rows], "next": progress.next_step(rows)}
+        click.echo(json.dumps(data, ensure_ascii=False))
+        return
+    for row in rows:
+        click.echo(click.style(line(row), fg=COLOURS.get(row.state)))
+    done = sum(row.state == progress.PASSED for row in rows)
+    mine = sum(row.swapped == "yours" for row in rows)
+    click.echo(f"{done} of 12 passed, {mine} of yours run in src/gpt2/model.py.")
+    click.echo(f"Next: {progress.next_step(rows)}")
+
+
+def line(row: progress.Standing) -> str:
+    """One problem's line of the board."""
+    model = "in the model: yours" if row.swapped == "yours" else f"in the model: {row.swapped}"
+    text = f"{MARKS[row.state]} {row.number:02d} {row.title:<25} {row.words:<38} {model}"
+    if row.changed:
+        text += f" ({row.changed})"
+    return text + (" · solution seen" if row.peeked else "")

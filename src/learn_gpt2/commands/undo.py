@@ -1,0 +1,22 @@
+"""`learn undo`: the last overwritten file comes back."""
+
+from __future__ import annotations
+
+import click
+
+from learn_gpt2 import files
+from learn_gpt2.cli import Course
+
+
+@click.command("undo", short_help="Bring back the last of your files that was overwritten.")
+@click.pass_obj
+def command(course: Course) -> None:
+    """Bring back the last problem.py that `learn reset` (or anything else here) overwrote; again
+    for the one before. `learn swap --undo` does the same for the model.
+    """
+    backup = files.undo(course.root)
+    left = len(files.backups(course.root))
+    click.echo(
+        f"problems/{backup.problem.folder}/problem.py is as it was before {backup.why}; "
+        f"{left} more to undo."
+    )
