@@ -358,6 +358,17 @@ def test_right_answers_in_other_styles(right, style):
     carried(right, **STYLED[style])
 
 
+@pytest.mark.parametrize("number", range(1, 13))
+def test_right_answers_of_the_graders_run_in_the_model(right, number):
+    """An answer that passes its checks and then does something else inside the model."""
+    from tests.graders import bank
+
+    if not (ROOT / "tests" / "graders" / f"p{number:02d}.py").exists():
+        pytest.skip(f"problem {number:02d} has no bank yet")
+    for answer in bank.load(number).right:
+        carried(right, **{f"p{number:02d}": answer.source})
+
+
 def test_only_what_is_needed_goes_along(right):
     """Prints, tests and the main guard in the model; a needed constant or comment left out."""
     text, module = carried(right, **STYLED["helpers, constants and a base of their own"])

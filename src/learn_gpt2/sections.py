@@ -26,7 +26,8 @@ Axes, in every shape comment: B batch, T new tokens in this call, S keys attende
 and those in the cache), C n_embd, H n_head, D head_dim = C // H, V vocab_size, P n_positions.
 
 Assembled by `learn swap` from twelve files; each section's header names its own. Edit those, in
-solutions/ or problems/, not this file: the next swap writes it anew.
+solutions/ or problems/, not this file: the next swap writes it anew. "Step 3" in a
+section is the answer to "TODO 3" in its problem.
 """
 '''
 HEADER = re.compile(
