@@ -68,7 +68,7 @@ class Check:
 
 
 def check(
-    *, todo: int, needs: Callable | Iterable[Callable] = (), points: int = 1, seconds: float = 10.0
+    *, todo: int, needs: Callable | Iterable[Callable] = (), points: int = 1, seconds: float = 5.0
 ) -> Callable[[Callable], Callable]:
     """Mark a test function as a check.
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "status": "learn_gpt2.commands.status:command",
     "next": "learn_gpt2.commands.next:command",
     "check": "learn_gpt2.commands.check:command",
+    "watch": "learn_gpt2.commands.watch:command",
     "hint": "learn_gpt2.commands.hint:command",
     "swap": "learn_gpt2.commands.swap:command",
     "solution": "learn_gpt2.commands.solution:command",

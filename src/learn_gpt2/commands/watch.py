@@ -1,0 +1,166 @@
+"""`learn watch`: the checks run again at every save."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from pathlib import Path
+
+import click
+
+from learn_gpt2 import files, manifest, progress
+from learn_gpt2.cli import Course
+from learn_gpt2.commands.check import show
+from learn_gpt2.keys import single_keys
+from learn_gpt2.manifest import Problem
+from learn_gpt2.warm import Warm
+
+KEYS = "h hint · n next · l list · a all · e explain · r reset · s solution · q quit"
+
+
+@click.command("watch", short_help="Check again at every save.")
+@click.argument("problem", required=False)
+@click.option("--poll", is_flag=True, help="Look at the files every 0.3 s (network drives).")
+@click.pass_obj
+def command(course: Course, problem: str | None, poll: bool) -> None:
+    """Watch the problems' files and run a problem's checks each time its problem.py is saved.
+    Starts with PROBLEM (default: the one you are at). Ctrl-C or q ends it.
+    """
+    if problem is None:
+        row = progress.current(progress.standings(course.root))
+        chosen = manifest.get(row.number if row else 1)
+    else:
+        try:
+            chosen = manifest.get(problem)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+    Watch(course, chosen, poll).run()
+
+
+class Watch:
+    """The loop of `learn watch`: saves and keys in, verdicts out."""
+
+    def __init__(self, course: Course, problem: Problem, poll: bool = False):
+        self.course = course
+        self.problem = problem
+        self.poll = poll
+        self.saved: queue.Queue[Path] = queue.Queue()
+        self.stop = threading.Event()
+        self.digests: dict[int, str | None] = {}
+        self.may_reset = False  # r asks, y answers
+        click.echo("Importing torch once …")
+        self.warm = Warm(course.root)
+
+    def run(self) -> None:
+        """Until q, Ctrl-C or the end of the terminal."""
+        watcher = threading.Thread(target=self._watch, daemon=True)
+        watcher.start()
+        try:
+            with single_keys() as read_key:
+                self.check(self.problem)
+                while not self.stop.is_set():
+                    self._saves()
+                    key = read_key()
+                    if key:
+                        self.press(key.lower())
+                    else:
+                        time.sleep(0.02)
+        finally:
+            self.stop.set()
+            self.warm.close()
+
+    def _watch(self) -> None:
+        import watchfiles
+
+        changes = watchfiles.watch(
+            self.course.root / "problems",
+            watch_filter=lambda change, path: Path(path).name == "problem.py",
+            debounce=60,
+            step=20,
+            stop_event=self.stop,
+            force_polling=self.poll or None,
+            poll_delay_ms=300,
+            raise_interrupt=False,
+        )
+        for change in changes:
+            for _, path in change:
+                self.saved.put(Path(path))
+
+    def _saves(self) -> None:
+        numbers = set()
+        while not self.saved.empty():
+            numbers.add(manifest.get(self.saved.get().parent.name).number)
+        for number in sorted(numbers):
+            problem = manifest.get(number)
+            path = problem.problem_path(self.course.root)
+            # an editor may write twice, or move the file away for a moment
+            if path.exists() and files.source_digest(path) != self.digests.get(number):
+                self.problem = problem
+                self.check(problem)
+
+    def check(self, problem: Problem) -> None:
+        """Run the checks and print the verdict."""
+        path = problem.problem_path(self.course.root)
+        self.digests[problem.number] = files.source_digest(path)
+        started = time.monotonic()
+        report = self.warm.check(problem)
+        progress.remember(self.course.root, report)
+        click.clear()
+        show(self.course, problem, report)
+        click.echo(click.style(f"{time.monotonic() - started:.2f} s", dim=True))
+        if report.passed:
+            click.echo(f"Next: learn swap {problem.number:02d}, then n")
+        self.footer()
+
+    def footer(self) -> None:
+        """The line of keys."""
+        click.echo(click.style(f"watching · {KEYS}", dim=True))
+
+    def press(self, key: str) -> None:
+        """Do what a key asks for."""
+        number = f"{self.problem.number:02d}"
+        if key in ("q", "\x03", "\x04"):
+            self.stop.set()
+        elif key == "n":
+            row = progress.current(progress.standings(self.course.root))
+            if row is None:
+                click.echo("All twelve have passed.")
+            else:
+                self.problem = manifest.get(row.number)
+                self.check(self.problem)
+        elif key == "a":
+            for row in progress.standings(self.course.root):
+                if row.state != progress.UNTOUCHED:
+                    self.check(manifest.get(row.number))
+        elif key == "l":
+            self._invoke("status")
+        elif key == "h":
+            self._invoke("hint", number)
+        elif key == "e":
+            self._invoke("explain", number)
+        elif key == "s":
+            self._invoke("solution", number)
+        elif key == "r":
+            click.echo(f"Put the skeleton back into problem {number}? (y/n)")
+            self.may_reset = True
+        elif key == "y" and self.may_reset:
+            self.may_reset = False
+            self._invoke("reset", number, "--yes")
+        else:
+            self.may_reset = False
+
+    def _invoke(self, *arguments: str) -> None:
+        """Run another command of `learn` here; what goes wrong in it is a line."""
+        from learn_gpt2.cli import cli
+
+        name, rest = arguments[0], list(arguments[1:])
+        found = cli.get_command(click.get_current_context(), name)
+        if found is not None:
+            try:
+                found.main(rest, prog_name=f"learn {name}", obj=self.course, standalone_mode=False)
+            except (ValueError, OSError, click.ClickException) as error:
+                click.echo(getattr(error, "message", str(error)))
+            except click.Abort:
+                click.echo("left as it is")
+        self.footer()
