@@ -95,7 +95,11 @@ def _check_int(name: str, value: Any, least: int) -> None:
 
 
 def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real) or not abs(value) < 1e300:
+    try:
+        finite = isinstance(value, Real) and math.isfinite(value)
+    except OverflowError:  # an int too large for any float
+        finite = False
+    if isinstance(value, bool) or not finite:
         raise ValueError(f"{name} must be a finite number, got {value!r}")
 
 
@@ -145,11 +149,11 @@ def filter_logits(
     """
     logits = logits.float()
     if repetition_penalty != 1.0 and seen is not None:
-        logits = penalise_repetition(logits, seen, repetition_penalty)
+        logits = penalise_repetition(logits, seen, float(repetition_penalty))
     if temperature <= GREEDY:
         return logits
     if temperature != 1.0:
-        logits = logits / temperature
+        logits = logits / float(temperature)
     if top_k is not None:
         logits = keep_top_k(logits, top_k)
     if top_p is not None and top_p < 1.0:
