@@ -1,0 +1,1198 @@
+"""Checks of problem 05. The oracle is PyTorch's own nn.MultiheadAttention with a mask."""
+
+import itertools
+import re
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from learn_gpt2.checks import (
+    attribute,
+    check,
+    compare,
+    expect_copies,
+    expect_dropout,
+    expect_error,
+    expect_finite_gradients,
+    expect_module,
+    expect_no_edit,
+    expect_one_device,
+    expect_signature,
+    expect_state,
+    fail,
+    fill,
+    mistake,
+    tensor,
+    weights,
+)
+
+# Sizes that all differ, so that a swapped axis can't hide; P is n_positions.
+B, T, H, D, P = 2, 7, 4, 5, 9
+C = H * D
+NAMES = ("c_attn.weight", "c_attn.bias", "c_proj.weight", "c_proj.bias")
+
+
+# ── the computation, each step replaceable ──────────────────────────────────────────────────────
+
+
+def split(x, h):
+    """(B, T, C) → (B, H, T, D)."""
+    return x.view(x.size(0), x.size(1), h, x.size(-1) // h).transpose(1, 2)
+
+
+def merge(y):
+    """(B, H, T, D) → (B, T, C)."""
+    return y.transpose(1, 2).reshape(y.size(0), y.size(2), -1)
+
+
+def lower(t, s, diagonal=0):
+    """True where query i of t may see key j ≤ i + diagonal of s."""
+    return torch.ones(t, s, dtype=torch.bool).tril(diagonal)
+
+
+def bottom_right(t, s, cached):
+    """The right mask: the t queries are the last of s positions."""
+    return lower(t, s, s - t)
+
+
+def keep(stored, k, v):
+    """A right cache: (what is stored now, the keys and values to attend to)."""
+    if stored is not None:
+        k, v = torch.cat((stored[0], k), 2), torch.cat((stored[1], v), 2)
+    return (k, v), (k, v)
+
+
+def attend_causally(
+    x,
+    w,
+    h,
+    cuts=None,
+    *,
+    into=lambda x, w: F.linear(x, w["c_attn.weight"], w["c_attn.bias"]),
+    order=(0, 1, 2),
+    share=lambda q, k, v: (q, k, v),
+    splitting=split,
+    append=keep,
+    divisor=lambda q, c, h: q.size(-1) ** 0.5,
+    mask=bottom_right,
+    masking=lambda s, m: s.masked_fill(~m, -torch.inf),
+    softmax=lambda s: s.softmax(-1),
+    after=lambda p, m: p,
+    merging=merge,
+    out=lambda y, w: F.linear(y, w["c_proj.weight"], w["c_proj.bias"]),
+    last=lambda y, x: y,
+):
+    """Causal attention with any step replaced, the sequence fed in pieces of these sizes."""
+    stored, outputs = None, []
+    for piece in x.split(list(cuts) if cuts else x.size(1), 1):
+        thirds = into(piece, w).chunk(3, -1)
+        q, k, v = (splitting(t, h) for t in share(*(thirds[i] for i in order)))
+        if cuts:
+            stored, (k, v) = append(stored, k, v)
+        m = mask(q.size(-2), k.size(-2), bool(cuts))
+        s = q @ k.transpose(-2, -1) / divisor(q, x.size(-1), h)
+        p = softmax(s if m is None else masking(s, m))
+        y = (p if m is None else after(p, m)) @ v
+        outputs.append(last(out(merging(y), w), piece))
+    return torch.cat(outputs, 1)
+
+
+# ── mistakes ────────────────────────────────────────────────────────────────────────────────────
+
+NOT_A_CHILD = mistake(
+    "not-a-multi-head-attention",
+    "CausalMultiHeadAttention must be a MultiHeadAttention: it inherits problem 04's modules and "
+    "methods.",
+    1,
+)
+MASK_PARAMETER = mistake(
+    "mask-is-a-parameter",
+    "The mask is a parameter: training would change it, and checkpoints have none. Make it in "
+    "forward, or a buffer with persistent=False.",
+    3,
+)
+MASK_IN_STATE = mistake(
+    "mask-in-state-dict",
+    "The mask is in state_dict(): a persistent buffer. No checkpoint has it. Make it in forward, "
+    "or register the buffer with persistent=False.",
+    3,
+)
+DROPOUT_LOST = mistake(
+    "dropout-not-passed-on", "`dropout` does not reach resid_dropout: pass it on to the parent.", 1
+)
+DROPOUTS_SWAPPED = mistake(
+    "dropouts-swapped",
+    "The two dropouts are swapped on the way to the parent: dropout, then attn_dropout.",
+    1,
+)
+MASKS = [
+    mistake(
+        "mask-missing",
+        "No mask is applied: every position sees every other, also those after it.",
+        2,
+        mask=lambda t, s, cached: None,
+    ),
+    mistake(
+        "blocks-itself",
+        "A position does not see itself: the mask's diagonal is one too low. It must block what is "
+        "later than i, and position i is not.",
+        2,
+        mask=lambda t, s, cached: lower(t, s, s - t - 1),
+    ),
+    mistake(
+        "blocks-itself",
+        "A position does not see itself: the mask's diagonal is one too low. It must block what is "
+        "later than i, and position i is not.",
+        2,
+        mask=lambda t, s, cached: lower(t, s, s - t - 1),
+        masking=lambda s, m: s.masked_fill(~m, -1e9),
+    ),
+    mistake(
+        "sees-one-ahead",
+        "Each position sees one token too far ahead: the mask's diagonal is one too high.",
+        2,
+        mask=lambda t, s, cached: lower(t, s, s - t + 1),
+    ),
+    mistake(
+        "mask-transposed",
+        "Your mask is transposed: each position sees itself and what comes later. Rows are "
+        "queries, columns keys, and the lower triangle is allowed.",
+        2,
+        mask=lambda t, s, cached: torch.ones(t, s, dtype=torch.bool).triu(s - t),
+    ),
+    mistake(
+        "mask-inverted",
+        "Your mask is the wrong way round: what may be seen is hidden. True must mean may attend.",
+        2,
+        mask=lambda t, s, cached: ~lower(t, s, s - t),
+    ),
+    mistake(
+        "mask-inverted",
+        "Your mask is the wrong way round: what may be seen is hidden. True must mean may attend.",
+        2,
+        mask=lambda t, s, cached: ~lower(t, s, s - t),
+        masking=lambda s, m: s.masked_fill(~m, -1e9),
+    ),
+    mistake(
+        "sees-only-itself",
+        "Each position sees itself alone. It must see all earlier ones, too.",
+        2,
+        mask=lambda t, s, cached: lower(t, s, s - t) & ~lower(t, s, s - t - 1),
+    ),
+    mistake(
+        "mask-after-softmax",
+        "You mask after the softmax, so the rows no longer sum to 1. Set the scores to −inf before "
+        "it.",
+        2,
+        masking=lambda s, m: s,
+        after=lambda p, m: p.masked_fill(~m, 0.0),
+    ),
+    mistake(
+        "mask-after-softmax",
+        "You set weights to −inf after the softmax. Mask the scores, before it.",
+        2,
+        masking=lambda s, m: s,
+        after=lambda p, m: p.masked_fill(~m, -torch.inf),
+    ),
+    mistake(
+        "mask-zero",
+        "Blocked scores are set to 0 (or a tiny number), and exp(0) = 1 is weight. Set them to −inf.",
+        2,
+        masking=lambda s, m: s.masked_fill(~m, 0.0),
+    ),
+    mistake(
+        "mask-minus-one",
+        "Blocked scores are set to −1, which still has weight. Set them to −inf.",
+        2,
+        masking=lambda s, m: s.masked_fill(~m, -1.0),
+    ),
+    mistake(
+        "mask-plus-inf",
+        "Blocked scores are set to +inf. It is −inf whose exponential is 0.",
+        2,
+        masking=lambda s, m: s.masked_fill(~m, torch.inf),
+    ),
+    mistake(
+        "mask-added",
+        "The mask is added to the scores as 0 and 1. Blocked scores must become −inf.",
+        2,
+        masking=lambda s, m: s + m,
+    ),
+    mistake(
+        "mask-added",
+        "The mask's 0 and 1 are added the wrong way: blocked scores get 1 more, or 1 less. They "
+        "must become −inf.",
+        2,
+        masking=lambda s, m: s - (~m).float(),
+    ),
+    mistake(
+        "mask-added",
+        "The mask's 0 and 1 are added the wrong way: blocked scores get 1 more, or 1 less. They "
+        "must become −inf.",
+        2,
+        masking=lambda s, m: s + (~m).float(),
+    ),
+]
+PAST_MASKS = [
+    mistake(
+        "mask-top-left",
+        "With a past, your mask starts at the top left corner: the first new token sees the oldest "
+        "key alone. The T queries are the last T of S positions: row i is position S − T + i. "
+        "(is_causal=True means the top left, too.)",
+        5,
+        mask=lambda t, s, cached: lower(t, s),
+    ),
+    mistake(
+        "mask-only-without-cache",
+        "With a cache there is no mask: the new tokens of one piece see those after them. A piece "
+        "of several tokens needs it.",
+        5,
+        mask=lambda t, s, cached: None if cached else lower(t, s),
+    ),
+    mistake(
+        "mask-only-when-square",
+        "The mask is left out when there is a past: the new tokens of one piece see those after "
+        "them.",
+        5,
+        mask=lambda t, s, cached: None if t != s else lower(t, s),
+    ),
+    mistake(
+        "mask-ignores-past",
+        "With a past, the mask does not fit the scores: there are T new queries (rows) and "
+        "S = past + T keys (columns), and your mask is square, (S, S).",
+        5,
+        mask=lambda t, s, cached: lower(s, s),
+    ),
+    mistake(
+        "past-masked",
+        "With a cache the past is hidden: new tokens see new tokens alone. All S − T old keys are "
+        "allowed for every new query.",
+        5,
+        mask=lambda t, s, cached: torch.cat(
+            (torch.zeros(t, s - t, dtype=torch.bool), lower(t, t)), 1
+        ),
+    ),
+    mistake(
+        "new-tokens-masked",
+        "With a cache the new tokens see the past alone. Each sees itself and the new ones before "
+        "it as well.",
+        5,
+        mask=lambda t, s, cached: lower(t, s) if s == t else (torch.arange(s) < s - t).expand(t, s),
+    ),
+    mistake(
+        "blocks-itself",
+        "With a past, a position does not see itself: the mask's diagonal is one too low. Row i is "
+        "position S − T + i.",
+        5,
+        mask=lambda t, s, cached: lower(t, s, s - t - 1 if s > t else 0),
+    ),
+    mistake(
+        "sees-one-ahead",
+        "With a past, each position sees one token too far ahead: row i is position S − T + i.",
+        5,
+        mask=lambda t, s, cached: lower(t, s, s - t + 1 if s > t else 0),
+    ),
+    mistake(
+        "mask-shifted-too-far",
+        "With a past, the diagonal of the mask is shifted by S or T. It is S − T, the length of "
+        "the past: row i is position S − T + i.",
+        5,
+        mask=lambda t, s, cached: lower(t, s, t if s > t else 0),
+    ),
+    mistake(
+        "mask-transposed",
+        "With a past, your mask is turned round: rows are the T new queries, columns the S keys.",
+        5,
+        mask=lambda t, s, cached: lower(t, s) if s == t else lower(t, s, s - t).flip(0, 1),
+    ),
+]
+CACHE_RESULTS = [
+    mistake(
+        "cache-result-ignored",
+        "What append returns is not used: new tokens attend to new tokens alone. It returns all "
+        "keys and all values, of the past as well.",
+        4,
+        append=lambda stored, k, v: (None, (k, v)),
+    ),
+    mistake(
+        "cache-unpacked-swapped",
+        "What append returns is taken in the wrong order: it is keys, then values.",
+        4,
+        append=lambda stored, k, v: (
+            keep(stored, k, v)[0],
+            keep(stored, k, v)[0][::-1],
+        ),
+    ),
+    mistake(
+        "new-keys-twice",
+        "The new keys and values count twice: append returns the old and the new ones already.",
+        4,
+        append=lambda stored, k, v: (
+            keep(stored, k, v)[0],
+            tuple(torch.cat(pair, 2) for pair in zip(keep(stored, k, v)[0], (k, v), strict=True)),
+        ),
+    ),
+]
+WORDS = ("query", "key", "value")
+FORWARD = [
+    *(
+        mistake(
+            "qkv-order",
+            f"You take c_attn's thirds as {', '.join(WORDS[order.index(i)] for i in range(3))} (or "
+            "pass them on in another order). It is query, key, value.",
+            6,
+            order=order,
+        )
+        for order in ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+    ),
+    mistake(
+        "scale-by-n-embd",
+        "The scores are divided by √n_embd. A query is one head wide: √head_dim.",
+        6,
+        divisor=lambda q, c, h: c**0.5,
+    ),
+    mistake(
+        "no-scale",
+        "The scores are not scaled: divide them by √head_dim.",
+        6,
+        divisor=lambda q, c, h: 1.0,
+    ),
+    mistake(
+        "scale-by-d",
+        "The scores are divided by head_dim; it must be its square root, once.",
+        6,
+        divisor=lambda q, c, h: q.size(-1) * 1.0,
+    ),
+    mistake(
+        "scale-multiplied",
+        "The scores are multiplied by √head_dim instead of divided by it.",
+        6,
+        divisor=lambda q, c, h: q.size(-1) ** -0.5,
+    ),
+    mistake(
+        "split-by-view-alone",
+        "q, k and v are viewed straight to (B, H, T, D), which mixes tokens and heads up. Use "
+        "split_heads.",
+        6,
+        splitting=lambda x, h: x.reshape(x.size(0), h, x.size(1), -1),
+    ),
+    mistake(
+        "merge-not-transposed",
+        "The heads are flattened as they lie, which mixes tokens and heads up. Use merge_heads.",
+        6,
+        merging=lambda y: y.reshape(y.size(0), y.size(2), -1),
+    ),
+    mistake(
+        "heads-interleaved",
+        "Head h gets every n_head-th column; it owns h·D … (h+1)·D − 1. Use split_heads.",
+        6,
+        splitting=lambda x, h: x.reshape(*x.shape[:2], -1, h).permute(0, 3, 1, 2),
+    ),
+    mistake(
+        "attends-across-heads",
+        "T and H are not swapped before the attention, so a token's heads attend to one another.",
+        6,
+        splitting=lambda x, h: x.reshape(*x.shape[:2], h, -1),
+        merging=lambda y: y.flatten(2),
+    ),
+    mistake(
+        "heads-not-split",
+        "There is one head of width n_embd: split q, k and v into heads.",
+        6,
+        splitting=lambda x, h: x[:, None],
+    ),
+    mistake(
+        "heads-not-split",
+        "There is one head of width n_embd: split q, k and v into heads.",
+        6,
+        splitting=lambda x, h: x[:, None],
+        divisor=lambda q, c, h: (c // h) ** 0.5,
+    ),
+    mistake(
+        "c-proj-missing",
+        "c_proj is never applied. It mixes what the heads found.",
+        6,
+        out=lambda y, w: y,
+    ),
+    mistake(
+        "c-proj-twice",
+        "c_proj is applied twice.",
+        6,
+        out=lambda y, w: F.linear(
+            F.linear(y, w["c_proj.weight"], w["c_proj.bias"]), w["c_proj.weight"], w["c_proj.bias"]
+        ),
+    ),
+    mistake(
+        "c-proj-transposed",
+        "c_proj's weight is used untransposed: nn.Linear computes x Wᵀ + b. Call the module.",
+        6,
+        out=lambda y, w: y @ w["c_proj.weight"] + w["c_proj.bias"],
+    ),
+    mistake(
+        "bias-missing",
+        "c_proj's bias is not added.",
+        6,
+        out=lambda y, w: F.linear(y, w["c_proj.weight"]),
+    ),
+    mistake(
+        "bias-missing",
+        "c_attn's bias is not added.",
+        6,
+        into=lambda x, w: F.linear(x, w["c_attn.weight"]),
+    ),
+    mistake(
+        "residual-added",
+        "You add the input to the output. The residual is problem 07's.",
+        6,
+        last=lambda y, x: y + x,
+    ),
+    mistake(
+        "values-are-keys",
+        "You average the keys. The weights choose among the values.",
+        6,
+        share=lambda q, k, v: (q, k, k),
+    ),
+    mistake(
+        "values-are-queries",
+        "You average the queries. The weights choose among the values.",
+        6,
+        share=lambda q, k, v: (q, k, q),
+    ),
+    mistake(
+        "keys-are-queries",
+        "Queries are compared with queries. Compare each query with the keys.",
+        6,
+        share=lambda q, k, v: (q, q, v),
+    ),
+    mistake(
+        "softmax-over-queries",
+        "Your softmax runs over the queries; it must run over the keys, the last axis.",
+        6,
+        softmax=lambda s: s.softmax(-2),
+    ),
+    mistake(
+        "softmax-over-heads",
+        "Your softmax runs over the heads; it must run over the keys, the last axis.",
+        6,
+        softmax=lambda s: s.softmax(1),
+    ),
+    mistake(
+        "no-softmax",
+        "There is no softmax: the weights are raw scores.",
+        6,
+        masking=lambda s, m: s.masked_fill(~m, 0.0),
+        softmax=lambda s: s,
+    ),
+    mistake(
+        "softmax-twice",
+        "The softmax is applied twice. Once is enough.",
+        6,
+        softmax=lambda s: s.softmax(-1).softmax(-1),
+    ),
+]
+# Without a cache T = S, so what differs only with a past can't be behind it.
+MISTAKES = [*MASKS, *FORWARD]
+# test_cache_result_is_used tells CACHE_RESULTS[0] from a mask that hides the past.
+CACHED = [*CACHE_RESULTS[1:], *PAST_MASKS, *MASKS[:8]]
+
+MASK_NOT_CUT = mistake(
+    "mask-not-cut",
+    "The mask has the size of n_positions and the scores have (T, S): cut the mask to the rows and "
+    "columns in use.",
+    3,
+)
+MASK_SHAPE = mistake(
+    "mask-ignores-past",
+    "With a past, the mask does not fit the scores: there are T new queries (rows) and S = past + T "
+    "keys (columns), and your mask is square.",
+    5,
+)
+MASK_FINITE = mistake(
+    "mask-finite",
+    "Blocked scores get a number that is not low enough: with large scores the future still gets "
+    "weight. Use −inf.",
+    2,
+)
+SIZE_FIXED = mistake(
+    "size-hard-coded",
+    "A size is written into the code that n_positions should set (1024 is GPT-2's).",
+    3,
+)
+LIMIT_MISSING = mistake(
+    "limit-missing",
+    "More than n_positions tokens are accepted. Refuse them with a ValueError.",
+    6,
+)
+LIMIT_STRICT = mistake(
+    "limit-too-strict",
+    "Exactly n_positions tokens are refused. They fit: refuse only more than that.",
+    6,
+)
+LIMIT_LATE = mistake(
+    "limit-off-by-one",
+    "n_positions + 1 tokens are accepted: the limit is off by one.",
+    6,
+)
+LIMIT_IGNORES_PAST = mistake(
+    "limit-ignores-past",
+    "With a cache only the new tokens are counted. It is S = past + T that must not exceed "
+    "n_positions.",
+    6,
+)
+CACHE_NEVER = mistake(
+    "cache-never-appended",
+    "The cache is never told about the new keys and values: call its append once per forward.",
+    4,
+)
+CACHE_TWICE = mistake(
+    "cache-appended-twice",
+    "append is called more than once in one forward, so tokens are stored twice.",
+    4,
+)
+CACHE_SWAPPED = mistake(
+    "cache-stores-swapped",
+    "append is given values, then keys. It takes the keys first: the cache outlives this call.",
+    4,
+)
+CACHE_QUERIES = mistake(
+    "cache-stores-queries",
+    "append is given the queries. A query is used once and never again; store keys and values.",
+    4,
+)
+CACHE_SAME = mistake(
+    "cache-stores-one-twice",
+    "append is given the same tensor for keys and values. They are different thirds of c_attn.",
+    4,
+)
+CACHE_NOT_SPLIT = mistake(
+    "cache-stores-unsplit",
+    "append is given (B, T, C), before the heads are split. It takes (B, H, T, D).",
+    4,
+)
+CACHE_AXES = mistake(
+    "cache-axes-swapped",
+    "append is given its axes in another order. It takes (B, H, T, D).",
+    4,
+)
+CACHE_ALL = mistake(
+    "cache-stores-seen-again",
+    "append is given keys that it has already stored. It takes the T new ones alone.",
+    4,
+)
+CACHE_OTHER = mistake(
+    "cache-stores-something-else",
+    "append is not given the keys and values as c_attn makes them, head by head.",
+    4,
+)
+KEYS_IGNORED = mistake(
+    "cached-keys-ignored",
+    "The keys that append returns are not used: scores are made with the new keys alone.",
+    4,
+)
+VALUES_IGNORED = mistake(
+    "cached-values-ignored",
+    "The values that append returns are not used: the new values alone are averaged.",
+    4,
+)
+KEPT_ON_SELF = mistake(
+    "state-kept-in-module",
+    "The module remembers something from one call to the next. Whoever generates owns the cache: "
+    "keep nothing in self.",
+    4,
+)
+RESID_MISSING = mistake(
+    "resid-dropout-missing", "There is no dropout on the output: resid_dropout comes last.", 6
+)
+BEFORE_PROJ = mistake(
+    "dropout-before-c-proj", "Dropout stands before c_proj; it is the last step.", 6
+)
+ATTN_IGNORED = mistake(
+    "attn-dropout-ignored",
+    "attn_dropout does not reach the attention weights: they are dropped with p = dropout. Pass it "
+    "on to the parent.",
+    1,
+)
+ATTN_MISSING = mistake(
+    "attn-dropout-missing",
+    "There is no dropout on the attention weights in training.",
+    6,
+)
+ATTN_RATE = mistake(
+    "attn-dropout-rate",
+    "The attention weights are dropped with another p than attn_dropout (None: dropout) asks for.",
+    1,
+)
+ATTN_FOR_BOTH = mistake(
+    "attn-dropout-on-output",
+    "attn_dropout acts on the output. It is for the attention weights alone.",
+    6,
+)
+IN_EVAL = mistake(
+    "dropout-in-eval",
+    "Dropout is active in eval mode. Modules follow train() and eval() by themselves; functions "
+    "need training=self.training (or p = 0 in eval mode).",
+    6,
+)
+
+
+# ── helpers ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class Spy:
+    """One layer's cache that does what the contract says, and writes down what it is given."""
+
+    def __init__(self, change_keys=None, change_values=None):
+        self.calls = []
+        self.stored = None
+        self.change = (change_keys, change_values)
+
+    @property
+    def length(self):
+        return 0 if self.stored is None else self.stored[0].size(2)
+
+    def append(self, k, v):
+        self.calls.append((k, v))
+        self.stored, pair = keep(self.stored, k.detach(), v.detach())
+        return tuple(f(t) if f else t for f, t in zip(self.change, pair, strict=True))
+
+
+def module_of(piece, n_embd=C, n_head=H, n_positions=P, dropout=0.1, attn_dropout=None, seed=0):
+    """A module in eval mode with random weights and biases."""
+    made = piece.CausalMultiHeadAttention(n_embd, n_head, n_positions, dropout, attn_dropout)
+    return fill(made, seed).eval()
+
+
+def stream(b=B, t=T, c=C, seed=0, dtype=torch.float32):
+    """Random x (b, t, c)."""
+    g = torch.Generator().manual_seed(200 + seed)
+    return torch.randn(b, t, c, generator=g).to(dtype)
+
+
+def oracle(w, h, x):
+    """PyTorch's own multi-head attention with these weights and a mask: x → output."""
+    theirs = nn.MultiheadAttention(x.size(-1), h, batch_first=True).to(x.dtype).eval()
+    names = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
+    theirs.load_state_dict({new: w[old] for new, old in zip(names, NAMES, strict=True)})
+    future = torch.ones(x.size(1), x.size(1), dtype=torch.bool).triu(1)  # True = may not attend
+    return theirs(x, x, x, attn_mask=future, need_weights=False)[0]
+
+
+def named_shapes(run, t, s):
+    """run(), with the error of a mask that does not fit (t, s) named."""
+    try:
+        return run()
+    except (RuntimeError, IndexError) as error:
+        sizes = {int(n) for n in re.findall(r"\d+", str(error))}
+        shapes = re.search(r"must match|expanded size|broadcast|shape of the mask", str(error))
+        if shapes and P in sizes and sizes & {t, s}:
+            fail(MASK_NOT_CUT, f"PyTorch says: {str(error).splitlines()[0][:150]}")
+        if shapes and t != s and {t, s} <= sizes:
+            fail(MASK_SHAPE, f"PyTorch says: {str(error).splitlines()[0][:150]}")
+        raise
+
+
+def examine(module, x, h, **tolerance):
+    """Compare forward without a cache with PyTorch's on the same weights."""
+    w = weights(module)
+    with torch.no_grad():
+        want = oracle(w, h, x)
+    return compare(
+        lambda: named_shapes(lambda: module(x), x.size(1), x.size(1)),
+        want,
+        MISTAKES,
+        lambda **switches: attend_causally(x, w, h, **switches),
+        axes="B T C",
+        sizes={"head_dim": x.size(-1) // h, "n_embd": x.size(-1), "n_head": h},
+        given=(x,),
+        **tolerance,
+    )
+
+
+def fed(module, x, cuts, cache):
+    """The outputs for x, fed in pieces of these sizes."""
+    outputs, past = [], 0
+    for piece in x.split(list(cuts), 1):
+        t = piece.size(1)
+        try:
+            got = named_shapes(lambda p=piece: module(p, cache=cache), t, past + t)
+        except ValueError as error:
+            fail(
+                LIMIT_STRICT,
+                f"past {past} + {t} new tokens with n_positions = {P}: ValueError: {error}",
+            )
+        outputs.append(tensor(got))
+        past += t
+    return torch.cat(outputs, 1)
+
+
+def examine_fed(module, x, h, cuts, make_cache=Spy, what=None):
+    """Compare the outputs for x in pieces with those for the whole of x."""
+    w = weights(module)
+    with torch.no_grad():
+        want = oracle(w, h, x)
+        return compare(
+            lambda: fed(module, x, cuts, make_cache()),
+            want,
+            CACHED,
+            lambda **switches: attend_causally(x, w, h, cuts, **switches),
+            axes="B T C",
+            what=what
+            or f"with a cache and pieces of {', '.join(map(str, cuts))} tokens the output",
+        )
+
+
+def heads_of(module, x):
+    """q, k and v (B, H, T, D), computed by hand."""
+    w = weights(module)
+    return [split(t, H) for t in F.linear(x, w["c_attn.weight"], w["c_attn.bias"]).chunk(3, -1)]
+
+
+def examine_call(call, q, k, v, past):
+    """Check what append was given."""
+    for name, got, want in (("keys", call[0], k), ("values", call[1], v)):
+        tensor(got, f"what append is given as {name}")
+        b, h, t, d = want.shape
+        if got.dim() == 3:
+            fail(CACHE_NOT_SPLIT, f"The {name} have shape {tuple(got.shape)}.")
+        if past and got.dim() == 4 and got.size(2) == past + t:
+            fail(CACHE_ALL, f"The {name} have shape {tuple(got.shape)} with {t} new token(s).")
+        if got.shape != want.shape:
+            fail(
+                CACHE_AXES,
+                f"The {name} have shape {tuple(got.shape)}, not (B, H, T, D) = {(b, h, t, d)}.",
+            )
+
+    def same(a, b):
+        return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+    if same(call[0], k) and same(call[1], v):
+        return
+    if same(call[0], v) and same(call[1], k):
+        fail(CACHE_SWAPPED)
+    if same(call[0], q) or same(call[1], q):
+        fail(CACHE_QUERIES)
+    if same(call[0], call[1]):
+        fail(CACHE_SAME)
+    fail(CACHE_OTHER)
+
+
+def outcome(run):
+    """What running raises: None, or the error."""
+    try:
+        with torch.no_grad():
+            run()
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        return error
+    return None
+
+
+def transplanted(module, **values):
+    """Set parameters by name."""
+    with torch.no_grad():
+        for name, value in values.items():
+            module.get_parameter(name.replace("__", ".")).copy_(value)
+    return module
+
+
+# ── checks ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@check(todo=1)
+def test_builds(piece):
+    """It is a MultiHeadAttention with the contract's arguments, and no mask in state_dict()"""
+    from gpt2.model import ScaledDotProductAttention
+
+    made = piece.CausalMultiHeadAttention(n_embd=C, n_head=H, n_positions=P, dropout=0.3)
+    expect_module(made)
+    expect_signature(
+        piece.CausalMultiHeadAttention.__init__,
+        "(n_embd, n_head, n_positions, dropout=0.1, attn_dropout=None)",
+        "CausalMultiHeadAttention",
+    )
+    expect_signature(
+        piece.CausalMultiHeadAttention.forward,
+        "(x, cache=None)",
+        "CausalMultiHeadAttention.forward",
+    )
+    if not any(c.__name__ == "MultiHeadAttention" for c in type(made).__mro__):
+        fail(NOT_A_CHILD)
+    why = "it is inherited from problem 04"
+    for name, kind, want in (("n_head", int, H), ("head_dim", int, D)):
+        if attribute(made, name, kind, why) != want:
+            fail(
+                f"{name} is {getattr(made, name)}, expected {want}. [wrong-{name.replace(chr(95), chr(45))}]",
+                hint=1,
+            )
+    for name, kind in (
+        ("c_attn", nn.Linear),
+        ("c_proj", nn.Linear),
+        ("attention", (ScaledDotProductAttention, nn.Module)),
+        ("resid_dropout", nn.Dropout),
+    ):
+        attribute(made, name, kind, why)
+    for name in set(made.state_dict()) - set(NAMES):
+        known = dict(made.named_parameters())
+        fail(MASK_PARAMETER if name in known else MASK_IN_STATE, f"state_dict() holds {name!r}.")
+    for name, _ in made.named_parameters():
+        if name not in NAMES:
+            fail(MASK_PARAMETER, f"It is called {name!r}.")
+    expect_state(made, NAMES)
+    if made.resid_dropout.p != 0.3:
+        fail(DROPOUT_LOST, f"resid_dropout.p is {made.resid_dropout.p}, with dropout=0.3.")
+    if piece.CausalMultiHeadAttention(C, H, P, 0.3, 0.7).resid_dropout.p != 0.3:
+        fail(DROPOUTS_SWAPPED)
+    expect_error(
+        lambda: piece.CausalMultiHeadAttention(46, 9, P), (46, 9), when="n_embd = 46 and n_head = 9"
+    )
+
+
+@check(todo=6, needs=test_builds, points=3)
+def test_output(piece):
+    """Without a cache the output equals PyTorch's with a causal mask"""
+    examine(module_of(piece), stream(), H)
+
+
+@check(todo=6, needs=test_output)
+def test_worked_example(piece):
+    """Running averages, by hand: x = 6, 0, 3 gives 6, 3, 3"""
+    # c_attn makes q = k = 0, so every allowed token gets the same weight, and v = x.
+    module = transplanted(
+        module_of(piece, 1, 1, 5),
+        c_attn__weight=torch.tensor([[0.0], [0.0], [1.0]]),
+        c_attn__bias=torch.zeros(3),
+        c_proj__weight=torch.eye(1),
+        c_proj__bias=torch.zeros(1),
+    )
+    x = torch.tensor([[[6.0], [0.0], [3.0]]])
+    compare(lambda: module(x), torch.tensor([[[6.0], [3.0], [3.0]]]), axes="B T C")
+
+
+@check(todo=6, needs=test_output, points=2)
+def test_causality(piece):
+    """The Jacobian is zero above the diagonal, and nowhere else: no look-ahead, no blind spot"""
+    module = module_of(piece)
+    x = stream(1, seed=1).requires_grad_()
+    direction = stream(1, seed=2)[0, 0]
+    output = tensor(module(x))
+    if not output.requires_grad:
+        fail("No gradient flows from the output to the input. [no-gradient]")
+    rows = [
+        torch.autograd.grad(output[0, i] @ direction, x, retain_graph=True)[0][0].abs().amax(-1)
+        for i in range(T)
+    ]
+    moved = torch.stack(rows) != 0  # (T outputs, T inputs)
+    for i, j in itertools.product(range(T), range(T)):
+        if moved[i, j] != (j <= i):
+            says = "depends on" if moved[i, j] else "does not depend on"
+            which = MASKS[0] if j > i else MASKS[1] if i == j else "The past is lost. [past-lost]"
+            fail(which, f"Output {i} {says} input {j}.")
+
+
+@check(todo=6, needs=test_output)
+def test_other_sizes(piece):
+    """One token, exactly n_positions tokens, other widths, and more than GPT-2's 1024"""
+    for b, t, h, d, p in ((1, 1, 2, 3, 1), (3, 6, 5, 2, 6), (4, 1, 3, 2, 8), (1, 3, 1, 4, 11)):
+        module = module_of(piece, h * d, h, p, seed=t)
+        x = stream(b, t, h * d, seed=t)
+        error = outcome(lambda module=module, x=x: module(x))
+        if t == p and isinstance(error, ValueError):
+            fail(LIMIT_STRICT, f"With T = n_positions = {p} it raises ValueError: {error}")
+        examine(module, x, h)
+    long = module_of(piece, 2, 1, 1030)
+    error = outcome(lambda: long(stream(1, 1030, 2)))
+    if error:
+        first = f"{type(error).__name__}: {error}".splitlines()[0][:150]
+        fail(SIZE_FIXED, f"With T = n_positions = 1030: {first}")
+
+
+@check(todo=6, needs=test_output)
+def test_mask_against_large_scores(piece):
+    """The mask holds when scores are in the tens of thousands, and nothing becomes NaN"""
+    module = transplanted(
+        module_of(piece, 2, 1, 5),
+        c_attn__weight=torch.tensor([[-1.0, 0], [0, 0], [1.0, 0], [0, 0], [0, 1.0], [0, 0]]),
+        c_attn__bias=torch.zeros(6),
+        c_proj__weight=torch.eye(2),
+        c_proj__bias=torch.zeros(2),
+    )
+    # Token i has key 300·(i + 1), the opposite as query, and value i: every allowed score is below
+    # −63,000, so a blocked score that is higher would win.
+    x = torch.stack((torch.arange(1.0, 6) * 300, torch.arange(5.0)), -1)[None]
+    got = tensor(module(x)).detach()
+    if not torch.isfinite(got).all():
+        fail("With large scores the output holds NaN or infinite numbers. [not-finite]")
+    if (got[0, :, 0] > torch.arange(5.0) + 1e-3).any():
+        fail(MASK_FINITE)
+
+
+@check(todo=6, needs=test_output)
+def test_too_long(piece):
+    """More than n_positions tokens are a ValueError, exactly n_positions are not"""
+    module = module_of(piece)
+    at, over, further = (outcome(lambda n=n: module(stream(1, n))) for n in (P, P + 1, P + 2))
+    if at is not None:
+        fail(LIMIT_STRICT, f"With T = n_positions = {P}: {type(at).__name__}: {at}")
+    if over is None:
+        fail(LIMIT_MISSING if further is None else LIMIT_LATE, f"T = {P + 1}, n_positions = {P}.")
+    expect_error(
+        lambda: module(stream(1, P + 1)),
+        (),
+        when=f"T = {P + 1} and n_positions = {P}",
+        missing=LIMIT_MISSING,
+    )
+
+
+@check(todo=6, needs=test_output, points=2)
+def test_cache_is_given_the_new(piece):
+    """append is called once per forward, with the new keys and values (B, H, T, D) alone"""
+    module, x, past = module_of(piece), stream(seed=3), 3
+    cache = Spy()
+    for start, end in ((0, past), (past, past + 1)):
+        piece_of_x = x[:, start:end]
+        before = len(cache.calls)
+        error = outcome(lambda p=piece_of_x: module(p, cache=cache))
+        calls = cache.calls[before:]
+        if calls:
+            q, k, v = heads_of(module, piece_of_x)
+            examine_call(calls[0], q, k, v, start)
+        if len(calls) > 1:
+            fail(CACHE_TWICE, f"{len(calls)} calls in one forward.")
+        if error is not None and calls and start == 0:
+            raise error
+        if not calls:
+            details = [f"It raises {type(error).__name__}: {error}"[:200]] if error else []
+            fail(CACHE_NEVER, *details)
+
+
+@check(todo=6, needs=test_cache_is_given_the_new)
+def test_cache_result_is_used(piece):
+    """The keys and the values that append returns are those attended to"""
+    module, x = module_of(piece), stream(t=3, seed=4)
+    examine_fed(module, x, H, [3], what="with an empty cache the output")
+    w = weights(module)
+    q, k, v = heads_of(module, x)
+
+    def change(t):
+        return t.flip(0) * 0.7 + 0.4
+
+    unused = []
+    for name, change_k, change_v in (("keys", change, None), ("values", None, change)):
+        with torch.no_grad():
+            got = tensor(module(x, cache=Spy(change_k, change_v)))
+            plain = tensor(module(x))
+        if torch.allclose(got, plain, atol=1e-5):
+            unused.append(name)
+            continue
+        y = F.scaled_dot_product_attention(
+            q, change_k(k) if change_k else k, change_v(v) if change_v else v, is_causal=True
+        )
+        want = F.linear(merge(y), w["c_proj.weight"], w["c_proj.bias"])
+        compare(got, want, what=f"the output for a cache that returns other {name}", axes="B T C")
+    if unused == ["keys", "values"]:
+        fail(CACHE_RESULTS[0])
+    if unused:
+        fail(KEYS_IGNORED if unused == ["keys"] else VALUES_IGNORED)
+
+
+@check(todo=6, needs=test_cache_result_is_used, points=2)
+def test_cache_token_by_token(piece):
+    """The whole prompt at once, or one token at a time: the same as without a cache"""
+    module, x = module_of(piece), stream(seed=5)
+    examine_fed(module, x, H, [T])
+    examine_fed(module, x, H, [1] * T)
+
+
+@check(todo=6, needs=test_cache_result_is_used, points=2)
+def test_cache_past_and_piece(piece):
+    """A piece of several tokens after a past: the T queries are the last T of S positions"""
+    module, x = module_of(piece), stream(seed=6)
+    for cuts in ((4, 3), (2, 5), (5, 2), (1, 6)):
+        examine_fed(module, x, H, cuts)
+
+
+@check(todo=6, needs=(test_cache_token_by_token, test_cache_past_and_piece), points=2)
+def test_cache_every_cut(piece):
+    """All 32 ways of cutting six tokens into pieces give the same"""
+    module, x = module_of(piece, seed=1), stream(3, 6, seed=7)
+    for walls in itertools.product((False, True), repeat=5):
+        ends = [i + 1 for i, wall in enumerate(walls) if wall] + [6]
+        examine_fed(module, x, H, [b - a for a, b in zip([0, *ends], ends, strict=False)])
+
+
+@check(todo=6, needs=(test_too_long, test_cache_token_by_token))
+def test_cache_too_long(piece):
+    """With a cache it is S = past + T that must not exceed n_positions"""
+    module = module_of(piece)
+
+    def after(past, new):
+        cache = Spy()
+        for start in range(0, past, 3):
+            module(stream(1, min(3, past - start)), cache)
+        return outcome(lambda: module(stream(1, new), cache))
+
+    for past, new in ((P - 1, 1), (P - 2, 2), (3, P - 3)):
+        error = after(past, new)
+        if error is not None:
+            fail(
+                LIMIT_STRICT,
+                f"past {past} + {new} new = n_positions = {P}: {type(error).__name__}: {error}",
+            )
+    for past, new in ((P, 1), (P - 1, 2), (3, P - 1)):
+        error = after(past, new)
+        if error is None:
+            later = after(past, new + 1)
+            fail(
+                LIMIT_LATE if later is not None and new + 1 <= P else LIMIT_IGNORES_PAST,
+                f"past {past} + {new} new tokens are accepted, with n_positions = {P}.",
+            )
+
+        def again(error=error):
+            raise error
+
+        expect_error(again, (), when=f"past {past} + {new} new tokens > n_positions = {P}")
+
+
+@check(todo=6, needs=test_cache_every_cut)
+def test_kv_cache(piece):
+    """It works with the course's own gpt2.cache.KVCache, layer by layer"""
+    from types import SimpleNamespace
+
+    from gpt2.cache import KVCache
+
+    config = SimpleNamespace(n_layer=2, n_head=H, head_dim=D, n_positions=P, n_embd=C)
+    cache = KVCache(config, batch_size=B)
+    layers = [module_of(piece, seed=seed) for seed in (1, 2)]
+    x = stream(seed=8)
+    for module, layer in zip(layers, cache.layers, strict=True):
+        examine_fed(module, x, H, (3, 1, 2, 1), lambda layer=layer: layer)
+        layer.length = 0  # compare may run it again
+        examine_fed(module, x, H, (1, 4, 2), lambda layer=layer: layer)
+    if cache.length != T:
+        fail(f"The cache holds {cache.length} tokens after {T}. [cache-length]")
+
+
+@check(todo=6, needs=test_cache_token_by_token)
+def test_keeps_no_state(piece):
+    """Two caches in turn, and calls without one, don't disturb each other"""
+    module = module_of(piece)
+    one, two = stream(seed=9), stream(seed=10)
+    with torch.no_grad():
+        wants = [module(one), module(two)]
+        caches, outputs = (Spy(), Spy()), ([], [])
+        for t in range(T):
+            for x, cache, out in zip((one, two), caches, outputs, strict=True):
+                out.append(tensor(module(x[:, t : t + 1], cache)))
+                module(x)
+        again = module(one)
+    for want, out in zip(
+        (*wants, wants[0]), (*(torch.cat(o, 1) for o in outputs), again), strict=True
+    ):
+        if not torch.allclose(out, want, rtol=1e-3, atol=1e-4):
+            fail(KEPT_ON_SELF)
+
+
+@check(todo=6, needs=test_output, points=2)
+def test_dropout(piece):
+    """`dropout` acts last, on the output; `attn_dropout` acts on the weights; none in eval mode"""
+    x = stream(4, seed=11)
+    bias = weights(module_of(piece))["c_proj.bias"]
+
+    def kind(dropout, attn_dropout):
+        module = module_of(piece, dropout=dropout, attn_dropout=attn_dropout)
+        plain = module(x)
+        if not torch.equal(module(x), plain):
+            fail(IN_EVAL)
+        got = tensor(module.train()(x)).detach()
+        if not got.any():
+            return "zero"
+        if torch.allclose(got, bias.expand_as(got), atol=1e-5):
+            return "bias"
+        return "plain" if torch.allclose(got, plain, atol=1e-5) else "other"
+
+    output, inner = kind(1.0, 0.0), kind(0.0, 1.0)
+    if (output, inner) == ("bias", "zero"):
+        fail(DROPOUTS_SWAPPED)
+    if inner == "zero":
+        fail(ATTN_FOR_BOTH, "With dropout=0 and attn_dropout=1, in training, all is 0.")
+    if output == "plain":
+        fail(RESID_MISSING, "With dropout=1 nothing changes in training; all must be 0.")
+    if output == "bias":
+        fail(BEFORE_PROJ, "With dropout=1, in training, c_proj's bias is left; all must be 0.")
+    if output != "zero":
+        fail("With dropout=1, in training, the output must be all 0. [dropout-misplaced]", hint=6)
+    p = 0.4
+    module = module_of(piece, dropout=p, attn_dropout=0.0)
+    plain = module(x).detach()
+    got = module.train()(x).detach()
+    kept = got.abs() > 1e-6
+    whole = torch.allclose(got[kept], plain[kept] / (1 - p), rtol=1e-3, atol=1e-5)
+    if inner == "plain":
+        fail(ATTN_MISSING if whole else ATTN_IGNORED, "attn_dropout=1 changes nothing in training.")
+    if inner == "other":
+        fail(ATTN_RATE, "With dropout=0 and attn_dropout=1, in training, some weights are left.")
+    if not whole and kind(0.0, 0.0) == "plain" and kind(1e-9, 0.0) == "plain":
+        fail(ATTN_RATE, f"With dropout={p} and attn_dropout=0, some weights are dropped.")
+    expect_dropout(lambda: module(x), module, p, missing=RESID_MISSING, in_eval=IN_EVAL)
+    # With one token a head's only weight is 1, so dropout on it kills or scales the whole head.
+    for dropout, attn_dropout, rate in ((0.0, p, p), (p, None, p), (0.2, 0.6, 0.6)):
+        module = module_of(piece, dropout=dropout, attn_dropout=attn_dropout)
+        transplanted(module, c_proj__weight=torch.eye(C), c_proj__bias=torch.zeros(C))
+        one = stream(400, 1, seed=12)
+        ratio = (module.train()(one).detach() / module.eval()(one).detach()).view(400, H, D)
+        killed = float((ratio == 0).all(-1).double().mean())
+        if abs(killed - rate) > 0.08:
+            fail(
+                ATTN_RATE,
+                f"With dropout={dropout} and attn_dropout={attn_dropout}, {killed:.0%} of the "
+                f"weights are dropped, expected {rate:.0%}.",
+            )
+
+
+@check(todo=6, needs=test_output)
+def test_gradients(piece):
+    """Gradients reach every weight, and the input, through queries, keys and values"""
+    module = fill(piece.CausalMultiHeadAttention(C, H, P, 0.0), scale=0.2)
+    w = {n: t.requires_grad_() for n, t in weights(module).items()}
+    mine, other = stream(seed=13).requires_grad_(), stream(seed=13).requires_grad_()
+    expect_finite_gradients(module, tensor(module(mine)).pow(2).mean())
+    attend_causally(other, w, H).pow(2).mean().backward()
+    for name, third in zip(WORDS, module.c_attn.weight.grad.split(C), strict=True):
+        if not third.any():
+            fail(f"No gradient reaches c_attn's part for the {name}. [no-gradient]")
+    for name, parameter in module.named_parameters():
+        compare(parameter.grad, w[name].grad, what=f"{name}'s gradient")
+    compare(mine.grad, other.grad, what="the gradient of the input")
+
+
+@check(todo=6, needs=(test_output, test_cache_token_by_token))
+def test_dtype_and_device(piece):
+    """bfloat16 and float64 stay what they are, and nothing is made on a fixed device"""
+    for dtype, tolerance in ((torch.float64, 1e-6), (torch.bfloat16, 4e-2)):
+        module = fill(piece.CausalMultiHeadAttention(C, H, P), scale=0.3).eval().to(dtype)
+        x = stream(seed=14, dtype=dtype)
+        want = oracle({n: t.double() for n, t in weights(module).items()}, H, x.double())
+        with torch.no_grad():
+            for got in (tensor(module(x)), fed(module, x, (3, 4), Spy())):
+                if got.dtype != dtype:
+                    fail(f"With {dtype} input the output is {got.dtype}. [fixed-dtype]")
+                compare(
+                    got.double(),
+                    want,
+                    what=f"the output in {dtype}",
+                    rtol=tolerance,
+                    atol=2 * tolerance,
+                )
+    module = module_of(piece)
+    expect_one_device(module, lambda m, to: m(to(stream())))
+    expect_one_device(module, lambda m, to: fed(m, to(stream()), (3, 4), Spy()))
+
+
+@check(todo=6, needs=test_output)
+def test_leaves_no_trace(piece):
+    """The input stays as it was, and a copy or a saved module gives the same"""
+    module, x = module_of(piece), stream(seed=15)
+    expect_no_edit(module, x)
+    expect_copies(module, lambda m: m(x))
