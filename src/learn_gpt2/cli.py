@@ -24,6 +24,8 @@ COMMANDS = {
     "watch": "learn_gpt2.commands.watch:command",
     "hint": "learn_gpt2.commands.hint:command",
     "swap": "learn_gpt2.commands.swap:command",
+    "bisect": "learn_gpt2.commands.bisect:command",
+    "doctor": "learn_gpt2.commands.doctor:command",
     "solution": "learn_gpt2.commands.solution:command",
     "reset": "learn_gpt2.commands.reset:command",
     "undo": "learn_gpt2.commands.undo:command",

@@ -292,7 +292,8 @@ def run_isolated(
     """
     path, whose = piece_path(root, problem, source)
     environment = {**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-m", "learn_gpt2.runner", str(root), str(problem.number)]
+    # -P: nothing in the current folder may pass for a module
+    command = [sys.executable, "-P", "-m", "learn_gpt2.runner", str(root), str(problem.number)]
     command.append(source if source in ("yours", "reference") else str(path))
     mark = secrets.token_hex(16)
     process = subprocess.Popen(

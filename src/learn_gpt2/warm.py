@@ -35,7 +35,7 @@ class Warm:
     def _start(self) -> None:
         environment = {**os.environ, "PYTHONPATH": str(self.root / "src"), "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "learn_gpt2.warm", str(self.root)],
+            [sys.executable, "-P", "-m", "learn_gpt2.warm", str(self.root)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -1,0 +1,35 @@
+"""`learn bisect`: which of your pieces makes the model differ from the reference's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from learn_gpt2 import manifest
+from learn_gpt2.bisect import bisect
+from learn_gpt2.cli import Course
+
+
+@click.command("bisect", short_help="Which of your pieces makes the model wrong.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def command(course: Course, as_json: bool) -> None:
+    """Find the smallest set of your pieces in src/gpt2/model.py that makes its logits, its cache or
+    its initial weights differ from the reference's. Exit code 1 when there is one.
+    """
+    finding = bisect(course.root)
+    if as_json:
+        click.echo(json.dumps(asdict(finding)))
+    elif finding.culprits:
+        names = " and ".join(f"{n:02d} {manifest.get(n).title}" for n in finding.culprits)
+        together = " together" if len(finding.culprits) > 1 else ""
+        click.echo(f"{names}{together}: with the reference for all others, {finding.difference}.")
+        first = f"{finding.culprits[0]:02d}"
+        click.echo(f"Next: learn check {first}, learn explain {first}")
+    else:
+        mine = ", ".join(f"{n:02d}" for n in finding.pieces)
+        click.echo(f"The model with your {mine} does what the reference's does.")
+    if finding.culprits:
+        click.get_current_context().exit(1)

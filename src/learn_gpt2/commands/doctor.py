@@ -1,0 +1,32 @@
+"""`learn doctor`: is everything there that the course needs?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from learn_gpt2 import doctor
+from learn_gpt2.cli import Course
+
+MARKS = {doctor.GOOD: "✓", doctor.NOTE: "·", doctor.BAD: "✗"}
+COLOURS = {doctor.GOOD: "green", doctor.NOTE: "yellow", doctor.BAD: "red"}
+
+
+@click.command("doctor", short_help="Is everything there that the course needs?")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def command(course: Course, as_json: bool) -> None:
+    """Look at Python, torch, packages, files, disk and terminal; each line says what to do. Exit
+    code 1 when something is wrong.
+    """
+    found = doctor.examine(course.root)
+    if as_json:
+        click.echo(json.dumps([asdict(f) for f in found], ensure_ascii=False))
+    else:
+        for f in found:
+            text = f"{MARKS[f.state]} {f.found}" + (f"\n    {f.to_do}" if f.to_do else "")
+            click.echo(click.style(text, fg=COLOURS[f.state]))
+    if any(f.state == doctor.BAD for f in found):
+        click.get_current_context().exit(1)
