@@ -29,7 +29,10 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 @click.option("--model", "model_name", help="Hub name or folder. Default: the bundled model.")
 @click.option("--prompt", help="How the text begins. Default: standard input, when it is a pipe.")
 @click.option(
-    "--max-new-tokens", type=click.IntRange(min=0), default=100, show_default=True, metavar="N"
+    "--max-new-tokens",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Default: 100, or fewer when the context has no room for them.",
 )
 @click.option(
     "--temperature",
@@ -75,7 +78,7 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 def command(
     model_name: str | None,
     prompt: str | None,
-    max_new_tokens: int,
+    max_new_tokens: int | None,
     temperature: float,
     top_k: int | None,
     top_p: float | None,
@@ -104,6 +107,10 @@ def command(
     place = pick_device(device)
     model, tokenizer = load(name, getattr(torch, dtype), place)
     ids = torch.tensor([start_ids(tokenizer, prompt)], device=place)
+    if max_new_tokens is None:  # without room even for one, generation says so
+        max_new_tokens = (
+            100 if sliding else min(100, max(1, model.config.n_positions - ids.size(1)))
+        )
     generator = torch.Generator(device=place)
     seed = generator.seed() % 2**32 if seed is None else seed
     generator.manual_seed(seed)
