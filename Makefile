@@ -10,7 +10,7 @@ READY := $(VENV)/.ready-$(firstword $(shell pwd | cksum))
 PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
 ACTIVATE := $(if $(filter Windows_NT,$(OS)),$(VENV)\Scripts\activate,. $(VENV)/bin/activate)
 
-.PHONY: help setup demo test bench lint clean
+.PHONY: help setup demo test graders bench lint clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -29,6 +29,9 @@ test: $(READY)  ## everything that the maintainers' CI checks
 	$(PY) -m learn_gpt2 swap --check
 	OMP_NUM_THREADS=1 $(PY) -m pytest -p xdist -n auto
 	OMP_NUM_THREADS=1 $(PY) -m pytest -p xdist -n auto problems --solutions
+
+graders: $(READY)  ## the banks of wrong and right answers: caught, named, accepted
+	$(PY) -m tests.graders.run
 
 bench: $(READY)  ## tokens per second, with and without the KV cache
 	$(PY) -m gpt2 bench

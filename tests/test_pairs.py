@@ -378,8 +378,8 @@ def pair(problem: Problem) -> tuple[str, str]:
 
 
 def skeleton_text(problem: Problem) -> str:
-    """The skeleton as published."""
-    return problem.problem_path(ROOT).read_text(encoding="utf-8")
+    """The skeleton as published; problem.py may have been worked on."""
+    return problem.skeleton_path(ROOT).read_text(encoding="utf-8")
 
 
 def import_file(path: Path, name: str) -> object:
@@ -428,8 +428,25 @@ def test_no_leak(problem: Problem):
 @twelve
 def test_skeleton_imports(problem: Problem):
     """Catches a skeleton that fails before the learner has written a line."""
-    module = import_file(problem.problem_path(ROOT), f"skeleton_{problem.number}")
+    module = import_file(problem.skeleton_path(ROOT), f"skeleton_{problem.number}")
     assert all(hasattr(module, name) for name in problem.classes)
+
+
+@twelve
+def test_problem_files_are_the_skeletons(problem: Problem):
+    """Catches a skeleton changed in one of its two places; skips a file with a learner's code."""
+    here = problem.problem_path(ROOT).read_text(encoding="utf-8")
+    if is_worked_on(here, GIVEN.get(problem.number, set())):
+        pytest.skip(f"{problem.problem_path(ROOT)} is being worked on")
+    assert here == skeleton_text(problem)
+
+
+def is_worked_on(source: str, given: set[str]) -> bool:
+    """Whether somebody has begun to solve the problem in this file."""
+    try:
+        return bool(unfinished_defects(source, given))
+    except (SyntaxError, tokenize.TokenError):
+        return True
 
 
 @twelve
@@ -593,6 +610,21 @@ def test_a_spoilt_solution_is_found(rule: str, old: str, new: str):
     """Catches a rule that looks at the skeleton alone."""
     assert old in SOLUTION
     assert all_defects(SOLUTION.replace(old, new, 1), SKELETON)[rule]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "worked_on"),
+    [
+        ("", "", False),
+        ("# TODO 3: shift", "# TODO 3: move", False),
+        ("# TODO 3: shift", "return x", True),
+        ('raise NotImplementedError("TODO 1: Twice.__init__")', "self.bias = 0", True),
+        ("n_embd: int", "n_embd: int)", True),
+    ],
+)
+def test_work_of_a_learner_is_seen(old: str, new: str, worked_on: bool):
+    """Catches a learner's file that is compared with the skeleton, or a skeleton that never is."""
+    assert is_worked_on(SKELETON.replace(old, new, 1), set()) is worked_on
 
 
 def test_a_given_function_may_hold_nothing():

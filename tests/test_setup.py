@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,22 @@ def test_every_installed_dependency_is_pinned():
     assert len(seen) > 30
 
 
+def imports(tree: ast.AST, at_top: bool = True) -> Iterator[tuple[ast.stmt, bool]]:
+    """Every import below a node, and whether it runs when the file is loaded."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node, at_top
+        inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        yield from imports(node, at_top and not inside)
+
+
+def modules(node: ast.stmt) -> list[str]:
+    """The packages that an import names; none for a relative one."""
+    if isinstance(node, ast.ImportFrom):
+        return [] if node.level else [node.module.split(".")[0]]
+    return [alias.name.split(".")[0] for alias in node.names]
+
+
 @pytest.mark.parametrize("package", ["gpt2", "learn_gpt2"])
 def test_imports_are_declared(package: str):
     """Catches a package that is here by luck, because a tool for development brought it along."""
@@ -87,14 +105,13 @@ def test_imports_are_declared(package: str):
     ours = {"gpt2", "learn_gpt2"} if package == "learn_gpt2" else {"gpt2"}
     unknown = set()
     for path in sorted((ROOT / "src" / package).rglob("*.py")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            match = re.match(r"(\s*)(?:import|from) ([A-Za-z_]\w*)(?:[\w.]*)(?:\s|$|,)", line)
-            if match is None or match[2] in sys.stdlib_module_names | ours:
-                continue
-            name = canonicalize_name(match[2])
-            # an optional one may be imported where it is used, never at the top of a file
-            if name not in declared and not (match[1] and name in optional):
-                unknown.add(f"{path.name}: {line.strip()}")
+        for node, at_top in imports(ast.parse(path.read_text(encoding="utf-8"))):
+            for module in modules(node):
+                name = canonicalize_name(module)
+                # an optional one may be imported where it is used, never when a file is loaded
+                allowed = declared if at_top else declared | optional
+                if name not in allowed and module not in sys.stdlib_module_names | ours:
+                    unknown.add(f"{path.name}: {module}")
     assert unknown == set()
 
 
@@ -111,10 +128,9 @@ def test_every_file_of_the_packages_is_installed():
         if not (ROOT / path).exists():
             continue
         package, inner = path.parts[1], Path(*path.parts[2:])
-        if path.suffix == ".py":
-            assert (ROOT / path.parent / "__init__.py").exists(), f"{name} is in no package"
-        else:
-            assert any(inner.match(p) for p in patterns.get(package, [])), f"{name} is left out"
+        in_package = path.suffix == ".py" and (ROOT / path.parent / "__init__.py").exists()
+        is_data = any(inner.match(pattern) for pattern in patterns.get(package, []))
+        assert in_package or is_data, f"{name} is neither in a package nor among package-data"
 
 
 # ---------------------------------------------------------------- make
