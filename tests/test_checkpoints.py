@@ -425,6 +425,16 @@ def test_an_index_that_lies(tmp_path: Path, change, named: str) -> None:
         GPT2Model.from_pretrained(tmp_path)
 
 
+def test_a_tensor_in_two_shards(tmp_path: Path) -> None:
+    """Catches a tensor taken from whichever file came last."""
+    hugging_face().save_pretrained(tmp_path, max_shard_size="20KB")
+    first, second, *_ = sorted(tmp_path.glob("*.safetensors"))
+    key = next(iter(load_file(first)))
+    save_file(load_file(second) | {key: load_file(first)[key]}, second)
+    with pytest.raises(ValueError, match=f"both hold {key}"):
+        GPT2Model.from_pretrained(tmp_path)
+
+
 class Touch:
     """Unpickled, it would create a file."""
 
@@ -500,6 +510,14 @@ def test_a_hub_name_is_fetched(
     assert {repo for repo, _, _ in calls} == {"openai-community/gpt2-xl"}
     assert all(o["revision"] == "abc" and o["token"] == "secret" for _, _, o in calls)
     assert {path.name for path in tmp_path.glob("*.safetensors")} < {name for _, name, _ in calls}
+
+
+def test_what_is_here_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a look-up on the network for files that were fetched before."""
+    hugging_face().save_pretrained(tmp_path)
+    calls = fake_hub(monkeypatch, lambda filename: tmp_path / filename)
+    open_checkpoint("distilgpt2")
+    assert all(options["local_files_only"] for _, _, options in calls)
 
 
 def http_error(kind: type[Exception]) -> Exception:

@@ -99,6 +99,15 @@ def test_special_tokens_must_be_allowed(tokenizer: Tokenizer) -> None:
         tokenizer.encode(text, ["<pad>"])
 
 
+def test_the_longest_special_token_wins() -> None:
+    """Catches a special token cut in two by another that it begins with."""
+    tokenizer = byte_tokenizer()
+    longer = END_OF_TEXT + "!"
+    tokenizer.special_tokens[longer] = 7
+    for allowed in ([END_OF_TEXT, longer], [longer, END_OF_TEXT]):
+        assert tokenizer.encode(longer, allowed) == [7]
+
+
 @pytest.mark.parametrize("token_id", [-1, 10**6])
 def test_an_id_outside_the_vocabulary(tokenizer: Tokenizer, token_id: int) -> None:
     """Catches an id that becomes some other token's text, or tiktoken's panic."""

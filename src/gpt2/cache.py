@@ -35,11 +35,13 @@ class LayerCache:
         """
         B, H, max_length, D = self.keys.shape
         for name, new in (("keys", k), ("values", v)):
-            if new.dim() != 4 or new.shape != (B, H, k.size(-2), D):
+            if new.dim() != 4 or (*new.shape[:2], new.shape[3]) != (B, H, D):
                 raise ValueError(
                     f"{name} of shape {tuple(new.shape)} do not fit a cache of "
-                    f"(B, H, T, D) = ({B}, {H}, T, {D}) with T = {k.size(-2)} keys"
+                    f"(B, H, T, D) = ({B}, {H}, T, {D})"
                 )
+        if k.size(2) != v.size(2):
+            raise ValueError(f"{k.size(2)} keys, but {v.size(2)} values")
         end = self.length + k.size(2)
         if end > max_length:
             raise ValueError(
@@ -81,9 +83,7 @@ class KVCache:
             )
         shape = (config.n_layer, 2, batch_size, config.n_head, max_length, config.head_dim)
         self.max_length = max_length
-        self.buffer = torch.zeros(
-            shape, device=device, dtype=dtype
-        )  # (n_layer, 2, B, H, max_length, D)
+        self.buffer = torch.zeros(shape, device=device, dtype=dtype)
         self.layers = [
             LayerCache(self.buffer[i, 0], self.buffer[i, 1]) for i in range(config.n_layer)
         ]

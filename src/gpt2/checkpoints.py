@@ -419,8 +419,8 @@ def _download(
 
 
 def download_file(repo: str, filename: str, **options: Any) -> Path | None:
-    """One file of a hub repository → its path in the local cache, or None when the repository has
-    no such file.
+    """One file of a hub repository → its path in the local cache, fetched if it isn't there; None
+    when the repository has no such file.
 
     ValueError that says what to do for an unknown repository, no network, and no permission.
     """
@@ -433,7 +433,10 @@ def download_file(repo: str, filename: str, **options: Any) -> Path | None:
             f"config.json and {WEIGHTS}"
         ) from None
     try:
-        return Path(hf_hub_download(repo, filename, **options))
+        try:  # what is here already is taken as it is: no network, no wait without one
+            return Path(hf_hub_download(repo, filename, **options, local_files_only=True))
+        except errors.LocalEntryNotFoundError:
+            return Path(hf_hub_download(repo, filename, **options))
     except errors.GatedRepoError:
         raise ValueError(f"{repo} is gated: accept its terms on the hub and pass a token") from None
     except errors.RepositoryNotFoundError:
