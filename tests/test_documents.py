@@ -27,6 +27,7 @@ DOCUMENTS = [
     *sorted(ROOT.glob("problems/**/*.md")),
     *sorted(ROOT.glob("solutions/**/*.md")),
     *sorted(ROOT.glob("docs/**/*.md")),
+    *sorted(ROOT.glob("src/*/**/*.md")),
 ]
 documents = pytest.mark.parametrize(
     "path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix()
