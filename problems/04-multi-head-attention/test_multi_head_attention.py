@@ -1,6 +1,7 @@
 """Checks of problem 04. The oracle is PyTorch's own nn.MultiheadAttention."""
 
 import inspect
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +60,7 @@ def multi_head(
     divisor=lambda q, c, h: q.size(-1) ** 0.5,
     masking=lambda s: s,
     softmax=lambda s: s.softmax(-1),
+    average=lambda p, v: p @ v,
     merging=merge,
     out=lambda y, w: F.linear(y, w["c_proj.weight"], w["c_proj.bias"]),
     last=lambda y, x: y,
@@ -68,7 +70,7 @@ def multi_head(
     q, k, v = share(*((q, k, v)[i] for i in order))
     q, k, v = (splitting(t, h) for t in (q, k, v))
     s = masking(scores(q, k) / divisor(q, x.size(-1), h))
-    return last(out(merging(softmax(s) @ v), w), x)
+    return last(out(merging(average(softmax(s), v)), w), x)
 
 
 def one_way(x, h, view, take):
@@ -171,6 +173,31 @@ SPLIT = [
         splitting=lambda x, h: split(x, h).flip(1),
     ),
 ]
+SPLIT += [
+    mistake(
+        "split-across-tokens",
+        "split_heads reads the numbers in an order that mixes tokens up: a head gets pieces of "
+        "several tokens. View to (B, T, H, D), so that each token stays whole, then swap T and H.",
+        3,
+        splitting=lambda x, h, order=order, first=first: _laid_out(
+            x.transpose(1, 2) if first else x, h, order
+        ),
+    )
+    for first in (False, True)
+    for order in itertools.permutations("THD")
+    if (order, first) != (("T", "H", "D"), False)
+]
+
+
+def _laid_out(x, h, order):
+    """x's numbers read as axes in this order, brought to (B, H, T, D)."""
+    b, c = x.size(0), max(x.shape[1:])  # C > T wherever this is used
+    t = x[0].numel() // c
+    sizes = {"T": t, "H": h, "D": c // h}
+    y = x.reshape(b, *(sizes[axis] for axis in order))
+    return y.permute(0, *(1 + order.index(axis) for axis in "HTD"))
+
+
 MERGE = [
     mistake(
         "merge-not-transposed",
@@ -231,6 +258,17 @@ MERGE = [
         4,
         merging=lambda y: merge(y.flip(1)),
     ),
+]
+MERGE += [
+    mistake(
+        "merge-axes-permuted",
+        "merge_heads brings the axes into the wrong order before it flattens. From (B, H, T, D), "
+        "swap H and T (axes 1 and 2), then flatten the last two.",
+        4,
+        merging=lambda y, order=order: y.permute(order).reshape(y.size(0), y.size(2), -1),
+    )
+    for order in itertools.permutations(range(4))
+    if order != (0, 2, 1, 3)
 ]
 WORDS = ("query", "key", "value")
 ORDERS = [
@@ -387,6 +425,15 @@ HEADS = [
         splitting=lambda x, h: split(x, h)[:, :1].expand(-1, h, -1, -1),
     ),
 ]
+HEADS += [
+    mistake(
+        "heads-averaged",
+        "The heads' outputs are averaged or added. Each keeps its own D columns of the output.",
+        5,
+        merging=lambda y, how=how: merge(how(y).expand_as(y)),
+    )
+    for how in (lambda y: y.mean(1, keepdim=True), lambda y: y.sum(1, keepdim=True))
+]
 SCALE = [
     mistake(
         "scale-by-n-embd",
@@ -470,6 +517,13 @@ SOFTMAX = [
         softmax=lambda s: s.softmax(-1).softmax(-1),
     ),
     mistake(
+        "weights-for-output",
+        "You go on with the attention weights. ScaledDotProductAttention returns the output first, "
+        "then the weights.",
+        5,
+        average=lambda p, v: p,
+    ),
+    mistake(
         "scores-transposed",
         "The scores are transposed: rows must be queries and columns keys.",
         5,
@@ -549,6 +603,30 @@ MISTAKES = [
     *SOFTMAX,
 ]
 
+SIZE_FIXED = mistake(
+    "size-hard-coded",
+    "A size is written into the code: it works for one shape and not for another. Take sizes from "
+    "x.shape, n_head and head_dim.",
+    3,
+)
+MISPLACED = mistake(
+    "dropout-misplaced",
+    "Dropout is not the last step, and the only one, between the heads and the output: in training "
+    "each number must be 0 or 1/(1-p) times the plain one.",
+    7,
+)
+TWICE = mistake("dropout-twice", "The output goes through dropout twice. Once is enough.", 7)
+WHOLE_TOKENS = mistake(
+    "dropout-whole-tokens",
+    "Dropout hits whole tokens or columns at once. nn.Dropout drops single numbers.",
+    7,
+)
+ON_SCORES = mistake(
+    "attn-dropout-on-scores",
+    "attn_dropout acts before the softmax (on scores, queries or keys), where a dropped 0 still has "
+    "weight. It belongs on the weights.",
+    7,
+)
 RESID_MISSING = mistake(
     "resid-dropout-missing", "There is no dropout on the output: resid_dropout comes last.", 7
 )
@@ -665,6 +743,16 @@ def method(module, name):
     return getattr(module, name)
 
 
+def sized(run, first):
+    """run(), with an error that only comes at the second of several sizes named."""
+    try:
+        return run()
+    except RuntimeError as error:
+        if first:
+            raise
+        fail(SIZE_FIXED, f"PyTorch says: {str(error).splitlines()[0][:150]}")
+
+
 def transplanted(module, **values):
     """Set parameters by name."""
     with torch.no_grad():
@@ -745,7 +833,7 @@ def test_split_heads(piece):
         for x in (stream(b, t, h * d), whole.chunk(3, -1)[1]):  # a third has gaps in memory
             want = torch.stack(x.split(d, -1), 1)
             compare(
-                lambda x=x, cut=cut: cut(x),
+                lambda x=x, cut=cut, first=b == B: sized(lambda: cut(x), first),
                 want,
                 SPLIT,
                 lambda splitting, x=x, h=h: splitting(x, h),
@@ -764,7 +852,7 @@ def test_merge_heads(piece):
         lying = x.view(b, t, h, d).transpose(1, 2)  # as split_heads leaves it
         for y in (lying.contiguous(), lying):
             compare(
-                lambda y=y, join=join: join(y),
+                lambda y=y, join=join, first=b == B: sized(lambda: join(y), first),
                 torch.cat(y.unbind(1), -1),
                 MERGE,
                 lambda merging, y=y: merging(y),
@@ -784,7 +872,8 @@ def test_output(piece):
 def test_other_sizes(piece):
     """Other widths, head counts, lengths and batches, with nothing hard-coded"""
     for b, t, h, d in ((1, 7, 2, 3), (3, 2, 5, 4), (4, 1, 3, 2), (1, 1, 1, 8), (2, 9, 6, 1)):
-        examine(module_of(piece, h * d, h, seed=t), stream(b, t, h * d, seed=t), h)
+        x = stream(b, t, h * d, seed=t)
+        sized(lambda: examine(module_of(piece, h * d, h, seed=t), x, h), False)  # noqa: B023
 
 
 @check(todo=6, needs=test_output)
@@ -849,7 +938,7 @@ def test_dropout_places(piece):
     if output == "bias":
         fail(BEFORE_PROJ, "With dropout=1, in training, c_proj's bias is left; all must be 0.")
     if output != "zero":
-        fail("With dropout=1, in training, the output must be all 0. [dropout-misplaced]", hint=7)
+        fail(MISPLACED, "With dropout=1, in training, the output must be all 0.")
     if inner == "plain":
         # p between 0 and 1: kept numbers are 2 × the plain ones only if the weights are whole
         module = module_of(piece, dropout=0.5, attn_dropout=0.0)
@@ -860,6 +949,9 @@ def test_dropout_places(piece):
         fail(ATTN_MISSING if whole else ATTN_IGNORED, "attn_dropout=1 changes nothing in training.")
     if inner == "other" and outcome(0.0, 0.0) == "other":
         fail(ATTN_RATE, "With dropout=0 and attn_dropout=0 training still drops something.")
+    if inner == "other":
+        module = module_of(piece, dropout=0.0, attn_dropout=1.0).train()
+        fail(ON_SCORES if torch.equal(module(x), module(x)) else ATTN_RATE)
     if inner != "bias":
         fail(
             "With attn_dropout=1, in training, only c_proj's bias must be left. "
@@ -879,15 +971,26 @@ def test_dropout_of_output(piece):
     got = module.train()(x).detach()
     kept = got.abs() > 1e-6
     if not torch.allclose(got[kept], plain[kept] / (1 - p), rtol=1e-3, atol=1e-5):
+        if torch.allclose(got[kept], plain[kept] / (1 - p) ** 2, rtol=1e-3, atol=1e-5):
+            fail(TWICE)
         # is it the weights that vary although they were asked not to?
-        module = module_of(piece, dropout=1e-9, attn_dropout=0.0)
-        quiet = torch.allclose(module.train()(x), plain, atol=1e-4)
-        fixed = module_of(piece, dropout=p, attn_dropout=1e-9).train()
-        again = fixed(x)
+        quiet = module_of(piece, dropout=1e-9, attn_dropout=0.0).train()
+        again = module_of(piece, dropout=p, attn_dropout=1e-9).train()(x)
         kept = again.abs() > 1e-6
-        if quiet and torch.allclose(again[kept], plain[kept] / (1 - p), rtol=1e-3, atol=1e-5):
+        if torch.allclose(quiet(x), plain, atol=1e-4) and torch.allclose(
+            again[kept], plain[kept] / (1 - p), rtol=1e-3, atol=1e-5
+        ):
             fail(ATTN_ZERO)
-    expect_dropout(lambda: module(x), module, p, missing=RESID_MISSING, in_eval=IN_EVAL)
+    elif any((kept.all(axis) | ~kept.any(axis)).all() for axis in (1, 2)):
+        fail(WHOLE_TOKENS)
+    expect_dropout(
+        lambda: module(x),
+        module,
+        p,
+        missing=RESID_MISSING,
+        in_eval=IN_EVAL,
+        misplaced=MISPLACED,
+    )
 
 
 @check(todo=6, needs=test_dropout_of_output)

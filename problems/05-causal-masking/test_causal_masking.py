@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from learn_gpt2.checks import (
+    CheckFailed,
     attribute,
     check,
     compare,
@@ -79,6 +80,7 @@ def attend_causally(
     masking=lambda s, m: s.masked_fill(~m, -torch.inf),
     softmax=lambda s: s.softmax(-1),
     after=lambda p, m: p,
+    average=lambda p, v: p @ v,
     merging=merge,
     out=lambda y, w: F.linear(y, w["c_proj.weight"], w["c_proj.bias"]),
     last=lambda y, x: y,
@@ -93,7 +95,7 @@ def attend_causally(
         m = mask(q.size(-2), k.size(-2), bool(cuts))
         s = q @ k.transpose(-2, -1) / divisor(q, x.size(-1), h)
         p = softmax(s if m is None else masking(s, m))
-        y = (p if m is None else after(p, m)) @ v
+        y = average(p if m is None else after(p, m), v)
         outputs.append(last(out(merging(y), w), piece))
     return torch.cat(outputs, 1)
 
@@ -265,6 +267,19 @@ PAST_MASKS = [
         mask=lambda t, s, cached: lower(s, s),
     ),
     mistake(
+        "mask-shifted-too-far",
+        "With a past, the diagonal of the mask is shifted the wrong way. It is S − T, the length of "
+        "the past: row i is position S − T + i.",
+        5,
+        mask=lambda t, s, cached: lower(t, s, t - s),
+    ),
+    mistake(
+        "mask-transposed",
+        "With a past, your mask is turned round: rows are the T new queries, columns the S keys.",
+        5,
+        mask=lambda t, s, cached: lower(s, t, s - t),
+    ),
+    mistake(
         "past-masked",
         "With a cache the past is hidden: new tokens see new tokens alone. All S − T old keys are "
         "allowed for every new query.",
@@ -322,6 +337,18 @@ CACHE_RESULTS = [
         append=lambda stored, k, v: (
             keep(stored, k, v)[0],
             keep(stored, k, v)[0][::-1],
+        ),
+    ),
+    mistake(
+        "cache-order",
+        "The new keys and values are put in front of the old ones. append returns them in the order "
+        "of the sequence: use them as they are.",
+        4,
+        append=lambda stored, k, v: (
+            keep(stored, k, v)[0],
+            (k, v)
+            if stored is None
+            else (torch.cat((k, stored[0]), 2), torch.cat((v, stored[1]), 2)),
         ),
     ),
     mistake(
@@ -478,6 +505,13 @@ FORWARD = [
         softmax=lambda s: s.softmax(1),
     ),
     mistake(
+        "weights-for-output",
+        "You go on with the attention weights. ScaledDotProductAttention returns the output first, "
+        "then the weights.",
+        6,
+        average=lambda p, v: p,
+    ),
+    mistake(
         "no-softmax",
         "There is no softmax: the weights are raw scores.",
         6,
@@ -494,8 +528,43 @@ FORWARD = [
 # Without a cache T = S, so what differs only with a past can't be behind it.
 MISTAKES = [*MASKS, *FORWARD]
 # test_cache_result_is_used tells CACHE_RESULTS[0] from a mask that hides the past.
-CACHED = [*CACHE_RESULTS[1:], *PAST_MASKS, *MASKS[:8]]
+CACHED = [*CACHE_RESULTS[1:], *PAST_MASKS, *MASKS[:8], *FORWARD]
 
+SUPER_MISSING = mistake(
+    "super-init-missing",
+    "The parent's __init__ is never called: it makes c_attn, c_proj and the rest. Start with "
+    "super().__init__(…).",
+    1,
+)
+SUPER_ARGUMENTS = mistake(
+    "parent-arguments-mixed-up",
+    "The parent is given its arguments in the wrong places. It takes n_embd, n_head, dropout and "
+    "attn_dropout; n_positions is not among them.",
+    1,
+)
+NO_BIAS = mistake("bias-missing", "A bias is missing: GPT-2's c_attn and c_proj both have one.", 1)
+MASK_NOT_BOOL = mistake(
+    "mask-not-bool",
+    "The mask that the attention gets is not bool. Make it with dtype=torch.bool, True where a "
+    "query may attend.",
+    2,
+)
+SEES_FUTURE = mistake(
+    "sees-the-future",
+    "An output depends on a later token: the mask lets something through that it must block.",
+    2,
+)
+PAST_LOST = mistake(
+    "past-lost",
+    "An output does not depend on an earlier token: the mask (or the cache) hides what it may see.",
+    2,
+)
+EMPTY_ROW = mistake(
+    "row-without-keys",
+    "A query has no key left that it may see, and the softmax of nothing but −inf is NaN. Each "
+    "position sees at least itself.",
+    2,
+)
 MASK_NOT_CUT = mistake(
     "mask-not-cut",
     "The mask has the size of n_positions and the scores have (T, S): cut the mask to the rows and "
@@ -607,6 +676,25 @@ RESID_MISSING = mistake(
 BEFORE_PROJ = mistake(
     "dropout-before-c-proj", "Dropout stands before c_proj; it is the last step.", 6
 )
+MISPLACED = mistake(
+    "dropout-misplaced",
+    "Dropout is not the last step, and the only one, between the heads and the output: in training "
+    "each number must be 0 or 1/(1-p) times the plain one.",
+    6,
+)
+TWICE = mistake("dropout-twice", "The output goes through dropout twice. Once is enough.", 6)
+ON_SCORES = mistake(
+    "attn-dropout-on-scores",
+    "Dropout acts before the softmax (on scores, queries or keys), where a dropped 0 still has "
+    "weight. It belongs on the weights.",
+    6,
+)
+ON_VALUES = mistake(
+    "attn-dropout-on-values",
+    "attn_dropout acts on single numbers of values or of the heads' output. It belongs on the "
+    "weights, where dropping one hides a whole token from a head.",
+    6,
+)
 ATTN_IGNORED = mistake(
     "attn-dropout-ignored",
     "attn_dropout does not reach the attention weights: they are dropped with p = dropout. Pass it "
@@ -621,6 +709,12 @@ ATTN_MISSING = mistake(
 ATTN_RATE = mistake(
     "attn-dropout-rate",
     "The attention weights are dropped with another p than attn_dropout (None: dropout) asks for.",
+    1,
+)
+ATTN_ZERO = mistake(
+    "attn-dropout-zero-ignored",
+    "attn_dropout=0.0 is taken for “not given” (0.0 is false in `attn_dropout or dropout`): ask "
+    "whether it is None.",
     1,
 )
 ATTN_FOR_BOTH = mistake(
@@ -678,11 +772,21 @@ def oracle(w, h, x):
     return theirs(x, x, x, attn_mask=future, need_weights=False)[0]
 
 
-def named_shapes(run, t, s):
-    """run(), with the error of a mask that does not fit (t, s) named."""
+def named_errors(run, t, s):
+    """run(), with what a wrong mask for (t, s) or a wrong limit raises named."""
     try:
         return run()
+    except TypeError as error:
+        if "operator.invert" in str(error):
+            fail(MASK_NOT_BOOL, f"PyTorch says: {str(error).splitlines()[0][:150]}")
+        raise
+    except ValueError as error:
+        if "unpack" in str(error):
+            raise
+        fail(LIMIT_STRICT, f"With T = {t} new and S = {s} tokens in all: ValueError: {error}")
     except (RuntimeError, IndexError) as error:
+        if isinstance(error, NotImplementedError):
+            raise
         sizes = {int(n) for n in re.findall(r"\d+", str(error))}
         shapes = re.search(r"must match|expanded size|broadcast|shape of the mask", str(error))
         if shapes and P in sizes and sizes & {t, s}:
@@ -692,20 +796,57 @@ def named_shapes(run, t, s):
         raise
 
 
+def explained(compared, run, x):
+    """What compare returns; when it can't name a mistake, who sees whom may tell more."""
+    try:
+        return compared()
+    except CheckFailed as failed:
+        if failed.mistakes:
+            raise
+        with torch.no_grad():
+            base = run(x)
+            if base.shape != x.shape:
+                raise
+            lost = torch.isnan(base).all(-1).any(0).nonzero().flatten().tolist()
+            if lost:
+                fail(EMPTY_ROW, f"Output {lost[0]} is NaN.")
+            for j in range(x.size(1)):
+                other = x.clone()
+                other[:, j] += 1.0
+                moved = (run(other) - base).abs().amax((0, 2)) > 1e-5
+                for i in range(x.size(1)):
+                    if moved[i] and j > i:
+                        fail(SEES_FUTURE, f"Output {i} changes when token {j} does.")
+                    if not moved[i] and j <= i:
+                        fail(
+                            MASKS[1] if i == j else PAST_LOST,
+                            f"Output {i} stays the same when token {j} changes.",
+                        )
+        raise
+
+
 def examine(module, x, h, **tolerance):
     """Compare forward without a cache with PyTorch's on the same weights."""
     w = weights(module)
     with torch.no_grad():
         want = oracle(w, h, x)
-    return compare(
-        lambda: named_shapes(lambda: module(x), x.size(1), x.size(1)),
-        want,
-        MISTAKES,
-        lambda **switches: attend_causally(x, w, h, **switches),
-        axes="B T C",
-        sizes={"head_dim": x.size(-1) // h, "n_embd": x.size(-1), "n_head": h},
-        given=(x,),
-        **tolerance,
+
+    def run(x):
+        return named_errors(lambda: module(x), x.size(1), x.size(1))
+
+    return explained(
+        lambda: compare(
+            lambda: run(x),
+            want,
+            MISTAKES,
+            lambda **switches: attend_causally(x, w, h, **switches),
+            axes="B T C",
+            sizes={"head_dim": x.size(-1) // h, "n_embd": x.size(-1), "n_head": h},
+            given=(x,),
+            **tolerance,
+        ),
+        run,
+        x,
     )
 
 
@@ -714,14 +855,7 @@ def fed(module, x, cuts, cache):
     outputs, past = [], 0
     for piece in x.split(list(cuts), 1):
         t = piece.size(1)
-        try:
-            got = named_shapes(lambda p=piece: module(p, cache=cache), t, past + t)
-        except ValueError as error:
-            fail(
-                LIMIT_STRICT,
-                f"past {past} + {t} new tokens with n_positions = {P}: ValueError: {error}",
-            )
-        outputs.append(tensor(got))
+        outputs.append(tensor(named_errors(lambda p=piece: module(p, cache=cache), t, past + t)))
         past += t
     return torch.cat(outputs, 1)
 
@@ -731,14 +865,18 @@ def examine_fed(module, x, h, cuts, make_cache=Spy, what=None):
     w = weights(module)
     with torch.no_grad():
         want = oracle(w, h, x)
-        return compare(
-            lambda: fed(module, x, cuts, make_cache()),
-            want,
-            CACHED,
-            lambda **switches: attend_causally(x, w, h, cuts, **switches),
-            axes="B T C",
-            what=what
-            or f"with a cache and pieces of {', '.join(map(str, cuts))} tokens the output",
+        return explained(
+            lambda: compare(
+                lambda: fed(module, x, cuts, make_cache()),
+                want,
+                CACHED,
+                lambda **switches: attend_causally(x, w, h, cuts, **switches),
+                axes="B T C",
+                what=what
+                or f"with a cache and pieces of {', '.join(map(str, cuts))} tokens the output",
+            ),
+            lambda x: fed(module, x, cuts, make_cache()),
+            x,
         )
 
 
@@ -759,7 +897,7 @@ def examine_call(call, q, k, v, past):
             fail(CACHE_ALL, f"The {name} have shape {tuple(got.shape)} with {t} new token(s).")
         if got.shape != want.shape:
             fail(
-                CACHE_AXES,
+                CACHE_AXES if sorted(got.shape) == sorted(want.shape) else CACHE_OTHER,
                 f"The {name} have shape {tuple(got.shape)}, not (B, H, T, D) = {(b, h, t, d)}.",
             )
 
@@ -805,7 +943,10 @@ def test_builds(piece):
     """It is a MultiHeadAttention with the contract's arguments, and no mask in state_dict()"""
     from gpt2.model import ScaledDotProductAttention
 
-    made = piece.CausalMultiHeadAttention(n_embd=C, n_head=H, n_positions=P, dropout=0.3)
+    try:
+        made = piece.CausalMultiHeadAttention(n_embd=C, n_head=H, n_positions=P, dropout=0.3)
+    except ValueError as error:
+        fail(SUPER_ARGUMENTS, f"ValueError: {error}")
     expect_module(made)
     expect_signature(
         piece.CausalMultiHeadAttention.__init__,
@@ -819,6 +960,8 @@ def test_builds(piece):
     )
     if not any(c.__name__ == "MultiHeadAttention" for c in type(made).__mro__):
         fail(NOT_A_CHILD)
+    if "_parameters" not in vars(made):
+        fail(SUPER_MISSING)
     why = "it is inherited from problem 04"
     for name, kind, want in (("n_head", int, H), ("head_dim", int, D)):
         if attribute(made, name, kind, why) != want:
@@ -833,12 +976,14 @@ def test_builds(piece):
         ("resid_dropout", nn.Dropout),
     ):
         attribute(made, name, kind, why)
-    for name in set(made.state_dict()) - set(NAMES):
-        known = dict(made.named_parameters())
-        fail(MASK_PARAMETER if name in known else MASK_IN_STATE, f"state_dict() holds {name!r}.")
-    for name, _ in made.named_parameters():
-        if name not in NAMES:
-            fail(MASK_PARAMETER, f"It is called {name!r}.")
+    for linear in ("c_attn", "c_proj"):
+        if getattr(made, linear).bias is None:
+            fail(NO_BIAS, f"{linear} was made with bias=False.")
+    known = dict(made.named_parameters())
+    for name, value in (*made.state_dict().items(), *known.items()):
+        square = value.dim() > 1 and value.size(-1) == value.size(-2) != C
+        if name not in NAMES and (square or P in value.shape):
+            fail(MASK_PARAMETER if name in known else MASK_IN_STATE, f"It is called {name!r}.")
     expect_state(made, NAMES)
     if made.resid_dropout.p != 0.3:
         fail(DROPOUT_LOST, f"resid_dropout.p is {made.resid_dropout.p}, with dropout=0.3.")
@@ -867,7 +1012,8 @@ def test_worked_example(piece):
         c_proj__bias=torch.zeros(1),
     )
     x = torch.tensor([[[6.0], [0.0], [3.0]]])
-    compare(lambda: module(x), torch.tensor([[[6.0], [3.0], [3.0]]]), axes="B T C")
+    want = torch.tensor([[[6.0], [3.0], [3.0]]])
+    compare(lambda: named_errors(lambda: module(x), 3, 3), want, axes="B T C")
 
 
 @check(todo=6, needs=test_output, points=2)
@@ -887,7 +1033,7 @@ def test_causality(piece):
     for i, j in itertools.product(range(T), range(T)):
         if moved[i, j] != (j <= i):
             says = "depends on" if moved[i, j] else "does not depend on"
-            which = MASKS[0] if j > i else MASKS[1] if i == j else "The past is lost. [past-lost]"
+            which = SEES_FUTURE if j > i else MASKS[1] if i == j else PAST_LOST
             fail(which, f"Output {i} {says} input {j}.")
 
 
@@ -1122,7 +1268,7 @@ def test_dropout(piece):
     if output == "bias":
         fail(BEFORE_PROJ, "With dropout=1, in training, c_proj's bias is left; all must be 0.")
     if output != "zero":
-        fail("With dropout=1, in training, the output must be all 0. [dropout-misplaced]", hint=6)
+        fail(MISPLACED, "With dropout=1, in training, the output must be all 0.")
     p = 0.4
     module = module_of(piece, dropout=p, attn_dropout=0.0)
     plain = module(x).detach()
@@ -1132,16 +1278,30 @@ def test_dropout(piece):
     if inner == "plain":
         fail(ATTN_MISSING if whole else ATTN_IGNORED, "attn_dropout=1 changes nothing in training.")
     if inner == "other":
+        module = module_of(piece, dropout=0.0, attn_dropout=1.0).train()
+        if torch.equal(module(x), module(x)):
+            fail(ON_SCORES)
         fail(ATTN_RATE, "With dropout=0 and attn_dropout=1, in training, some weights are left.")
+    if not whole and torch.allclose(got[kept], plain[kept] / (1 - p) ** 2, rtol=1e-3, atol=1e-5):
+        fail(TWICE)
     if not whole and kind(0.0, 0.0) == "plain" and kind(1e-9, 0.0) == "plain":
-        fail(ATTN_RATE, f"With dropout={p} and attn_dropout=0, some weights are dropped.")
-    expect_dropout(lambda: module(x), module, p, missing=RESID_MISSING, in_eval=IN_EVAL)
+        fail(ATTN_ZERO, f"With dropout={p} and attn_dropout=0, some weights are dropped.")
+    expect_dropout(
+        lambda: module(x),
+        module,
+        p,
+        missing=RESID_MISSING,
+        in_eval=IN_EVAL,
+        misplaced=MISPLACED,
+    )
     # With one token a head's only weight is 1, so dropout on it kills or scales the whole head.
     for dropout, attn_dropout, rate in ((0.0, p, p), (p, None, p), (0.2, 0.6, 0.6)):
         module = module_of(piece, dropout=dropout, attn_dropout=attn_dropout)
         transplanted(module, c_proj__weight=torch.eye(C), c_proj__bias=torch.zeros(C))
         one = stream(400, 1, seed=12)
         ratio = (module.train()(one).detach() / module.eval()(one).detach()).view(400, H, D)
+        if dropout == 0 and not torch.allclose(ratio, ratio[..., :1].expand_as(ratio), rtol=1e-3):
+            fail(ON_VALUES)
         killed = float((ratio == 0).all(-1).double().mean())
         if abs(killed - rate) > 0.08:
             fail(
