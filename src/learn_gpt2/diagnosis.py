@@ -86,8 +86,10 @@ def named(
     for m in single:
         if fits(m.switches):
             return (m,)
-    for a, b in itertools.islice(itertools.combinations(single, 2), 1500):
-        if not set(a.switches) & set(b.switches) and fits({**a.switches, **b.switches}):
+    pairs = itertools.combinations(single, 2)
+    apart = ((a, b) for a, b in pairs if not set(a.switches) & set(b.switches))
+    for a, b in itertools.islice(apart, 1500):
+        if fits({**a.switches, **b.switches}):
             return (a, b)
     return ()
 

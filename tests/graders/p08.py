@@ -116,6 +116,11 @@ bank.wrong_edit(
 )
 bank.wrong_edit("sublayer-missing", "no mlp", (SECOND, "return x"))
 bank.wrong_edit("sublayer-missing", "no attention", (FIRST, "pass"))
+bank.wrong_edit(
+    "no-norm",
+    "attention is not added to x, and mlp reads x itself",
+    forward("x = self.attn(self.ln_1(x), cache)", "return x + self.mlp(x)"),
+)
 bank.wrong_edit("edits-input", "x += …", (FIRST, FIRST.replace("x = x +", "x +=")))
 bank.wrong_edit(
     "residual-detached", "first sum detached", (FIRST, FIRST.replace("x = x", "x = x.detach()"))
@@ -231,6 +236,33 @@ bank.wrong_edit(
     "dropout-in-eval",
     "F.dropout always",
     (SECOND, "return x + nn.functional.dropout(self.mlp(self.ln_2(x)), 0.1)"),
+)
+bank.wrong_edit(
+    "dropout-twice",
+    "another dropout on attention's result",
+    (MLP, MLP + "\n        self.drop = nn.Dropout(dropout)"),
+    (FIRST, "x = x + self.drop(self.attn(self.ln_1(x), cache))"),
+)
+bank.wrong_edit(
+    "dropout-misplaced",
+    "dropout on what mlp reads",
+    (MLP, MLP + "\n        self.drop = nn.Dropout(dropout)"),
+    (SECOND, "return x + self.mlp(self.drop(self.ln_2(x)))"),
+)
+bank.wrong_edit(
+    "shared-weights",
+    "mlp's two matrices tied",
+    (MLP, MLP + "\n        self.mlp.c_proj.weight = nn.Parameter(self.mlp.c_fc.weight.T)"),
+)
+bank.wrong_edit(
+    "axes-swapped",
+    "attention over the batch",
+    (FIRST, "x = x + self.attn(self.ln_1(x).transpose(0, 1), cache).transpose(0, 1)"),
+)
+bank.wrong_edit(
+    "cache-not-passed",
+    "no cache in training mode",
+    (FIRST, FIRST.replace(", cache", ", None if self.training else cache")),
 )
 bank.wrong_edit("not-keyword-only", "no star", (STAR, ""))
 bank.wrong_edit("wrong-default", "no dropout by default", ("float = 0.1", "float = 0.0"))
