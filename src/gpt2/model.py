@@ -211,9 +211,9 @@ class CausalMultiHeadAttention(MultiHeadAttention):
     def forward(self, x: Tensor, cache=None) -> Tensor:
         """Attend causally: (B, T, C) → (B, T, C).
 
-        cache: one layer of a KVCache, or None. `k, v = cache.append(k, v)` stores the new keys and
-        values (B, H, T, D) and returns all of them (B, H, S, D); the T queries are the last T of
-        the S positions. ValueError that names both numbers when S > n_positions.
+        cache: one layer of a KVCache, or None. Its `append(keys, values)` stores the new ones
+        (B, H, T, D) and returns all keys and all values up to now (B, H, S, D); the T queries are
+        the last T of the S positions. ValueError that names both numbers when S > n_positions.
         """
         # Step 2: as in problem 04
         q, k, v = map(self.split_heads, self.c_attn(x).chunk(3, dim=-1))  # (B, H, T, D) each

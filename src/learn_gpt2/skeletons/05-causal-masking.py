@@ -30,9 +30,9 @@ class CausalMultiHeadAttention(MultiHeadAttention):
     def forward(self, x: Tensor, cache=None) -> Tensor:
         """Attend causally: (B, T, C) → (B, T, C).
 
-        cache: one layer of a KVCache, or None. `k, v = cache.append(k, v)` stores the new keys and
-        values (B, H, T, D) and returns all of them (B, H, S, D); the T queries are the last T of
-        the S positions. ValueError that names both numbers when S > n_positions.
+        cache: one layer of a KVCache, or None. Its `append(keys, values)` stores the new ones
+        (B, H, T, D) and returns all keys and all values up to now (B, H, S, D); the T queries are
+        the last T of the S positions. ValueError that names both numbers when S > n_positions.
         """
         # TODO 2: compute q, k and v and split them into heads, as in problem 04
         # TODO 3: with a cache, append k and v to it and go on with all that it returns
