@@ -26,6 +26,7 @@ COMMANDS = {
     "swap": "learn_gpt2.commands.swap:command",
     "bisect": "learn_gpt2.commands.bisect:command",
     "doctor": "learn_gpt2.commands.doctor:command",
+    "update": "learn_gpt2.commands.update:command",
     "solution": "learn_gpt2.commands.solution:command",
     "reset": "learn_gpt2.commands.reset:command",
     "undo": "learn_gpt2.commands.undo:command",

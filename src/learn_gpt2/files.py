@@ -106,7 +106,9 @@ def read_memory(root: Path) -> dict:
         memory = json.loads((folder(root) / "progress.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return memory if isinstance(memory, dict) else {}
+    if not isinstance(memory, dict):
+        return {}
+    return {key: entry for key, entry in memory.items() if isinstance(entry, dict)}
 
 
 def write_memory(root: Path, memory: dict) -> None:

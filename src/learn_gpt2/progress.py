@@ -65,8 +65,7 @@ def remember(root: Path, report: Report) -> None:
 
 def entry(root: Path, problem: Problem) -> dict:
     """What is remembered of one problem."""
-    found = files.read_memory(root).get(_key(problem), {})
-    return found if isinstance(found, dict) else {}
+    return files.read_memory(root).get(_key(problem), {})
 
 
 def update(root: Path, problem: Problem, **values: object) -> None:
