@@ -306,13 +306,6 @@ MISTAKES = [
         "The block's result is normalised. Nothing normalises the stream; one norm follows after the "
         "last block, and it is the model's (problem 10).",
         3,
-        whole=lambda x, n1, n2, attn, mlp: n2(pre(pre(x, n1, attn), n2, mlp)),
-    ),
-    mistake(
-        "norm-at-the-end",
-        "The block's result is normalised. Nothing normalises the stream; one norm follows after the "
-        "last block, and it is the model's (problem 10).",
-        3,
         whole=lambda x, n1, n2, attn, mlp: n1(pre(pre(x, n1, attn), n2, mlp)),
     ),
     mistake(

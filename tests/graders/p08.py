@@ -110,9 +110,14 @@ bank.wrong_edit(
     forward("y = x + self.attn(self.ln_1(x), cache)", "return x + y + self.mlp(self.ln_2(y))"),
 )
 bank.wrong_edit(
-    "norm-at-the-end",
+    "norm-twice",
     "the result normalised",
     (SECOND, "return self.ln_2(x + self.mlp(self.ln_2(x)))"),
+)
+bank.wrong_edit(
+    "norm-at-the-end",
+    "ln_1 on the result",
+    (SECOND, "return self.ln_1(x + self.mlp(self.ln_2(x)))"),
 )
 bank.wrong_edit("sublayer-missing", "no mlp", (SECOND, "return x"))
 bank.wrong_edit("sublayer-missing", "no attention", (FIRST, "pass"))
