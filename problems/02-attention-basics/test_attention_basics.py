@@ -568,7 +568,7 @@ def read_back(layer):
 
     With T < C the rows of v are independent, so that output = weights @ v has one solution.
     """
-    layer = fill(type(layer)(8).eval().double(), 9, scale=0.3)
+    layer = fill(type(layer)(8).eval().double(), 9, scale=0.2)
     x, w = x_of(1, 3, 8, seed=9, dtype=torch.float64), weights(layer)
     with torch.no_grad():
         y = layer(x)[0]
@@ -589,6 +589,8 @@ def read_back(layer):
     mine, right = used.log(), q @ k.mT
     mine, right = (s - s.mean(-1, keepdim=True) for s in (mine, right))
     ratio = float((mine * right).sum() / right.square().sum())
+    if torch.allclose(mine, right, atol=1e-6):
+        return
     if torch.allclose(mine, right * ratio, atol=1e-6):
         fail(SCALED, f"The scores are {ratio:.4g} times as large as they should be.", row)
     fail(WRONG_SCORES, row)

@@ -158,7 +158,10 @@ def compare(
     if not got.dtype.is_floating_point and want.dtype.is_floating_point:
         fail(f"{what} has dtype {got.dtype}, expected {want.dtype}.")
     if got.dtype != want.dtype and diagnosis.close(got, want, 2e-2, 2e-2):
-        fail(f"{_capital(what)} has dtype {got.dtype}, expected {want.dtype}. [wrong-dtype]")
+        fail(
+            f"{_capital(what)} has dtype {got.dtype}, expected {want.dtype}: is a dtype written "
+            "into the code? [fixed-dtype]"
+        )
     if diagnosis.close(got, want, rtol, atol):
         return got
     if run is not None and not _repeats(run, got):
@@ -286,11 +289,8 @@ def expect_signature(function: Callable, want: str, name: str) -> None:
                 f"{n} of {name} must be keyword-only: put it after a `*`. [not-keyword-only]",
                 f"{seen}.",
             )
-        if got[n].default is p.empty and p.default is p.empty:
-            continue
-        if got[n].default is p.empty or p.default is p.empty or got[n].default != p.default:
-            wants = "have no default" if p.default is p.empty else f"default to {p.default!r}"
-            fail(f"{n} of {name} must {wants}. [wrong-default]", f"{seen}.")
+        if p.default is not p.empty and (got[n].default is p.empty or got[n].default != p.default):
+            fail(f"{n} of {name} must default to {p.default!r}. [wrong-default]", f"{seen}.")
 
 
 def _argument(p: inspect.Parameter) -> str:
@@ -559,6 +559,12 @@ def expect_copies(module: nn.Module, run: Callable[[nn.Module], Tensor]) -> None
         buffer.seek(0)
         for parameter in twin.parameters():
             parameter.add_(1.0)
+        if list(twin.parameters()) and torch.equal(run(twin), want):
+            raise CheckFailed(
+                "A deep copy of the module computes with the original's weights. Is a layer kept "
+                "where a copy can't reach it, as in a lambda that holds `self`? [bad-copy]",
+                ["bad-copy"],
+            )
         twin.load_state_dict(torch.load(buffer))
         if not torch.equal(run(twin), want):
             raise CheckFailed(
