@@ -36,8 +36,8 @@ def update(root: Path) -> Updated:
     """Pull the newest version. ValueError, and everything as it was, when that can't be done."""
     if git(root, "rev-parse", "--is-inside-work-tree", check=False).strip() != "true":
         raise ValueError(
-            f"{root} is no git checkout, so there is nothing to pull from. Clone the course anew and "
-            "copy your problems/*/problem.py over."
+            f"{root} is no git checkout, so there is nothing to pull from. Clone the course anew "
+            "and copy your problems/*/problem.py over."
         )
     if _aside(root).exists():
         restore(root)  # an update was cut off
