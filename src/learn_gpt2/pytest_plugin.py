@@ -82,10 +82,10 @@ def _graded(config: pytest.Config, problem: Problem) -> str:
 
 def _builds_on(config: pytest.Config, problem: Problem) -> str:
     """The earlier pieces in src/gpt2/model.py, and whose they are."""
-    from learn_gpt2 import assemble, swap
+    from learn_gpt2 import sections, swap
 
     try:
-        pieces = assemble.split(swap.read_model(_root(config)))
+        pieces = sections.split(swap.read_model(_root(config)))
     except ValueError as error:
         return f"src/gpt2/model.py as it is ({error})"
     return ", ".join(
