@@ -24,6 +24,7 @@ COMMANDS = {
     "watch": "learn_gpt2.commands.watch:command",
     "hint": "learn_gpt2.commands.hint:command",
     "swap": "learn_gpt2.commands.swap:command",
+    "explain": "learn_gpt2.commands.explain:command",
     "bisect": "learn_gpt2.commands.bisect:command",
     "doctor": "learn_gpt2.commands.doctor:command",
     "update": "learn_gpt2.commands.update:command",
