@@ -368,7 +368,7 @@ FORWARD = [
             "qkv-order",
             f"You take c_attn's thirds as {', '.join(WORDS[order.index(i)] for i in range(3))} (or "
             "pass them on in another order). It is query, key, value.",
-            6,
+            7,
             order=order,
         )
         for order in ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
@@ -376,76 +376,76 @@ FORWARD = [
     mistake(
         "scale-by-n-embd",
         "The scores are divided by √n_embd. A query is one head wide: √head_dim.",
-        6,
+        7,
         divisor=lambda q, c, h: c**0.5,
     ),
     mistake(
         "no-scale",
         "The scores are not scaled: divide them by √head_dim.",
-        6,
+        7,
         divisor=lambda q, c, h: 1.0,
     ),
     mistake(
         "scale-by-d",
         "The scores are divided by head_dim; it must be its square root, once.",
-        6,
+        7,
         divisor=lambda q, c, h: q.size(-1) * 1.0,
     ),
     mistake(
         "scale-multiplied",
         "The scores are multiplied by √head_dim instead of divided by it.",
-        6,
+        7,
         divisor=lambda q, c, h: q.size(-1) ** -0.5,
     ),
     mistake(
         "split-by-view-alone",
         "q, k and v are viewed straight to (B, H, T, D), which mixes tokens and heads up. Use "
         "split_heads.",
-        6,
+        7,
         splitting=lambda x, h: x.reshape(x.size(0), h, x.size(1), -1),
     ),
     mistake(
         "merge-not-transposed",
         "The heads are flattened as they lie, which mixes tokens and heads up. Use merge_heads.",
-        6,
+        7,
         merging=lambda y: y.reshape(y.size(0), y.size(2), -1),
     ),
     mistake(
         "heads-interleaved",
         "Head h gets every n_head-th column; it owns h·D … (h+1)·D − 1. Use split_heads.",
-        6,
+        7,
         splitting=lambda x, h: x.reshape(*x.shape[:2], -1, h).permute(0, 3, 1, 2),
     ),
     mistake(
         "attends-across-heads",
         "T and H are not swapped before the attention, so a token's heads attend to one another.",
-        6,
+        7,
         splitting=lambda x, h: x.reshape(*x.shape[:2], h, -1),
         merging=lambda y: y.flatten(2),
     ),
     mistake(
         "heads-not-split",
         "There is one head of width n_embd: split q, k and v into heads.",
-        6,
+        7,
         splitting=lambda x, h: x[:, None],
     ),
     mistake(
         "heads-not-split",
         "There is one head of width n_embd: split q, k and v into heads.",
-        6,
+        7,
         splitting=lambda x, h: x[:, None],
         divisor=lambda q, c, h: (c // h) ** 0.5,
     ),
     mistake(
         "c-proj-missing",
         "c_proj is never applied. It mixes what the heads found.",
-        6,
+        7,
         out=lambda y, w: y,
     ),
     mistake(
         "c-proj-twice",
         "c_proj is applied twice.",
-        6,
+        7,
         out=lambda y, w: F.linear(
             F.linear(y, w["c_proj.weight"], w["c_proj.bias"]), w["c_proj.weight"], w["c_proj.bias"]
         ),
@@ -453,75 +453,75 @@ FORWARD = [
     mistake(
         "c-proj-transposed",
         "c_proj's weight is used untransposed: nn.Linear computes x Wᵀ + b. Call the module.",
-        6,
+        7,
         out=lambda y, w: y @ w["c_proj.weight"] + w["c_proj.bias"],
     ),
     mistake(
         "bias-missing",
         "c_proj's bias is not added.",
-        6,
+        7,
         out=lambda y, w: F.linear(y, w["c_proj.weight"]),
     ),
     mistake(
         "bias-missing",
         "c_attn's bias is not added.",
-        6,
+        7,
         into=lambda x, w: F.linear(x, w["c_attn.weight"]),
     ),
     mistake(
         "residual-added",
         "You add the input to the output. The residual is problem 07's.",
-        6,
+        7,
         last=lambda y, x: y + x,
     ),
     mistake(
         "values-are-keys",
         "You average the keys. The weights choose among the values.",
-        6,
+        7,
         share=lambda q, k, v: (q, k, k),
     ),
     mistake(
         "values-are-queries",
         "You average the queries. The weights choose among the values.",
-        6,
+        7,
         share=lambda q, k, v: (q, k, q),
     ),
     mistake(
         "keys-are-queries",
         "Queries are compared with queries. Compare each query with the keys.",
-        6,
+        7,
         share=lambda q, k, v: (q, q, v),
     ),
     mistake(
         "softmax-over-queries",
         "Your softmax runs over the queries; it must run over the keys, the last axis.",
-        6,
+        7,
         softmax=lambda s: s.softmax(-2),
     ),
     mistake(
         "softmax-over-heads",
         "Your softmax runs over the heads; it must run over the keys, the last axis.",
-        6,
+        7,
         softmax=lambda s: s.softmax(1),
     ),
     mistake(
         "weights-for-output",
         "You go on with the attention weights. ScaledDotProductAttention returns the output first, "
         "then the weights.",
-        6,
+        7,
         average=lambda p, v: p,
     ),
     mistake(
         "no-softmax",
         "There is no softmax: the weights are raw scores.",
-        6,
+        7,
         masking=lambda s, m: s.masked_fill(~m, 0.0),
         softmax=lambda s: s,
     ),
     mistake(
         "softmax-twice",
         "The softmax is applied twice. Once is enough.",
-        6,
+        7,
         softmax=lambda s: s.softmax(-1).softmax(-1),
     ),
 ]
@@ -671,29 +671,29 @@ KEPT_ON_SELF = mistake(
     4,
 )
 RESID_MISSING = mistake(
-    "resid-dropout-missing", "There is no dropout on the output: resid_dropout comes last.", 6
+    "resid-dropout-missing", "There is no dropout on the output: resid_dropout comes last.", 7
 )
 BEFORE_PROJ = mistake(
-    "dropout-before-c-proj", "Dropout stands before c_proj; it is the last step.", 6
+    "dropout-before-c-proj", "Dropout stands before c_proj; it is the last step.", 7
 )
 MISPLACED = mistake(
     "dropout-misplaced",
     "Dropout is not the last step, and the only one, between the heads and the output: in training "
     "each number must be 0 or 1/(1-p) times the plain one.",
-    6,
+    7,
 )
-TWICE = mistake("dropout-twice", "The output goes through dropout twice. Once is enough.", 6)
+TWICE = mistake("dropout-twice", "The output goes through dropout twice. Once is enough.", 7)
 ON_SCORES = mistake(
     "attn-dropout-on-scores",
     "Dropout acts before the softmax (on scores, queries or keys), where a dropped 0 still has "
     "weight. It belongs on the weights.",
-    6,
+    7,
 )
 ON_VALUES = mistake(
     "attn-dropout-on-values",
     "attn_dropout acts on single numbers of values or of the heads' output. It belongs on the "
     "weights, where dropping one hides a whole token from a head.",
-    6,
+    7,
 )
 ATTN_IGNORED = mistake(
     "attn-dropout-ignored",
@@ -704,7 +704,7 @@ ATTN_IGNORED = mistake(
 ATTN_MISSING = mistake(
     "attn-dropout-missing",
     "There is no dropout on the attention weights in training.",
-    6,
+    7,
 )
 ATTN_RATE = mistake(
     "attn-dropout-rate",
@@ -720,13 +720,13 @@ ATTN_ZERO = mistake(
 ATTN_FOR_BOTH = mistake(
     "attn-dropout-on-output",
     "attn_dropout acts on the output. It is for the attention weights alone.",
-    6,
+    7,
 )
 IN_EVAL = mistake(
     "dropout-in-eval",
     "Dropout is active in eval mode. Modules follow train() and eval() by themselves; functions "
     "need training=self.training (or p = 0 in eval mode).",
-    6,
+    7,
 )
 
 
