@@ -1,0 +1,827 @@
+"""Checks of problem 12, on small checkpoints that are written for them, in Hugging Face's layout.
+
+The oracle computes GPT-2 from the checkpoint's own tensors, with Conv1D's x @ W + b. No network.
+"""
+
+import inspect
+import json
+import math
+import os
+import re
+import socket
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+
+from learn_gpt2.checks import CheckFailed, check, compare, fail, mistake
+
+# Sizes that all differ. attn.c_proj is (C, C): its shape can't tell whether it was transposed.
+V, P, C, L, H = 29, 13, 12, 3, 4
+EPS = 0.03
+
+PARTS = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+
+# ── mistakes in the mapping ─────────────────────────────────────────────────────────────────────
+
+NOT_STATIC = mistake(
+    "not-static",
+    "_build_weight_mapping takes n_layer alone and is called on the class: keep @staticmethod.",
+    1,
+)
+NOT_A_MAPPING = mistake(
+    "mapping-form",
+    "The mapping must be a dict {their key: (our key, transpose?)}, with a bool as second entry.",
+    1,
+)
+INVERTED = mistake(
+    "mapping-inverted",
+    "The mapping is the wrong way round: its keys are the checkpoint's names, its values begin with "
+    "ours.",
+    1,
+)
+NO_EMBEDDINGS = mistake(
+    "mapping-lacks-embeddings", "The mapping lacks the token or position embeddings.", 2
+)
+NO_LN_F = mistake("mapping-lacks-ln-f", "The mapping lacks the last norm, ln_f.", 2)
+NO_BIASES = mistake("mapping-lacks-biases", "The mapping lacks the biases.", 2)
+LAST_LAYER = mistake(
+    "mapping-lacks-last-layer", "The mapping lacks a layer: blocks count from 0 to n_layer − 1.", 2
+)
+INCOMPLETE = mistake(
+    "mapping-incomplete",
+    "The mapping does not cover every tensor: each block has twelve, and outside are wte, wpe, ln_f.",
+    2,
+)
+LAYERS_FROM_1 = mistake(
+    "layers-from-1", "The layers are counted from 1; in the checkpoint the first is h.0.", 2
+)
+EXTRA_LAYER = mistake(
+    "mapping-extra-layer", "The mapping has a layer too many: the last is h.{n_layer − 1}.", 2
+)
+FIXED_LAYERS = mistake(
+    "fixed-layers",
+    "The mapping has the same layers whatever n_layer is; it must follow n_layer.",
+    2,
+)
+BUFFER_MAPPED = mistake(
+    "buffer-in-mapping",
+    "attn.bias and attn.masked_bias are mask buffers of Hugging Face's code, not weights: our model "
+    "has no place for them.",
+    5,
+)
+UNKNOWN_KEY = mistake(
+    "mapping-unknown-key", "The mapping has a key that no GPT-2 checkpoint holds.", 2
+)
+UNKNOWN_NAME = mistake(
+    "mapping-unknown-name",
+    "The mapping leads to a name that our model does not have; print dict(model.named_parameters()).",
+    2,
+)
+CROSSED = mistake("mapping-crossed", "A tensor is mapped to the wrong place in our model.", 2)
+NO_TRANSPOSE = mistake(
+    "no-transpose",
+    "Nothing is transposed. Conv1D stores its weight as (in, out), nn.Linear as (out, in): c_attn, "
+    "c_fc and both c_proj must be turned.",
+    3,
+)
+SQUARE_NOT_TURNED = mistake(
+    "c-proj-not-transposed",
+    "attn.c_proj.weight is not transposed. It is square, so its shape can't tell, and it is Conv1D's "
+    "like the other three.",
+    3,
+)
+ONE_NOT_TURNED = mistake(
+    "transpose-missing",
+    "One of the four Conv1D weights of a block is not transposed: c_attn, c_fc and both c_proj are.",
+    3,
+)
+TURNED_TOO_MUCH = mistake(
+    "transposes-embeddings",
+    "The embedding tables are not Conv1D: they are stored as ours are, and must not be transposed.",
+    3,
+)
+
+# ── mistakes in from_pretrained ─────────────────────────────────────────────────────────────────
+
+NOT_A_CLASSMETHOD = mistake(
+    "not-a-classmethod",
+    "from_pretrained is called on the class, before there is a model: keep @classmethod.",
+    4,
+)
+NAME_IGNORED = mistake(
+    "name-ignored",
+    "A local folder is given, and the network is asked. model_name must be passed on; a folder is "
+    "opened where it is.",
+    4,
+)
+DEFAULT_NAME = mistake("default-name", 'model_name must default to "gpt2".', 4)
+CONFIG_KEYS = mistake(
+    "config-keys",
+    "config.json holds more than GPT2Config knows. Take the fields you need (open_checkpoint does that "
+    "for you).",
+    4,
+)
+CONFIG_NOT_READ = mistake(
+    "config-not-read",
+    "The model's config is not what config.json says: every size, n_head and the epsilon come from "
+    "there.",
+    4,
+)
+PICKLE = mistake(
+    "pickle-loaded",
+    "A pickle (pytorch_model.bin) is read. Opening one can run anybody's code: only safetensors are.",
+    4,
+)
+PREFIX = mistake(
+    "prefix",
+    "Keys come with the prefix `transformer.` from one tool and without it from another; both must "
+    "load.",
+    5,
+)
+MASK_AS_WEIGHT = mistake(
+    "mask-buffers",
+    "Older files hold the mask buffers h.*.attn.bias and h.*.attn.masked_bias. They are not weights: "
+    "leave them out, without an error.",
+    5,
+)
+FILTER_TOO_WIDE = mistake(
+    "mask-filter-too-wide",
+    'attn.c_attn.bias is left out along with the mask buffers: "…c_attn.bias" ends in "attn.bias", too. '
+    'Look for ".attn.bias", with the dot.',
+    5,
+)
+HEAD_REFUSED = mistake(
+    "head-refused",
+    "Some files hold the tied head a second time, as lm_head.weight. That is no error: it is wte.",
+    5,
+)
+MISSING_IGNORED = mistake(
+    "missing-ignored",
+    "A tensor that is missing from the file is skipped in silence: its weights stay random. Raise a "
+    "ValueError that names it.",
+    6,
+)
+UNEXPECTED_IGNORED = mistake(
+    "unexpected-ignored",
+    "A tensor that belongs to no GPT-2 of this config is skipped in silence: it may be another model. "
+    "Raise a ValueError that names it.",
+    6,
+)
+BROADCAST = mistake(
+    "shape-broadcast",
+    "A tensor of the wrong shape is spread over the weight in silence: copy_ broadcasts. Compare the "
+    "shapes first and raise a ValueError that names it.",
+    7,
+)
+MISSHAPEN = mistake(
+    "misshapen-accepted",
+    "A tensor of the wrong shape is accepted. Compare with our weight's shape, after the transpose, and "
+    "raise a ValueError that names it.",
+    7,
+)
+UNNAMED = mistake(
+    "unhelpful-error", "The error must name the tensor (and not only its size, or how many).", 6
+)
+NOT_LOADED = mistake(
+    "nothing-loaded",
+    "No weight of the file arrives: all parameters keep their initial values. Do the keys match, and is "
+    "what you compute copied into the model?",
+    7,
+)
+BIASES_NOT_LOADED = mistake("biases-not-loaded", "The biases are not loaded.", 7)
+LAYER_NOT_LOADED = mistake("layer-not-loaded", "A whole layer is not loaded.", 7)
+SKIPPED = mistake("tensor-skipped", "Some weights do not hold the checkpoint's values.", 7)
+WRONG_TENSOR = mistake("wrong-tensor", "A weight holds another tensor of the checkpoint.", 2)
+UNTIED = mistake(
+    "untied-head",
+    "After loading, lm_head.weight no longer is embeddings.wte.weight. Copy into the parameter instead of "
+    "putting a new one in its place.",
+    7,
+)
+NEEDS_NO_GRAD = mistake(
+    "needs-no-grad", "Copying into a parameter needs torch.no_grad() around it.", 7
+)
+NOT_EVAL = mistake(
+    "not-eval",
+    "The model comes back in training mode: dropout makes its predictions random. Return it after "
+    ".eval().",
+    8,
+)
+FROZEN = mistake("frozen", "The loaded model can't be trained: a parameter takes no gradient.", 7)
+WRONG_DTYPE = mistake(
+    "wrong-dtype",
+    "The model must be float32 (or what dtype= asks for), whatever the file's numbers are stored in.",
+    7,
+)
+WRONG_RETURN = mistake("wrong-return", "from_pretrained must return the model.", 8)
+HEADS = [
+    mistake(
+        "config-not-read",
+        "The model computes with another number of heads than config.json's n_head.",
+        4,
+        heads=heads,
+    )
+    for heads in (12, 1, 2, 3, 6)
+] + [
+    mistake(
+        "config-not-read",
+        "The model computes with another epsilon than config.json's layer_norm_epsilon.",
+        4,
+        eps=1e-5,
+    )
+]
+
+
+# ── checkpoints and the oracle ──────────────────────────────────────────────────────────────────
+
+
+def settings_of(**changes):
+    """What config.json says, among it much that a GPT2Config does not know."""
+    return {
+        "activation_function": "gelu_new",
+        "architectures": ["GPT2LMHeadModel"],
+        "attn_pdrop": 0.1,
+        "bos_token_id": 0,
+        "embd_pdrop": 0.1,
+        "eos_token_id": 0,
+        "initializer_range": 0.02,
+        "layer_norm_epsilon": EPS,
+        "model_type": "gpt2",
+        "n_ctx": P,
+        "n_embd": C,
+        "n_head": H,
+        "n_inner": None,
+        "n_layer": L,
+        "n_positions": P,
+        "resid_pdrop": 0.1,
+        "vocab_size": V,
+        **changes,
+    }
+
+
+def tensors_of(settings):
+    """Random tensors in their layout, by their names without prefix."""
+    width = settings["n_embd"]
+    shapes = {
+        "wte.weight": (settings["vocab_size"], width),
+        "wpe.weight": (settings["n_positions"], width),
+        "ln_f.weight": (width,),
+        "ln_f.bias": (width,),
+    }
+    for i in range(settings["n_layer"]):
+        for part, outputs, inputs in (
+            ("attn.c_attn", 3 * width, width),
+            ("attn.c_proj", width, width),
+            ("mlp.c_fc", 4 * width, width),
+            ("mlp.c_proj", width, 4 * width),
+        ):
+            shapes[f"h.{i}.{part}.weight"] = (inputs, outputs)  # Conv1D: (in, out)
+            shapes[f"h.{i}.{part}.bias"] = (outputs,)
+        for norm in ("ln_1", "ln_2"):
+            shapes[f"h.{i}.{norm}.weight"] = shapes[f"h.{i}.{norm}.bias"] = (width,)
+    generator = torch.Generator().manual_seed(12)
+    return {name: torch.randn(shape, generator=generator) * 0.4 for name, shape in shapes.items()}
+
+
+@contextmanager
+def checkpoint(tensors, settings, prefix="transformer.", extra=None):
+    """A folder with config.json and model.safetensors; extra: tensors under their full names."""
+    from safetensors.torch import save_file
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+        stored = {f"{prefix}{name}": t.clone().contiguous() for name, t in tensors.items()}
+        stored |= {name: t.clone().contiguous() for name, t in (extra or {}).items()}
+        save_file(stored, Path(folder) / "model.safetensors", metadata={"format": "pt"})
+        yield folder
+
+
+def ours(name):
+    """Their name → ours."""
+    return f"embeddings.{name}" if name.startswith("w") else name
+
+
+def turned(name, tensor):
+    """A tensor of theirs as it must lie in our model."""
+    return tensor.T if name.endswith(CONV1D) else tensor
+
+
+def gpt2(t, settings, ids, *, heads=None, eps=None):
+    """GPT-2 from the checkpoint's own tensors: ids → logits."""
+    heads = settings["n_head"] if heads is None else heads
+    eps = settings["layer_norm_epsilon"] if eps is None else eps
+
+    def norm(x, name):
+        return F.layer_norm(x, x.shape[-1:], t[f"{name}.weight"], t[f"{name}.bias"], eps)
+
+    def conv1d(x, name):
+        return x @ t[f"{name}.weight"] + t[f"{name}.bias"]
+
+    x = t["wte.weight"][ids] + t["wpe.weight"][: ids.size(1)]
+    later = torch.ones(ids.size(1), ids.size(1), dtype=torch.bool).triu(1)
+    for i in range(settings["n_layer"]):
+        qkv = conv1d(norm(x, f"h.{i}.ln_1"), f"h.{i}.attn.c_attn").chunk(3, -1)
+        q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv)
+        scores = (q @ k.mT / math.sqrt(q.size(-1))).masked_fill(later, -torch.inf)
+        y = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+        x = x + conv1d(y, f"h.{i}.attn.c_proj")
+        y = F.gelu(conv1d(norm(x, f"h.{i}.ln_2"), f"h.{i}.mlp.c_fc"), approximate="tanh")
+        x = x + conv1d(y, f"h.{i}.mlp.c_proj")
+    return norm(x, "ln_f") @ t["wte.weight"].T
+
+
+# ── running the learner's code ──────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def no_network():
+    """Whoever asks for the network is refused at once."""
+
+    def refuse(*arguments, **keywords):
+        raise OSError("no network in the tests")
+
+    offline = {} if "huggingface_hub" in sys.modules else {"HF_HUB_OFFLINE": "1"}
+    with (
+        mock.patch.object(socket, "getaddrinfo", refuse),
+        mock.patch.object(socket.socket, "connect", refuse),
+        mock.patch.dict(os.environ, offline),
+    ):
+        yield
+
+
+def call(piece, folder, **keywords):
+    """GPT2Model.from_pretrained(folder), errors and all."""
+    with no_network():
+        return piece.GPT2Model.from_pretrained(folder, **keywords)
+
+
+def load(piece, folder, otherwise=None, **keywords):
+    """The model of a folder that is in order.
+
+    An error is explained; otherwise: the mistake that is behind it when nothing else is known.
+    """
+    try:
+        model = call(piece, folder, **keywords)
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        m = _behind(error) or otherwise
+        if m is None:
+            raise
+        fail(m, f"A right checkpoint is refused: {type(error).__name__}: {_short(error)}")
+    if isinstance(model, (tuple, list)):
+        fail(WRONG_RETURN, f"It returns a {type(model).__name__} of {len(model)}.")
+    if not isinstance(model, torch.nn.Module):
+        fail(WRONG_RETURN, f"It returns {type(model).__name__}.")
+    return model
+
+
+def _short(error):
+    lines = str(error).strip().splitlines() or [""]
+    return " ".join(line.strip() for line in lines[:2])[:220]
+
+
+def _behind(error):
+    """The mistake that an error on a right checkpoint tells of."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, TypeError) and "unexpected keyword" in text and "Config" in text:
+        return CONFIG_KEYS
+    if re.search(r"\.(bin|pt|pth)\b", text):
+        return PICKLE
+    if re.search(r"no network|cannot be reached|offline|hub|HFValidation", text, re.I):
+        return NAME_IGNORED
+    if any(int(layer) >= 5 for layer in re.findall(r"\bh\.(\d+)\.", text)):  # none has so many
+        return CONFIG_NOT_READ
+    if "leaf Variable" in text or "requires grad is being used in an in-place" in text:
+        return NEEDS_NO_GRAD
+    if re.search(r"attn\.masked_bias|(?<!c_)attn\.bias", text):
+        return MASK_AS_WEIGHT
+    if "lm_head" in text:
+        return HEAD_REFUSED
+    if "c_attn.bias" in text and "c_proj.bias" not in text and "ln_1" not in text:
+        return FILTER_TOO_WIDE
+    if re.search(r"wte\.weight|wpe\.weight", text) and re.search(
+        r"wpe\.|ln_|KeyErr|missing", text, re.I
+    ):
+        return PREFIX
+    shapes = r"size of tensor a|size mismatch|broadcast shape|shape|\(\d+, \d+\)|expanded size"
+    if re.search(shapes, text, re.I):
+        return NO_TRANSPOSE
+    return None
+
+
+def expect_weights(model, tensors, settings, nothing=NOT_LOADED):
+    """Check that every parameter holds the checkpoint's tensor; what differs is named."""
+    mine = {n: p.detach() for n, p in model.named_parameters(remove_duplicate=False)}
+    wrong = []
+    for name, tensor in tensors.items():
+        want = turned(name, tensor).float()
+        got = mine.get(ours(name))
+        if got is None or got.shape != want.shape:
+            fail(
+                SKIPPED,
+                f"{ours(name)} is {'missing' if got is None else tuple(got.shape)}, expected "
+                f"{tuple(want.shape)}.",
+            )
+        if not torch.equal(got.float(), want):
+            wrong.append(name)
+    if not wrong:
+        return
+    listed = f"Look at {', '.join(ours(n) for n in wrong[:3])}{' …' if len(wrong) > 3 else ''}."
+
+    def is_turned(name):
+        got, want = mine[ours(name)].float(), turned(name, tensors[name]).float()
+        return want.dim() == 2 and want.size(0) == want.size(1) and torch.equal(got, want.T)
+
+    if all(is_turned(name) for name in wrong):
+        if all(n.endswith("attn.c_proj.weight") for n in wrong):
+            fail(SQUARE_NOT_TURNED, listed)
+        fail(TURNED_TOO_MUCH, listed)
+    for name in wrong:
+        for other, tensor in tensors.items():
+            got, theirs = mine[ours(name)].float(), turned(other, tensor).float()
+            if other != name and got.shape == theirs.shape and torch.equal(got, theirs):
+                fail(WRONG_TENSOR, f"{ours(name)} holds what the file calls {other}.")
+    close = all(
+        torch.allclose(mine[ours(n)].float(), turned(n, tensors[n]).float(), rtol=2e-2, atol=1e-2)
+        for n in wrong
+    )
+    if close:
+        fail(WRONG_DTYPE, "The numbers are rounded: they pass through a dtype of fewer bits.")
+    if len(wrong) == len(tensors):
+        fail(nothing, listed)
+    if all(n.endswith("c_attn.bias") for n in wrong):
+        fail(FILTER_TOO_WIDE, listed)
+    if all(n.endswith(".bias") for n in wrong):
+        fail(BIASES_NOT_LOADED, listed)
+    layers = {n.split(".")[1] for n in wrong if n.startswith("h.")}
+    if len(layers) == 1 and all(n.startswith("h.") for n in wrong) and len(wrong) > 6:
+        fail(LAYER_NOT_LOADED, listed)
+    fail(SKIPPED, listed)
+
+
+def expect_logits(model, tensors, settings, t=7):
+    """Check the model's logits against the oracle."""
+    ids = torch.randint(settings["vocab_size"], (2, t), generator=torch.Generator().manual_seed(t))
+    with torch.no_grad():
+        compare(
+            lambda: model(ids),
+            gpt2(tensors, settings, ids),
+            HEADS,
+            lambda **switches: gpt2(tensors, settings, ids, **switches),
+            what="the loaded model's logits",
+            axes="B T V",
+            rtol=1e-3,
+            atol=1e-3,
+        )
+
+
+# ── the mapping ─────────────────────────────────────────────────────────────────────────────────
+
+
+def mapping_of(piece, n_layer):
+    """The learner's mapping, its keys without prefix, checked to be a dict of pairs."""
+    try:
+        mapping = piece.GPT2Model._build_weight_mapping(n_layer)
+    except TypeError as error:
+        if "positional argument" in str(error):
+            fail(NOT_STATIC, f"Python says: {error}")
+        raise
+    if not isinstance(mapping, dict):
+        fail(NOT_A_MAPPING, f"It is a {type(mapping).__name__}.")
+    pairs = {}
+    for key, value in mapping.items():
+        if not isinstance(key, str):
+            fail(NOT_A_MAPPING, f"A key is {key!r}.")
+        if not isinstance(value, (tuple, list)) or len(value) != 2:
+            fail(NOT_A_MAPPING, f"{key!r} leads to {value!r}.")
+        if not isinstance(value[0], str) or not isinstance(value[1], (bool, int)):
+            fail(NOT_A_MAPPING, f"{key!r} leads to {value!r}.")
+        pairs[key.removeprefix("transformer.")] = (value[0], bool(value[1]))
+    return pairs
+
+
+def expect_keys(mapping, n_layer):
+    """Check the mapping's keys: every tensor of a checkpoint with n_layer blocks, nothing else."""
+    want = set(tensors_of(settings_of(n_layer=n_layer)))
+    got = set(mapping) - {"lm_head.weight"}
+    missing, extra = sorted(want - got), sorted(got - want)
+    if not missing and not extra:
+        return
+    listed = (
+        [f"Missing: {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}"] if missing else []
+    )
+    listed += [f"Too much: {', '.join(extra[:3])}{' …' if len(extra) > 3 else ''}"] if extra else []
+    if any(key.startswith("embeddings.") for key in extra):
+        fail(INVERTED, *listed)
+    if any(re.search(r"\.attn\.(masked_)?bias$", key) for key in extra):
+        fail(BUFFER_MAPPED, *listed)
+    layers_missing = {key.split(".")[1] for key in missing if key.startswith("h.")}
+    layers_extra = {key.split(".")[1] for key in extra if key.startswith("h.")}
+    if layers_missing == {"0"} and layers_extra == {str(n_layer)}:
+        fail(LAYERS_FROM_1, *listed)
+    if missing and all(key.endswith(".bias") for key in missing) and len(missing) > 2:
+        fail(NO_BIASES, *listed)
+    if any(key.startswith(("wte", "wpe")) for key in missing):
+        fail(NO_EMBEDDINGS, *listed)
+    if any(key.startswith("ln_f") for key in missing):
+        fail(NO_LN_F, *listed)
+    if not extra and len(layers_missing) == 1 and len(missing) == 12:
+        fail(LAST_LAYER, *listed)
+    if missing:
+        fail(INCOMPLETE, *listed)
+    if all(key.startswith(f"h.{n_layer}.") for key in extra):
+        fail(EXTRA_LAYER, *listed)
+    fail(UNKNOWN_KEY, *listed)
+
+
+@check(todo=2, points=2)
+def test_mapping_keys(piece):
+    """The mapping covers every tensor of a checkpoint, and nothing else"""
+    first = mapping_of(piece, L)
+    for n_layer in (1, 5):
+        if set(mapping_of(piece, n_layer)) == set(first):
+            fail(FIXED_LAYERS)
+    for n_layer in (L, 1, 12):
+        expect_keys(mapping_of(piece, n_layer), n_layer)
+
+
+@check(todo=2, needs=test_mapping_keys)
+def test_mapping_names(piece):
+    """Each of their names leads to ours"""
+    from gpt2.model import GPT2Config
+
+    known = piece.GPT2Model(GPT2Config(V, P, C, L, H))
+    same = {name: id(p) for name, p in known.named_parameters(remove_duplicate=False)}
+    for key, (name, _) in mapping_of(piece, L).items():
+        if name not in same:
+            fail(UNKNOWN_NAME, f"{key!r} leads to {name!r}.")
+        want = "lm_head.weight" if key == "lm_head.weight" else ours(key)
+        if same[name] != same[want]:
+            fail(CROSSED, f"{key!r} leads to {name!r}, expected {want!r}.")
+
+
+@check(todo=2, needs=test_mapping_keys, points=2)
+def test_mapping_transposes(piece):
+    """The four Conv1D weights of each block are transposed, and the embeddings are not"""
+    mapping = mapping_of(piece, L)
+    flat = [key for key in mapping if key.endswith(CONV1D) and not mapping[key][1]]
+    if len(flat) == 4 * L:
+        fail(NO_TRANSPOSE)
+    if flat:
+        square = all("attn.c_proj" in key for key in flat)
+        fail(SQUARE_NOT_TURNED if square else ONE_NOT_TURNED, f"Look at {flat[0]}.")
+    for key in ("wte.weight", "wpe.weight", "lm_head.weight"):
+        if key in mapping and mapping[key][1]:
+            fail(TURNED_TOO_MUCH, f"Look at {key}.")
+
+
+# ── from_pretrained ─────────────────────────────────────────────────────────────────────────────
+
+
+@check(todo=8, needs=(test_mapping_names, test_mapping_transposes), points=2)
+def test_loads_a_folder(piece):
+    """A local folder with config.json and model.safetensors gives a model with its config"""
+    method = inspect.getattr_static(piece.GPT2Model, "from_pretrained")
+    if not isinstance(method, (classmethod, staticmethod)):
+        fail(NOT_A_CLASSMETHOD)
+    name = next(iter(inspect.signature(piece.GPT2Model.from_pretrained).parameters.values()), None)
+    if name is None or name.name != "model_name" or name.default != "gpt2":
+        fail(DEFAULT_NAME, f"Its first argument is `{name}`.")
+    settings = settings_of()
+    with checkpoint(tensors_of(settings), settings) as folder:
+        model = load(piece, folder)
+    if not any(base.__name__ == "GPT2Model" for base in type(model).__mro__):
+        fail(WRONG_RETURN, f"It returns a {type(model).__name__}, not a GPT2Model.")
+    for field in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "layer_norm_epsilon"):
+        got = getattr(model.config, field, None)
+        if got != settings[field]:
+            fail(CONFIG_NOT_READ, f"config.{field} is {got}, config.json says {settings[field]}.")
+
+
+@check(todo=8, needs=test_loads_a_folder, points=3)
+def test_every_weight(piece):
+    """Every parameter holds the checkpoint's tensor, the square ones the right way round"""
+    settings = settings_of()
+    tensors = tensors_of(settings)
+    with checkpoint(tensors, settings) as folder:
+        try:
+            expect_weights(load(piece, folder), tensors, settings)
+        except CheckFailed as failed:
+            if NOT_LOADED.id not in failed.mistakes:
+                raise
+            with checkpoint(tensors, settings, prefix="") as other:
+                expect_weights(load(piece, other), tensors, settings)
+            fail(PREFIX, "Keys without the prefix load; with it, none arrives.")
+
+
+@check(todo=8, needs=test_every_weight)
+def test_tied_and_ready(piece):
+    """The head is still tied, the model is in eval mode, and it can be trained on"""
+    settings = settings_of()
+    with checkpoint(tensors_of(settings), settings) as folder:
+        model = load(piece, folder)
+    if model.lm_head.weight is not model.embeddings.wte.weight:
+        fail(UNTIED)
+    training = [name for name, module in model.named_modules() if module.training]
+    if training:
+        fail(NOT_EVAL, f"Look at {training[0] or 'model.training'}.")
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    if frozen:
+        fail(FROZEN, f"{frozen[0]}.requires_grad is False.")
+    try:
+        model(torch.arange(5)[None]).pow(2).mean().backward()
+    except RuntimeError as error:
+        fail(FROZEN, f"PyTorch says: {_short(error)}")
+
+
+@check(todo=8, needs=test_every_weight, points=2)
+def test_logits(piece):
+    """The loaded model's logits are those of the checkpoint, computed with Conv1D's x @ W + b"""
+    for changes in ({}, {"n_head": 3, "n_layer": 1, "layer_norm_epsilon": 1e-5}):
+        settings = settings_of(**changes)
+        tensors = tensors_of(settings)
+        with checkpoint(tensors, settings) as folder:
+            expect_logits(load(piece, folder), tensors, settings)
+
+
+@check(todo=8, needs=test_every_weight)
+def test_other_sizes(piece):
+    """Other sizes, among them one in which vocabulary, positions and width are equal"""
+    for sizes in ((8, 8, 8, 2, 2), (31, 9, 20, 1, 5), (7, 40, 6, 4, 3)):
+        names = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+        settings = settings_of(**dict(zip(names, sizes, strict=True)))
+        tensors = tensors_of(settings)
+        with checkpoint(tensors, settings) as folder:
+            model = load(piece, folder, CONFIG_NOT_READ)
+            expect_weights(model, tensors, settings)
+            expect_logits(model, tensors, settings)
+
+
+@check(todo=8, needs=test_every_weight, points=2)
+def test_without_prefix(piece):
+    """Keys without the prefix `transformer.` load as well"""
+    settings = settings_of()
+    tensors = tensors_of(settings)
+    with checkpoint(tensors, settings, prefix="") as folder:
+        try:
+            model = load(piece, folder, PREFIX)
+        except CheckFailed as failed:
+            if NO_TRANSPOSE.id in failed.mistakes:
+                fail(PREFIX)
+            raise
+        expect_weights(model, tensors, settings, nothing=PREFIX)
+
+
+@check(todo=8, needs=test_every_weight, points=2)
+def test_mask_buffers(piece):
+    """The mask buffers of older files are no weights, and no error"""
+    settings = settings_of()
+    tensors = tensors_of(settings)
+    for prefix, dtype in (("", torch.float32), ("transformer.", torch.bool)):
+        mask = torch.ones(1, 1, P, P).tril().to(dtype)
+        masks = {f"{prefix}h.{i}.attn.bias": mask for i in range(L)}
+        masks |= {f"{prefix}h.{i}.attn.masked_bias": torch.tensor(-1e4) for i in range(L)}
+        with checkpoint(tensors, settings, prefix, masks) as folder:
+            model = load(piece, folder, MASK_AS_WEIGHT)
+            expect_weights(model, tensors, settings)
+            expect_logits(model, tensors, settings)
+        names = [
+            name for name in model.state_dict() if name.endswith((".attn.bias", "masked_bias"))
+        ]
+        if names:
+            fail(MASK_AS_WEIGHT, f"The model holds {names[0]}.")
+
+
+@check(todo=8, needs=test_every_weight)
+def test_head_in_the_file(piece):
+    """A file that holds lm_head.weight, equal to wte.weight, loads; the head stays tied"""
+    settings = settings_of()
+    tensors = tensors_of(settings)
+    for prefix in ("transformer.", ""):
+        head = {"lm_head.weight": tensors["wte.weight"]}
+        with checkpoint(tensors, settings, prefix, head) as folder:
+            model = load(piece, folder, HEAD_REFUSED)
+        expect_weights(model, tensors, settings)
+        if model.lm_head.weight is not model.embeddings.wte.weight:
+            fail(UNTIED)
+
+
+def expect_refusal(piece, folder, name, what, accepted):
+    """Check that loading fails with an error that names the tensor."""
+    try:
+        call(piece, folder)
+    except NotImplementedError:
+        raise
+    except Exception as error:
+        if name not in str(error):
+            fail(
+                UNNAMED,
+                f"When {what}, the error must name {name}. It is {type(error).__name__}: "
+                f"{_short(error)}",
+            )
+    else:
+        fail(accepted, f"Nothing is raised when {what}.")
+
+
+@check(todo=8, needs=test_every_weight, points=2)
+def test_missing_tensor(piece):
+    """A tensor that is missing is an error that names it"""
+    settings = settings_of()
+    tensors = tensors_of(settings)
+    names = (f"h.{L - 1}.attn.c_proj.bias", "h.1.ln_2.weight", "h.0.mlp.c_fc.weight", "wpe.weight")
+    for name in (*names, "ln_f.bias"):
+        rest = {key: t for key, t in tensors.items() if key != name}
+        with checkpoint(rest, settings) as folder:
+            expect_refusal(piece, folder, name, f"{name} is missing", MISSING_IGNORED)
+
+
+@check(todo=8, needs=test_every_weight, points=2)
+def test_unexpected_tensor(piece):
+    """A tensor that belongs to no GPT-2 of this config is an error that names it"""
+    settings = settings_of()
+    tensors = tensors_of(settings)
+    for prefix, name in (
+        ("transformer.", "h.0.attn.c_attn.lora_A"),
+        ("transformer.", f"h.{L}.ln_1.weight"),
+        ("", "score.weight"),
+        ("", "lm_head.bias"),
+    ):
+        extra = {f"{prefix}{name}": torch.ones(C)}
+        with checkpoint(tensors, settings, extra=extra) as folder:
+            what = f"the file also holds {name}"
+            expect_refusal(piece, folder, name, what, UNEXPECTED_IGNORED)
+
+
+@check(todo=8, needs=test_every_weight, points=2)
+def test_misshapen_tensor(piece):
+    """A tensor of the wrong shape is an error that names it, also where it could be broadcast"""
+    settings = settings_of()
+    tensors = tensors_of(settings)
+    for name, shape, m in (
+        ("h.1.ln_1.bias", (1,), BROADCAST),
+        ("ln_f.weight", (1,), BROADCAST),
+        ("h.0.attn.c_proj.weight", (C, 1), BROADCAST),
+        ("h.2.mlp.c_proj.weight", (1, C), BROADCAST),
+        ("h.1.mlp.c_fc.bias", (C,), MISSHAPEN),
+        ("h.0.attn.c_attn.bias", (3, C), MISSHAPEN),
+        ("h.0.attn.c_attn.weight", (C, 3 * C + 1), MISSHAPEN),
+        ("h.2.mlp.c_fc.weight", (4 * C, C), MISSHAPEN),
+        ("wpe.weight", (P + 1, C), MISSHAPEN),
+        ("wte.weight", (V - 1, C), MISSHAPEN),
+    ):
+        changed = {**tensors, name: torch.ones(shape)}
+        with checkpoint(changed, settings) as folder:
+            was = tuple(tensors[name].shape)
+            what = f"{name} is {shape} and not {was}"
+            expect_refusal(piece, folder, name, what, m)
+
+
+@check(todo=8, needs=test_every_weight)
+def test_dtypes(piece):
+    """Files in bfloat16 or float16 give a float32 model"""
+    settings = settings_of()
+    for stored in (torch.bfloat16, torch.float16):
+        tensors = {name: t.to(stored) for name, t in tensors_of(settings).items()}
+        with checkpoint(tensors, settings) as folder:
+            model = load(piece, folder)
+            for name, parameter in model.named_parameters():
+                if parameter.dtype != torch.float32:
+                    fail(WRONG_DTYPE, f"From a file in {stored}, {name} is {parameter.dtype}.")
+            expect_weights(model, tensors, settings)
+    if "dtype" in inspect.signature(piece.GPT2Model.from_pretrained).parameters:
+        tensors = tensors_of(settings)
+        with checkpoint(tensors, settings) as folder:
+            model = load(piece, folder, dtype=torch.bfloat16)
+        for name, parameter in model.named_parameters():
+            if parameter.dtype != torch.bfloat16:
+                fail(WRONG_DTYPE, f"With dtype=torch.bfloat16, {name} is {parameter.dtype}.")
+        expect_weights(model, {name: t.to(torch.bfloat16) for name, t in tensors.items()}, settings)
+
+
+@check(todo=8, needs=test_loads_a_folder)
+def test_pickle_is_refused(piece):
+    """A folder without safetensors is an error, also when a pickle lies there"""
+    settings = settings_of()
+    tensors = {f"transformer.{name}": t for name, t in tensors_of(settings).items()}
+    with checkpoint(tensors_of(settings), settings) as folder:
+        (Path(folder) / "model.safetensors").unlink()
+        for there in (False, True):
+            if there:
+                torch.save(tensors, Path(folder) / "pytorch_model.bin")
+            try:
+                call(piece, folder)
+            except NotImplementedError:
+                raise
+            except Exception:
+                continue
+            fail(
+                PICKLE if there else NOT_LOADED,
+                f"Nothing is raised without model.safetensors{', with a pickle' if there else ''}.",
+            )

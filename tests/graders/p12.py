@@ -1,0 +1,476 @@
+"""Problem 12: wrong and right answers."""
+
+from tests.graders.bank import Bank
+
+bank = Bank(12)
+
+WTE = '            "wte.weight": ("embeddings.wte.weight", False),\n'
+WPE = '            "wpe.weight": ("embeddings.wpe.weight", False),\n'
+LN_F = '            "ln_f.weight": ("ln_f.weight", False),\n            "ln_f.bias": ("ln_f.bias", False),\n'
+LAYERS = "for i in range(n_layer):"
+PARTS = '("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")'
+WEIGHT = 'mapping[f"h.{i}.{part}.weight"] = (f"h.{i}.{part}.weight", ".c_" in part)'
+BIAS = '                mapping[f"h.{i}.{part}.bias"] = (f"h.{i}.{part}.bias", False)\n'
+RETURN_MAPPING = "return mapping"
+OPEN = "settings, tensors = open_checkpoint(model_name, **options)"
+CONFIG = "config = GPT2Config(**settings)"
+MODEL = "model = cls(config).to(dtype)"
+THEIRS = 'theirs = {key.removeprefix("transformer."): key for key in tensors}'
+MASKS = 'if not name.endswith((".attn.bias", ".attn.masked_bias"))'
+HEAD = 'head = theirs.pop("lm_head.weight", None)'
+CHECK_HEAD = "if head and not torch.equal(tensors[head].to(dtype), tensors[wte].to(dtype)):"
+MISSING = 'problems = [f"missing {name}" for name in mapping if name not in theirs]'
+UNEXPECTED = (
+    'problems += [f"unexpected {key}" for name, key in theirs.items() if name not in mapping]'
+)
+LOOP = "for name, (our_name, transpose) in mapping.items():"
+TURN = "tensor = tensor.t() if transpose and tensor.dim() == 2 else tensor"
+SHAPE = "if tensor.shape != ours[our_name].shape:"
+COPY = "ours[our_name].copy_(tensor)"
+EVAL = "return model.eval()"
+
+# ── the mapping ─────────────────────────────────────────────────────────────────────────────────
+
+bank.wrong_edit("mapping-lacks-embeddings", "no wpe", (WPE, ""))
+bank.wrong_edit("mapping-lacks-embeddings", "no wte", (WTE, ""))
+bank.wrong_edit("mapping-lacks-ln-f", "no ln_f", (LN_F, ""))
+bank.wrong_edit(
+    "mapping-lacks-ln-f",
+    "no bias of ln_f",
+    ('            "ln_f.bias": ("ln_f.bias", False),\n', ""),
+)
+bank.wrong_edit("mapping-lacks-biases", "no biases in the blocks", (BIAS, ""))
+bank.wrong_edit(
+    "mapping-lacks-last-layer", "the last layer left out", (LAYERS, "for i in range(n_layer - 1):")
+)
+bank.wrong_edit("mapping-extra-layer", "a layer too many", (LAYERS, "for i in range(n_layer + 1):"))
+bank.wrong_edit("layers-from-1", "layers from 1", (LAYERS, "for i in range(1, n_layer + 1):"))
+bank.wrong_edit("fixed-layers", "always 12 layers", (LAYERS, "for i in range(12):"))
+bank.wrong_edit("mapping-incomplete", "no ln_2", (PARTS, PARTS.replace('"ln_2", ', "")))
+bank.wrong_edit(
+    "mapping-incomplete", "no attn.c_proj", (PARTS, PARTS.replace('"attn.c_proj", ', ""))
+)
+bank.wrong_edit(
+    "buffer-in-mapping",
+    "attn.bias is mapped",
+    (BIAS, BIAS + '            mapping[f"h.{i}.attn.bias"] = (f"h.{i}.attn.bias", False)\n'),
+)
+bank.wrong_edit(
+    "mapping-unknown-key",
+    "query, key and value apart",
+    (
+        BIAS,
+        BIAS
+        + '            mapping[f"h.{i}.attn.q.weight"] = (f"h.{i}.attn.c_attn.weight", True)\n',
+    ),
+)
+bank.wrong_edit(
+    "mapping-inverted",
+    "our names first",
+    (RETURN_MAPPING, "return {ours: (theirs, t) for theirs, (ours, t) in mapping.items()}"),
+)
+bank.wrong_edit(
+    "mapping-unknown-name", "embeddings without their module", (WTE, WTE.replace("embeddings.", ""))
+)
+bank.wrong_edit(
+    "mapping-unknown-name",
+    "`transformer.h` on our side",
+    (WEIGHT, WEIGHT.replace('(f"h.', '(f"transformer.h.')),
+)
+bank.wrong_edit(
+    "mapping-crossed", "all layers into the first", (WEIGHT, WEIGHT.replace('(f"h.{i}', '(f"h.0'))
+)
+bank.wrong_edit(
+    "mapping-crossed",
+    "norms crossed",
+    (
+        RETURN_MAPPING,
+        'swap = {"ln_1": "ln_2", "ln_2": "ln_1"}\n        return {k: (".".join(swap.get(p, p) for p in o.split(".")), t) for k, (o, t) in mapping.items()}',
+    ),
+)
+bank.wrong_edit(
+    "mapping-form",
+    "names alone",
+    (RETURN_MAPPING, "return {theirs: ours for theirs, (ours, _) in mapping.items()}"),
+)
+bank.wrong_edit(
+    "mapping-form",
+    "a list of triples",
+    (RETURN_MAPPING, "return [(theirs, *rest) for theirs, rest in mapping.items()]"),
+)
+bank.wrong_edit(
+    "not-static",
+    "an ordinary method",
+    (
+        "    @staticmethod\n    def _build_weight_mapping(n_layer: int)",
+        "    def _build_weight_mapping(self, n_layer: int)",
+    ),
+)
+bank.wrong_edit(
+    "no-transpose", "nothing transposed", (WEIGHT, WEIGHT.replace('".c_" in part', "False"))
+)
+bank.wrong_edit(
+    "c-proj-not-transposed",
+    "attn.c_proj not transposed",
+    (WEIGHT, WEIGHT.replace('".c_" in part', 'part in ("attn.c_attn", "mlp.c_fc", "mlp.c_proj")')),
+)
+bank.wrong_edit(
+    "transpose-missing",
+    "c_fc not transposed",
+    (WEIGHT, WEIGHT.replace('".c_" in part', 'part.endswith(("c_attn", "c_proj"))')),
+)
+bank.wrong_edit(
+    "transpose-missing",
+    "no c_proj transposed",
+    (WEIGHT, WEIGHT.replace('".c_" in part', 'part.endswith(("c_attn", "c_fc"))')),
+)
+bank.wrong_edit("transposes-embeddings", "wte transposed", (WTE, WTE.replace("False", "True")))
+bank.wrong_edit("transposes-embeddings", "wpe transposed", (WPE, WPE.replace("False", "True")))
+
+# ── from_pretrained ─────────────────────────────────────────────────────────────────────────────
+
+bank.wrong_edit("not-a-classmethod", "no @classmethod", ("    @classmethod\n", ""))
+bank.wrong_edit(
+    "name-ignored", "always gpt2", (OPEN, 'settings, tensors = open_checkpoint("gpt2")')
+)
+bank.wrong_edit("default-name", "no default", ('model_name: str = "gpt2"', "model_name: str"))
+bank.wrong_edit("config-not-read", "GPT-2 small's config", (CONFIG, "config = GPT2Config()"))
+bank.wrong_edit(
+    "config-not-read",
+    "n_head not read",
+    (CONFIG, 'config = GPT2Config(**{k: v for k, v in settings.items() if k != "n_head"})'),
+)
+bank.wrong_edit(
+    "config-not-read",
+    "epsilon not read",
+    (
+        CONFIG,
+        'config = GPT2Config(**{k: v for k, v in settings.items() if k != "layer_norm_epsilon"})',
+    ),
+)
+bank.wrong_edit(
+    "prefix",
+    "keys must have the prefix",
+    (
+        THEIRS,
+        'theirs = {key.removeprefix("transformer."): key for key in tensors if key.startswith("transformer.")}',
+    ),
+)
+bank.wrong_edit(
+    "prefix", "keys must not have the prefix", (THEIRS, "theirs = {key: key for key in tensors}")
+)
+bank.wrong_edit(
+    "prefix",
+    "the first 12 letters cut off",
+    (THEIRS, "theirs = {key[12:]: key for key in tensors}"),
+)
+bank.wrong_edit("mask-buffers", "mask buffers are an error", (MASKS, "if True"))
+bank.wrong_edit(
+    "mask-buffers", "masked_bias is an error", (MASKS, 'if not name.endswith(".attn.bias")')
+)
+bank.wrong_edit(
+    "mask-filter-too-wide",
+    "c_attn.bias left out as well",
+    (MASKS, 'if not name.endswith(("attn.bias", "attn.masked_bias"))'),
+)
+bank.wrong_edit("head-refused", "lm_head.weight is an error", (HEAD, "head = None"))
+bank.wrong_edit(
+    "missing-ignored",
+    "missing tensors skipped",
+    (MISSING, "problems = []"),
+    (LOOP, LOOP + "\n                if name not in theirs:\n                    continue"),
+)
+bank.wrong_edit("unexpected-ignored", "unexpected tensors skipped", (UNEXPECTED, "pass"))
+bank.wrong_edit(
+    "unexpected-ignored",
+    "all of lm_head skipped",
+    (
+        HEAD,
+        HEAD
+        + '\n        theirs = {n: k for n, k in theirs.items() if not n.startswith("lm_head")}',
+    ),
+)
+bank.wrong_edit(
+    "unexpected-ignored",
+    "further layers skipped",
+    (
+        UNEXPECTED,
+        UNEXPECTED.replace("not in mapping", 'not in mapping and not name.startswith("h.")'),
+    ),
+)
+bank.wrong_edit(
+    "unhelpful-error",
+    "only how many",
+    (
+        MISSING,
+        'problems = [f"{sum(n not in theirs for n in mapping)} missing"] if any(n not in theirs for n in mapping) else []',
+    ),
+)
+bank.wrong_edit("shape-broadcast", "no shape check", (SHAPE, "if False:"))
+bank.wrong_edit(
+    "shape-broadcast",
+    "as many numbers are enough",
+    (SHAPE, "if tensor.numel() > ours[our_name].numel():"),
+)
+bank.wrong_edit(
+    "misshapen-accepted",
+    "reshaped",
+    (SHAPE, "if tensor.numel() != ours[our_name].numel():"),
+    (COPY, "ours[our_name].copy_(tensor.reshape(ours[our_name].shape))"),
+)
+bank.wrong_edit("no-transpose", "transpose not applied", (TURN, "pass"))
+bank.wrong_edit(
+    "c-proj-not-transposed",
+    "transposed only when the shape asks for it",
+    (
+        TURN,
+        "tensor = tensor.t() if tensor.shape != ours[our_name].shape and tensor.dim() == 2 else tensor",
+    ),
+)
+bank.wrong_edit("nothing-loaded", "nothing copied", (COPY, "pass"), (CHECK_HEAD, "if False:"))
+bank.wrong_edit(
+    "biases-not-loaded",
+    "biases not copied",
+    (COPY, "ours[our_name].copy_(tensor) if tensor.dim() > 1 or 'ln' in name else None"),
+)
+bank.wrong_edit(
+    "layer-not-loaded",
+    "the last layer not copied",
+    (
+        COPY,
+        'ours[our_name].copy_(tensor) if not name.startswith(f"h.{config.n_layer - 1}.") else None',
+    ),
+)
+bank.wrong_edit(
+    "tensor-skipped",
+    "wpe not copied",
+    (COPY, 'ours[our_name].copy_(tensor) if name != "wpe.weight" else None'),
+)
+bank.wrong_edit(
+    "wrong-tensor",
+    "the first layer copied into all",
+    (
+        LOOP,
+        LOOP
+        + '\n                if name.startswith("h."):\n                    name = "h.0." + name.split(".", 2)[2]',
+    ),
+)
+bank.wrong_edit(
+    "untied-head",
+    "new parameters",
+    (
+        COPY,
+        "owner, _, leaf = our_name.rpartition('.')\n                setattr(model.get_submodule(owner), leaf, torch.nn.Parameter(tensor.to(dtype)))",
+    ),
+    (CHECK_HEAD, "if False:"),
+)
+bank.wrong_edit("needs-no-grad", "no no_grad", ("with torch.no_grad():", "if True:"))
+bank.wrong_edit("not-eval", "training mode", (EVAL, "return model"))
+bank.wrong_edit("not-eval", "train()", (EVAL, "return model.train()"))
+bank.wrong_edit("wrong-return", "(model, config)", (EVAL, "return model.eval(), config"))
+bank.wrong_edit("wrong-return", "nothing returned", (EVAL, "model.eval()"))
+bank.wrong_edit("frozen", "frozen", (EVAL, "return model.eval().requires_grad_(False)"))
+bank.wrong_edit(
+    "wrong-dtype", "the file's dtype", (COPY, "ours[our_name].data = tensor.contiguous()")
+)
+bank.wrong_edit(
+    "wrong-dtype", "through half precision", (COPY, "ours[our_name].copy_(tensor.half())")
+)
+bank.wrong_edit("wrong-dtype", "dtype ignored", (MODEL, "model = cls(config)"))
+
+READS_FILES = """
+    import json
+    from pathlib import Path
+    import torch
+    from torch import nn
+    from safetensors.torch import load_file
+    import gpt2.model
+    from gpt2.model import GPT2Config
+
+    class GPT2Model(gpt2.model.GPT2Model):
+        @staticmethod
+        def _build_weight_mapping(n_layer):
+            names = {"wte.weight": ("embeddings.wte.weight", False), "wpe.weight": ("embeddings.wpe.weight", False)}
+            for i in range(n_layer):
+                for norm in ("ln_1", "ln_2"):
+                    for kind in ("weight", "bias"):
+                        names[f"h.{i}.{norm}.{kind}"] = (f"h.{i}.{norm}.{kind}", False)
+                for linear in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"):
+                    names[f"h.{i}.{linear}.weight"] = (f"h.{i}.{linear}.weight", True)
+                    names[f"h.{i}.{linear}.bias"] = (f"h.{i}.{linear}.bias", False)
+            names["ln_f.weight"] = ("ln_f.weight", False)
+            names["ln_f.bias"] = ("ln_f.bias", False)
+            return names
+
+        @classmethod
+        def from_pretrained(cls, model_name="gpt2"):
+            folder = Path(model_name)
+            raw = json.loads((folder / "config.json").read_text())
+            wanted = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "layer_norm_epsilon")
+            config = GPT2Config(**{key: raw[key] for key in wanted})
+            model = cls(config)
+            file = load_file(folder / "model.safetensors")
+            found = {}
+            for key, tensor in file.items():
+                name = key[len("transformer."):] if key.startswith("transformer.") else key
+                if name.endswith(".attn.bias") or name.endswith(".attn.masked_bias") or name == "lm_head.weight":
+                    continue
+                found[name] = tensor
+            mapping = cls._build_weight_mapping(config.n_layer)
+            if set(found) != set(mapping):
+                raise ValueError(f"differences: {sorted(set(found) ^ set(mapping))}")
+            state = {}
+            for name, (our_name, transpose) in mapping.items():
+                tensor = found[name].T if transpose else found[name]
+                want = model.state_dict()[our_name].shape
+                if tensor.shape != want:
+                    raise ValueError(f"{name}: {tuple(tensor.shape)}, expected {tuple(want)}")
+                state[our_name] = tensor
+            state["lm_head.weight"] = state["embeddings.wte.weight"]
+            model.load_state_dict(state)
+            return model.eval()
+"""
+
+bank.wrong_edit(
+    "pickle-loaded",
+    "torch.load on pytorch_model.bin",
+    ('load_file(folder / "model.safetensors")', 'torch.load(folder / "pytorch_model.bin")'),
+    base=READS_FILES,
+)
+bank.wrong_edit(
+    "pickle-loaded",
+    "the pickle when there is nothing else",
+    (
+        'load_file(folder / "model.safetensors")',
+        'load_file(folder / "model.safetensors") if (folder / "model.safetensors").exists() else torch.load(folder / "pytorch_model.bin")',
+    ),
+    base=READS_FILES,
+)
+bank.wrong_edit(
+    "config-keys",
+    "all of config.json handed on",
+    ("GPT2Config(**{key: raw[key] for key in wanted})", "GPT2Config(**raw)"),
+    base=READS_FILES,
+)
+bank.wrong_edit(
+    "missing-ignored",
+    "strict=False",
+    ("model.load_state_dict(state)", "model.load_state_dict(state, strict=False)"),
+    ("if set(found) != set(mapping):", "if False:"),
+    (
+        "for name, (our_name, transpose) in mapping.items():",
+        "for name, (our_name, transpose) in mapping.items():\n            if name not in found:\n                continue",
+    ),
+    (
+        'state["lm_head.weight"] = state["embeddings.wte.weight"]',
+        'state["lm_head.weight"] = state.get("embeddings.wte.weight", torch.zeros(config.vocab_size, config.n_embd))',
+    ),
+    base=READS_FILES,
+)
+bank.wrong_edit(
+    "untied-head",
+    "assign=True",
+    (
+        "model.load_state_dict(state)",
+        "model.load_state_dict({k: v.float().clone() for k, v in state.items()}, assign=True)",
+    ),
+    base=READS_FILES,
+)
+
+# ── right ones ──────────────────────────────────────────────────────────────────────────────────
+
+bank.right_file("reads the files itself, load_state_dict", READS_FILES)
+bank.right_edit(
+    "keys with the prefix, lm_head in the mapping, pairs as lists",
+    (
+        RETURN_MAPPING,
+        'full = {f"transformer.{key}": [*pair] for key, pair in mapping.items()}\n        return {**full, "lm_head.weight": ["lm_head.weight", False]}',
+    ),
+    (
+        THEIRS,
+        'theirs = {("transformer." + key.removeprefix("transformer.") if not key.startswith("lm_head") else key): key for key in tensors}',
+    ),
+    (
+        HEAD,
+        'head = None\n        theirs.setdefault("lm_head.weight", theirs.get("transformer.wte.weight", ""))',
+    ),
+    ('wte = theirs["wte.weight"]', "wte = None"),
+)
+bank.right_edit(
+    "a KeyError that names the tensor, .data instead of no_grad, transposed flags for vectors, too",
+    (
+        WEIGHT,
+        WEIGHT
+        + '\n                mapping[f"h.{i}.{part}.bias"] = (f"h.{i}.{part}.bias", ".c_" in part)',
+    ),
+    (BIAS, ""),
+    (
+        MISSING,
+        "for name in mapping:\n            if name not in theirs:\n                raise KeyError(name)\n        problems = []",
+    ),
+    (COPY, "ours[our_name].data[...] = tensor"),
+)
+bank.right_file(
+    "walks through the file's keys, builds the mapping by a comprehension, collects what is left",
+    """
+    import re
+    import torch
+    import gpt2.model as base
+    from gpt2.checkpoints import open_checkpoint
+
+    OUTER = ["wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias"]
+    TURN = {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}
+    INNER = sorted(TURN) + ["ln_1", "ln_2"]
+
+    def our_name(key):
+        return "embeddings." + key if key[:2] == "wt" or key[:2] == "wp" else key
+
+    class GPT2Model(base.GPT2Model):
+        @staticmethod
+        def _build_weight_mapping(n_layer):
+            keys = OUTER + [f"h.{i}.{p}.{k}" for i in range(n_layer) for p in INNER for k in ("weight", "bias")]
+            return {
+                key: (our_name(key), key.endswith("weight") and any(f".{t}." in key for t in TURN))
+                for key in keys
+            }
+
+        @classmethod
+        def from_pretrained(cls, model_name="gpt2", **options):
+            options.pop("dtype", None)
+            settings, tensors = open_checkpoint(model_name, **options)
+            model = cls(base.GPT2Config(**settings))
+            parameters = dict(model.named_parameters())
+            todo = cls._build_weight_mapping(settings["n_layer"])
+            for key in tensors:
+                name = re.sub(r"^transformer\\.", "", key)
+                if re.search(r"\\.attn\\.(masked_)?bias$", name) or name == "lm_head.weight":
+                    continue
+                if name not in todo:
+                    raise RuntimeError(f"what is {key}?")
+                ours, turn = todo.pop(name)
+                value = tensors[key]
+                if turn:
+                    value = value.permute(*reversed(range(value.ndim)))
+                target = parameters[ours]
+                if list(value.shape) != list(target.shape):
+                    raise ValueError(f"{key} has shape {list(value.shape)}, {ours} needs {list(target.shape)}")
+                with torch.no_grad():
+                    target.copy_(value)
+            if todo:
+                raise ValueError("missing: " + ", ".join(todo))
+            model.train(False)
+            return model
+    """,
+)
+bank.right_edit(
+    "no skip_init, a twin tied again after new parameters were put in",
+    (
+        "with skip_init():\n            model = cls(config).to(dtype)",
+        "model = cls(config).to(dtype)",
+    ),
+    (
+        COPY,
+        "owner, _, leaf = our_name.rpartition('.')\n                setattr(model.get_submodule(owner), leaf, torch.nn.Parameter(tensor.to(dtype).clone()))",
+    ),
+    (EVAL, "model.lm_head.weight = model.embeddings.wte.weight\n        return model.eval()"),
+)
