@@ -33,8 +33,9 @@ test: $(READY)  ## everything that the maintainers' CI checks
 graders: $(READY)  ## the banks of wrong and right answers: caught, named, accepted
 	$(PY) -m tests.graders.run
 
-bench: $(READY)  ## tokens per second, with and without the KV cache
+bench: $(READY)  ## speeds: generation with and without the KV cache, the learner's commands
 	$(PY) -m gpt2 bench
+	$(PY) -m learn_gpt2.benchmark
 
 lint: $(READY)  ## ruff: rules and format
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .
