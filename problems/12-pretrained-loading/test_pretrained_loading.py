@@ -96,6 +96,17 @@ SQUARE_NOT_TURNED = mistake(
     "like the other three.",
     3,
 )
+FLAGS_INVERTED = mistake(
+    "transpose-inverted",
+    "The flags are the wrong way round: the Conv1D weights are to be transposed, and the others not.",
+    3,
+)
+RESHAPED = mistake(
+    "reshape-instead-of-transpose",
+    "A weight is reshaped and not transposed: the shape is right then, and the numbers are in the wrong "
+    "places. Swap the axes.",
+    3,
+)
 ONE_NOT_TURNED = mistake(
     "transpose-missing",
     "One of the four Conv1D weights of a block is not transposed: c_attn, c_fc and both c_proj are.",
@@ -190,8 +201,8 @@ UNNAMED = mistake(
 )
 NOT_LOADED = mistake(
     "nothing-loaded",
-    "No weight of the file arrives: all parameters keep their initial values. Do the keys match, and is "
-    "what you compute copied into the model?",
+    "No weight of the file arrives in the model as it is. Do the keys match, and is what you read copied "
+    "into the model that you return?",
     7,
 )
 BIASES_NOT_LOADED = mistake("biases-not-loaded", "The biases are not loaded.", 7)
@@ -371,7 +382,7 @@ def load(piece, folder, otherwise=None, **keywords):
     except NotImplementedError:
         raise
     except Exception as error:
-        m = _behind(error) or otherwise
+        m = _behind(error, folder) or otherwise
         if m is None:
             raise
         fail(m, f"A right checkpoint is refused: {type(error).__name__}: {_short(error)}")
@@ -387,16 +398,20 @@ def _short(error):
     return " ".join(line.strip() for line in lines[:2])[:220]
 
 
-def _behind(error):
+def _behind(error, folder):
     """The mistake that an error on a right checkpoint tells of."""
     text = f"{type(error).__name__}: {error}"
+    settings = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    if re.search(r"\b(1024|768|2304|3072|50257)\b", text):  # GPT-2 small's sizes
+        return CONFIG_NOT_READ
     if isinstance(error, TypeError) and "unexpected keyword" in text and "Config" in text:
         return CONFIG_KEYS
     if re.search(r"\.(bin|pt|pth)\b", text):
         return PICKLE
-    if re.search(r"no network|cannot be reached|offline|hub|HFValidation", text, re.I):
+    if re.search(r"no network|cannot be reached|offline|\bhub\b|HFValidation", text, re.I):
         return NAME_IGNORED
-    if any(int(layer) >= 5 for layer in re.findall(r"\bh\.(\d+)\.", text)):  # none has so many
+    layers = [int(layer) for layer in re.findall(r"\bh\.(\d+)\.", text)]
+    if any(layer >= settings["n_layer"] for layer in layers):
         return CONFIG_NOT_READ
     if "leaf Variable" in text or "requires grad is being used in an in-place" in text:
         return NEEDS_NO_GRAD
@@ -406,6 +421,9 @@ def _behind(error):
         return HEAD_REFUSED
     if "c_attn.bias" in text and "c_proj.bias" not in text and "ln_1" not in text:
         return FILTER_TOO_WIDE
+    rows = [settings[field] for field in ("vocab_size", "n_positions")]
+    if re.search("|".join(rf"\({C}, {n}\)|\({n}\)" for n in rows), text):
+        return TURNED_TOO_MUCH
     if re.search(r"wte\.weight|wpe\.weight", text) and re.search(
         r"wpe\.|ln_|KeyErr|missing", text, re.I
     ):
@@ -443,6 +461,10 @@ def expect_weights(model, tensors, settings, nothing=NOT_LOADED):
         if all(n.endswith("attn.c_proj.weight") for n in wrong):
             fail(SQUARE_NOT_TURNED, listed)
         fail(TURNED_TOO_MUCH, listed)
+    for name in wrong:
+        want = turned(name, tensors[name]).float()
+        if torch.equal(mine[ours(name)].float(), tensors[name].float().reshape(want.shape)):
+            fail(RESHAPED if want.size(0) != want.size(-1) else SQUARE_NOT_TURNED, listed)
     for name in wrong:
         for other, tensor in tensors.items():
             got, theirs = mine[ours(name)].float(), turned(other, tensor).float()
@@ -573,7 +595,7 @@ def test_mapping_transposes(piece):
     mapping = mapping_of(piece, L)
     flat = [key for key in mapping if key.endswith(CONV1D) and not mapping[key][1]]
     if len(flat) == 4 * L:
-        fail(NO_TRANSPOSE)
+        fail(FLAGS_INVERTED if mapping["wte.weight"][1] else NO_TRANSPOSE)
     if flat:
         square = all("attn.c_proj" in key for key in flat)
         fail(SQUARE_NOT_TURNED if square else ONE_NOT_TURNED, f"Look at {flat[0]}.")
@@ -750,6 +772,7 @@ def test_unexpected_tensor(piece):
     for prefix, name in (
         ("transformer.", "h.0.attn.c_attn.lora_A"),
         ("transformer.", f"h.{L}.ln_1.weight"),
+        ("transformer.", "norm.ln_f.weight"),
         ("", "score.weight"),
         ("", "lm_head.bias"),
     ):

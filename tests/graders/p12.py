@@ -278,6 +278,74 @@ bank.wrong_edit(
 )
 bank.wrong_edit("wrong-dtype", "dtype ignored", (MODEL, "model = cls(config)"))
 
+bank.wrong_edit(
+    "config-not-read",
+    "always 12 layers looked for",
+    (
+        "mapping = cls._build_weight_mapping(config.n_layer)",
+        "mapping = cls._build_weight_mapping(12)",
+    ),
+)
+bank.wrong_edit(
+    "config-not-read",
+    "n_positions not read",
+    (CONFIG, 'config = GPT2Config(**{k: v for k, v in settings.items() if k != "n_positions"})'),
+)
+bank.wrong_edit(
+    "transposes-embeddings",
+    "every matrix transposed",
+    (TURN, "tensor = tensor.t() if tensor.dim() == 2 else tensor"),
+)
+bank.wrong_edit(
+    "transpose-inverted",
+    "flags inverted",
+    (WEIGHT, WEIGHT.replace(".c_", ".ln_")),
+    (WTE, WTE.replace("False", "True")),
+)
+bank.wrong_edit(
+    "reshape-instead-of-transpose",
+    "reshape",
+    (TURN, "tensor = tensor.reshape(ours[our_name].shape) if transpose else tensor"),
+)
+bank.wrong_edit(
+    "c-proj-not-transposed",
+    "square ones turned back",
+    (
+        TURN,
+        TURN
+        + "\n                tensor = tensor.t() if tensor.dim() == 2 and tensor.size(0) == tensor.size(1) else tensor",
+    ),
+)
+bank.wrong_edit(
+    "unexpected-ignored",
+    "lstrip, which strips letters",
+    (THEIRS, 'theirs = {key.lstrip("transformer."): key for key in tensors}'),
+)
+bank.wrong_edit("unexpected-ignored", "a warning alone", (UNEXPECTED, "pass"))
+bank.wrong_edit(
+    "head-refused", "the head must be in the file", (HEAD, 'head = theirs.pop("lm_head.weight")')
+)
+bank.wrong_edit(
+    "untied-head",
+    "the file's head becomes a parameter of its own",
+    (
+        EVAL,
+        "if head:\n            model.lm_head.weight = torch.nn.Parameter(tensors[head].clone())\n        return model.eval()",
+    ),
+)
+bank.wrong_edit(
+    "nothing-loaded",
+    "initialised again afterwards",
+    (EVAL, "model.apply(model._init_weights)\n        return model.eval()"),
+)
+bank.wrong_edit("nothing-loaded", "a fresh model returned", (EVAL, "return cls(config).eval()"))
+bank.wrong_edit("wrong-return", "the state dict returned", (EVAL, "return model.state_dict()"))
+bank.wrong_edit(
+    "mapping-form",
+    "pairs reversed",
+    (WEIGHT, 'mapping[f"h.{i}.{part}.weight"] = (".c_" in part, f"h.{i}.{part}.weight")'),
+)
+
 READS_FILES = """
     import json
     from pathlib import Path
