@@ -16,6 +16,7 @@ import click
 COMMANDS = {
     "generate": "gpt2.commands.generate:command",
     "bench": "gpt2.commands.bench:command",
+    "train": "gpt2.commands.train:command",
 }
 
 
