@@ -1349,8 +1349,8 @@ def test_dtype_and_device(piece):
                     atol=2 * tolerance,
                 )
     module = module_of(piece)
-    expect_one_device(module, lambda m, to: m(to(stream())))
-    expect_one_device(module, lambda m, to: fed(m, to(stream()), (3, 4), Spy()))
+    expect_one_device(module, lambda m, to: m(to(stream())), hint=3)
+    expect_one_device(module, lambda m, to: fed(m, to(stream()), (3, 4), Spy()), hint=3)
 
 
 @check(todo=6, needs=test_output)

@@ -267,6 +267,71 @@ bank.wrong_file(
     """,
 )
 
+# what an author who has not seen the table came up with
+bank.wrong_edit(
+    "c-proj-twice",
+    "c_proj twice",
+    (OUT, "return self.resid_dropout(self.c_proj(self.c_proj(self.merge_heads(y))))"),
+)
+bank.wrong_edit(
+    "dropout-twice",
+    "dropout twice",
+    (OUT, "return self.resid_dropout(self.resid_dropout(self.c_proj(self.merge_heads(y))))"),
+)
+bank.wrong_edit(
+    "dropout-misplaced", "dropout on x as well", (QKV, "x = self.resid_dropout(x)\n        " + QKV)
+)
+bank.wrong_edit(
+    "dropout-whole-tokens",
+    "dropout1d",
+    (
+        OUT,
+        "y = self.c_proj(self.merge_heads(y))\n        return nn.functional.dropout1d(y, "
+        "self.resid_dropout.p, self.training)",
+    ),
+)
+bank.wrong_edit(
+    "attn-dropout-rate",
+    "half the p",
+    (ATTN_DROP, "self.head_dim, (dropout if attn_dropout is None else attn_dropout) / 2"),
+)
+bank.wrong_edit(
+    "heads-averaged",
+    "every head gets the mean",
+    (ATTEND, ATTEND + "\n        y = y.mean(1, keepdim=True).expand_as(y)"),
+)
+bank.wrong_edit(
+    "one-head-for-all",
+    "head 0 alone attends",
+    (ATTEND, "y = self.attention(q[:, :1], k[:, :1], v[:, :1])[0].expand_as(q)"),
+)
+bank.wrong_edit(
+    "size-hard-coded",
+    "four heads written in",
+    (SPLIT, "return x.view(B, T, 4, x.size(-1) // 4).transpose(1, 2)"),
+)
+bank.wrong_edit(
+    "merge-axes-permuted",
+    "batch and tokens swapped",
+    (MERGE, "return x.permute(2, 0, 1, 3).reshape(B, T, H * D)"),
+)
+bank.wrong_edit(
+    "split-across-tokens",
+    "transposed before it is cut",
+    (SPLIT, "return x.transpose(1, 2).reshape(B, self.n_head, T, self.head_dim)"),
+)
+bank.wrong_edit(
+    "weights-for-output", "the weights taken", (ATTEND, "_, y = self.attention(q, k, v)")
+)
+bank.wrong_edit("wrong-default", "dropout=0.0", ("dropout: float = 0.1", "dropout: float = 0.0"))
+bank.wrong_edit(
+    "wrong-signature", "n_head first", ("n_embd: int, n_head: int", "n_head: int, n_embd: int")
+)
+bank.wrong_edit("edits-input", "x edited", (QKV, "x += 0.1\n        " + QKV))
+bank.wrong_edit(
+    "divisible-refused", "one head refused", (REFUSE, "if n_head < 2 or n_embd % n_head:")
+)
+
 bank.right_file(
     "a loop over heads, weights cut out of c_attn by hand",
     """
@@ -440,5 +505,71 @@ bank.right_file(
             y = self.c_proj(self.merge_heads(y))
             y = self.resid_dropout(y)
             return y
+    """,
+)
+bank.right_file(
+    "own SDPA in the file, vmap over heads",
+    """
+    import torch
+    from torch import nn
+    import gpt2.model as gm
+    class ScaledDotProductAttention(gm.ScaledDotProductAttention):
+        pass
+    class MultiHeadAttention(nn.Module):
+        def __init__(self, n_embd, n_head, dropout=0.1, attn_dropout=None):
+            super().__init__()
+            if n_embd % n_head > 0:
+                msg = "n_embd=%s n_head=%s" % (n_embd, n_head)
+                raise ValueError(msg)
+            self.n_head = n_head
+            self.head_dim = n_embd // n_head
+            self.c_attn = nn.Linear(n_embd, 3 * n_embd)
+            self.c_proj = nn.Linear(n_embd, n_embd)
+            self.attention = ScaledDotProductAttention(self.head_dim, {None: dropout}.get(attn_dropout, attn_dropout))
+            self.resid_dropout = nn.Dropout(dropout)
+        def split_heads(self, x):
+            return torch.cat([h.unsqueeze(1) for h in x.split(self.head_dim, dim=-1)], 1)
+        def merge_heads(self, x):
+            return torch.movedim(x, 1, 2).flatten(-2)
+        def forward(self, x):
+            w = self.c_attn.weight.view(3, -1, x.size(-1)); bias = self.c_attn.bias.view(3, -1)
+            q, k, v = (self.split_heads(x @ w[i].T + bias[i]) for i in range(3))
+            y = self.attention(q=q, k=k, v=v, mask=None)
+            return self.resid_dropout(self.c_proj(self.merge_heads(y[0])))
+    """,
+)
+bank.right_file(
+    "heads folded with a full mask, bmm",
+    """
+    import torch, math
+    from torch import nn
+    from gpt2.model import ScaledDotProductAttention
+    class MultiHeadAttention(nn.Module):
+        def __init__(self, n_embd: int, n_head: int, dropout: float = 1e-1, attn_dropout=None):
+            super(MultiHeadAttention, self).__init__()
+            self.n_head = n_head
+            self.head_dim = self.width(n_embd, n_head)
+            for name, out in dict(c_attn=3 * n_embd, c_proj=n_embd).items():
+                setattr(self, name, nn.Linear(n_embd, out))
+            self.resid_dropout = nn.Dropout(dropout)
+            self.attention = ScaledDotProductAttention(n_embd=self.head_dim, dropout=dropout if attn_dropout is None else attn_dropout)
+        def width(self, c, h):
+            try:
+                assert c % h == 0
+            except AssertionError:
+                raise ValueError(f"cannot split {c} columns into {h} heads") from None
+            return c // h
+        def split_heads(self, x):
+            b, t, c = x.shape
+            return x.reshape(b, t, self.n_head, c // self.n_head).transpose(-3, -2)
+        def merge_heads(self, x):
+            x = x.transpose(-3, -2).contiguous()
+            return x.view(*x.shape[:-2], -1)
+        def forward(self, x):
+            B, T, C = x.shape
+            q, k, v = [t.reshape(B * self.n_head, T, -1) for t in map(self.split_heads, torch.chunk(self.c_attn(x), 3, 2))]
+            mask = torch.ones((T, T), dtype=torch.bool, device=x.device)
+            out, _ = self.attention(q, k, v, mask)
+            return self.resid_dropout(self.c_proj(self.merge_heads(out.reshape(B, self.n_head, T, -1))))
     """,
 )

@@ -296,6 +296,77 @@ bank.wrong_file(
             return self.resid_dropout(self.c_proj(y.transpose(1, 2).reshape(B, T, C)))
     """,
 )
+# what an author who has not seen the table came up with
+wrong("mask-not-bool", "a float mask", (MASK, MASK + ".float()"))
+wrong("row-without-keys", "the first row sees nothing", (MASK, MASK + "\n        mask[0] = False"))
+wrong("past-lost", "a window of four", (MASK, MASK + ".triu(S - T - 3)"))
+wrong("mask-shifted-too-far", "diagonal T − S", (MASK, MASK.replace("S - T", "T - S")))
+wrong(
+    "mask-transposed",
+    "(S, T) for (T, S)",
+    (MASK, MASK.replace("T, S", "S, T")),
+)
+wrong(
+    "cache-order",
+    "new keys in front",
+    (
+        APPEND,
+        APPEND + "\n            k, v = (t.roll(x.size(1), 2) for t in (k, v))",
+    ),
+)
+wrong(
+    "past-masked",
+    "the last T of all keys",
+    (APPEND, APPEND + "\n            k, v = (t[:, :, -x.size(1) :] for t in (k, v))"),
+)
+wrong(
+    "cache-stores-something-else",
+    "the last token alone",
+    (APPEND, "k, v = cache.append(k[:, :, -1:], v[:, :, -1:])"),
+)
+wrong("cache-never-appended", "the pair as one argument", (APPEND, "k, v = cache.append((k, v))"))
+wrong("cache-never-appended", "another method", (APPEND, "k, v = cache.update(k, v)"))
+wrong(
+    "limit-too-strict", "≥ with a cache", (LIMIT, "if S > self.n_positions - (cache is not None):")
+)
+wrong(
+    "limit-missing",
+    "keys cut off instead",
+    (
+        LIMIT,
+        "k, v = k[:, :, -self.n_positions :], v[:, :, -self.n_positions :]\n        S = k.size(2)\n        "
+        + LIMIT,
+    ),
+)
+wrong("size-hard-coded", "1024 as the limit", (LIMIT, "if S > 1024:"))
+wrong(
+    "parent-arguments-mixed-up",
+    "n_positions as dropout",
+    (SUPER, "super().__init__(n_embd, n_head, n_positions, dropout)"),
+)
+wrong("super-init-missing", "no super().__init__", (SUPER, "pass"))
+wrong(
+    "attn-dropout-zero-ignored",
+    "attn_dropout or dropout",
+    (SUPER, SUPER.replace("attn_dropout)", "attn_dropout or dropout)")),
+)
+wrong(
+    "wrong-signature",
+    "another name for cache",
+    ("x, cache=None", "x, kv=None"),
+    ("if cache is", "cache = kv\n        if cache is"),
+)
+wrong("wrong-default", "dropout=0.0", ("dropout=0.1", "dropout=0.0"))
+wrong(
+    "dropout-before-c-proj",
+    "dropout before c_proj",
+    (PROJECT, "y = self.resid_dropout(self.merge_heads(y))"),
+    (RETURN, "return self.c_proj(y)"),
+)
+wrong("weights-for-output", "the weights taken", (ATTEND, "_, y = self.attention(q, k, v, mask)"))
+wrong("no-gradient", "keys detached", (ATTEND, "y, _ = self.attention(q, k.detach(), v, mask)"))
+wrong("residual-added", "x added", (RETURN, "return x + self.resid_dropout(y)"))
+wrong("edits-input", "x edited", (QKV, "x.mul_(1.01)\n        " + QKV))
 
 bank.right_edit("problem 04's pieces and a mask made on the spot", base=PLAIN)
 bank.right_edit(
@@ -412,5 +483,65 @@ bank.right_file(
                 rows.append(row)
             y = self.merge_heads(torch.cat(rows, dim=2))
             return self.resid_dropout(self.c_proj(y))
+    """,
+)
+bank.right_file(
+    "hook-free split class, mask cached per size in a dict, checks first",
+    """
+    import torch
+    from torch import nn
+    import torch.nn.functional as F
+    from gpt2.model import MultiHeadAttention as Parent
+    def causal(q_len, k_len, device):
+        i = torch.arange(q_len, device=device).unsqueeze(1) + (k_len - q_len)
+        j = torch.arange(k_len, device=device).unsqueeze(0)
+        return j.le(i)
+    class CausalMultiHeadAttention(Parent):
+        def __init__(self, n_embd, n_head, n_positions, dropout=0.1, attn_dropout=None):
+            super().__init__(n_embd, n_head, dropout=dropout, attn_dropout=attn_dropout)
+            self.register_buffer("positions", torch.arange(n_positions), persistent=False)
+            self.keep = nn.Dropout(dropout if attn_dropout is None else attn_dropout)
+        def forward(self, x, cache=None, **ignored):
+            b, t, c = x.shape
+            q, k, v = self.c_attn(x).view(b, t, 3, self.n_head, self.head_dim).unbind(2)
+            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+            if cache is not None:
+                k, v = cache.append(k, v)
+            s = k.size(2)
+            if s > len(self.positions):
+                raise ValueError(f"{s} tokens; n_positions = {len(self.positions)}")
+            scores = (q * self.head_dim ** -0.5) @ k.mT
+            scores = torch.where(causal(t, s, x.device), scores, torch.tensor(-torch.inf, dtype=scores.dtype))
+            y = self.keep(scores.softmax(-1)) @ v
+            y = y.transpose(1, 2).reshape(b, t, c)
+            return F.dropout(self.c_proj(y), self.resid_dropout.p, self.training)
+    """,
+)
+bank.right_file(
+    "calls parent with a masked attention swapped in",
+    """
+    import torch
+    from gpt2.model import MultiHeadAttention
+    class CausalMultiHeadAttention(MultiHeadAttention):
+        def __init__(self, n_embd, n_head, n_positions, dropout=0.1, attn_dropout=None):
+            super().__init__(n_embd, n_head, dropout, attn_dropout)
+            self.n_positions = n_positions
+            self.mask = None
+        def forward(self, x, cache=None):
+            qkv = self.c_attn(x)
+            C = x.shape[-1]
+            q, k, v = qkv[..., :C], qkv[..., C:2*C], qkv[..., 2*C:]
+            q, k, v = [self.split_heads(z) for z in (q, k, v)]
+            past = 0
+            if cache is not None:
+                new = k.shape[2]
+                k, v = cache.append(k, v)
+                past = k.shape[2] - new
+            T = x.shape[1]
+            if past + T > self.n_positions:
+                raise ValueError(f"sequence length {past + T} exceeds n_positions {self.n_positions}")
+            big = x.new_ones(past + T, past + T).tril().bool()
+            y, w = self.attention(q, k, v, mask=big[past:].view(1, 1, T, -1))
+            return self.resid_dropout(self.c_proj(self.merge_heads(y)))
     """,
 )
