@@ -658,7 +658,7 @@ def test_in_pieces(piece):
             examine(layer, ids_of(1, cut, seed=start), start)
 
 
-@check(todo=4, needs=test_token_plus_position)
+@check(todo=4, needs=test_start_pos)
 def test_up_to_the_last_position(piece):
     """start_pos + T = n_positions still works: the table has a row for it"""
     layer = layer_of(piece, p=9)
@@ -793,7 +793,7 @@ def test_no_dropout(piece):
     examine(layer, ids)
 
 
-@check(todo=4, needs=test_token_plus_position)
+@check(todo=4, needs=test_start_pos)
 def test_gradients(piece):
     """Both tables learn: each row that was used gets its gradient, the others none"""
     layer = layer_of(piece)
@@ -810,7 +810,7 @@ def test_gradients(piece):
         fail("A lookup must not change the tables. [edits-weights]")
 
 
-@check(todo=4, needs=test_token_plus_position)
+@check(todo=4, needs=test_start_pos)
 def test_dtypes(piece):
     """In float64 and bfloat16 the output has the tables' dtype"""
     for dtype, tolerance in ((torch.float64, 1e-6), (torch.bfloat16, 2e-2)):
@@ -827,14 +827,14 @@ def test_dtypes(piece):
         compare(got.double(), want, what=f"the output in {dtype}", rtol=tolerance, atol=tolerance)
 
 
-@check(todo=4, needs=test_token_plus_position)
+@check(todo=4, needs=test_start_pos)
 def test_device(piece):
     """Works on whatever device the ids are on"""
     layer = layer_of(piece)
     expect_one_device(layer, lambda module, move: module(move(ids_of()), 2), hint=3)
 
 
-@check(todo=4, needs=test_token_plus_position)
+@check(todo=4, needs=test_start_pos)
 def test_copies(piece):
     """A deep copy, and a second module that loads its state_dict, give the same"""
     layer = layer_of(piece)
@@ -842,7 +842,7 @@ def test_copies(piece):
     expect_copies(layer, lambda module: module(ids, 4))
 
 
-@check(todo=4, needs=test_token_plus_position)
+@check(todo=4, needs=test_start_pos)
 def test_other_sizes(piece):
     """No size is written into the code: other widths, vocabularies and lengths work"""
     for v, p, c in ((5, 3, 1), (7, 40, 17), (300, 12, 32)):
