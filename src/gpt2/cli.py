@@ -16,7 +16,10 @@ import click
 COMMANDS = {
     "generate": "gpt2.commands.generate:command",
     "bench": "gpt2.commands.bench:command",
+    "prepare": "gpt2.commands.prepare:command",
     "train": "gpt2.commands.train:command",
+    "plot": "gpt2.commands.plot:command",
+    "eval": "gpt2.commands.eval:command",
 }
 
 

@@ -340,7 +340,9 @@ def encode_piece(tokenizer: Tokenizer, piece: Piece) -> np.ndarray:
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise ValueError(f"{piece.origin} (or a document behind it) is no UTF-8: {error}")
+            raise ValueError(
+                f"{piece.origin} (or a document behind it) is no UTF-8: {error}"
+            ) from None
         ids.append(np.array(tokenizer.encode(text), dtype=dtype))
         if end and tokenizer.eos_token_id is not None:
             ids.append(np.array([tokenizer.eos_token_id], dtype=dtype))

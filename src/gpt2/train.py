@@ -857,7 +857,7 @@ class Trainer:
 
     def train(self) -> dict[str, Any]:
         """Run to the end → the last figures. Stopped after Ctrl-C, with a checkpoint written."""
-        config, world = self.config, self.world
+        config = self.config
         self._open_log()
         self._announce()
         began, fresh = time.monotonic() - self.seconds, 0

@@ -1,0 +1,85 @@
+"""`gpt2 eval`: how good a model is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="eval")
+@click.argument("model", required=False)
+@click.option("--data", type=click.Path(path_type=Path), help="Prepared folder (gpt2 prepare).")
+@click.option("--split", default="val", show_default=True)
+@click.option(
+    "--context", type=click.IntRange(min=1), help="Tokens per window. Default: the model's."
+)
+@click.option(
+    "--stride",
+    type=click.IntRange(min=1),
+    help="Tokens from one window to the next. Default: the context, windows side by side; less "
+    "gives each scored token more to go by, and takes longer.",
+)
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Only the first so many tokens.")
+@click.option("--hellaswag", type=click.Path(path_type=Path), help="HellaSwag's JSONL to score.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")
+def command(
+    model: str | None,
+    data: Path | None,
+    split: str,
+    context: int | None,
+    stride: int | None,
+    max_tokens: int | None,
+    hellaswag: Path | None,
+    batch_size: int,
+    device: str,
+) -> None:
+    """Loss, perplexity and bits per byte of MODEL (a folder or hub name; default: the bundled one)
+    on --data; accuracy on --hellaswag.
+    """
+    if not data and not hellaswag:
+        raise click.UsageError("give --data, --hellaswag, or both")
+    from gpt2.data import TokenSource, read_index
+    from gpt2.evaluate import evaluate_hellaswag, evaluate_loss, read_hellaswag
+    from gpt2.model import GPT2Model
+    from gpt2.tokenizers import load_tokenizer
+    from gpt2.train import pick_device
+
+    name = model or str(Path(__file__).parents[1] / "bundled")
+    # what can be wrong with the files is said before a model is loaded
+    source = TokenSource(read_index(data), split) if data else None
+    examples = read_hellaswag(hellaswag) if hellaswag else None
+    loaded = GPT2Model.from_pretrained(name).to(pick_device(device))
+    P = loaded.config.n_positions
+    if context and context > P:
+        raise ValueError(f"--context {context} > n_positions = {P}")
+    if source and data:
+        if source.index.vocab_size != loaded.config.vocab_size:
+            raise ValueError(
+                f"{name} has {loaded.config.vocab_size} tokens, {data} was prepared with "
+                f"{source.index.vocab_size}"
+            )
+        length = context or P
+        result = evaluate_loss(
+            loaded,
+            source,
+            length=length,
+            stride=stride,
+            batch_size=batch_size,
+            max_tokens=max_tokens,
+        )
+        click.echo(
+            f"{split}: loss {result.nats:.4f} nats per token, perplexity {result.perplexity:.4f}, "
+            f"{result.bits_per_byte:.4f} bits per byte"
+        )
+        click.echo(
+            f"over {result.tokens:,} of {source.tokens:,} tokens, context {length}, "
+            f"stride {stride or length}, float32"
+        )
+    if examples:
+        score = evaluate_hellaswag(loaded, load_tokenizer(name), examples, batch_size)
+        click.echo(
+            f"HellaSwag: acc {score.acc:.4f}, acc_norm {score.acc_norm:.4f} "
+            f"over {score.examples} examples"
+        )

@@ -1,0 +1,27 @@
+"""`gpt2 plot`: a run's curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="plot")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Picture to write. Default: RUN/curves.png"
+)
+@click.option("--text-only", is_flag=True, help="Draw in the terminal, write nothing.")
+def command(run: Path, out: Path | None, text_only: bool) -> None:
+    """Draw the losses of RUN (its folder, or a log.jsonl) in the terminal and as a PNG."""
+    from gpt2.plots import curve, plot_run, text_plot
+    from gpt2.train import LOG_NAME, read_log
+
+    log = run / LOG_NAME if run.is_dir() else run
+    rows = read_log(log)
+    click.echo(
+        text_plot({"train loss": curve(rows, "loss"), "validation loss": curve(rows, "val_loss")})
+    )
+    if not text_only:
+        click.echo(f"written: {plot_run(rows, out or log.with_name('curves.png'))}")

@@ -1,0 +1,65 @@
+"""`gpt2 prepare`: text to memory-mapped token shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="prepare")
+@click.argument("source", default="python-docs")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option(
+    "--tokenizer",
+    default="bpe",
+    show_default=True,
+    help="char, bpe (both made from the source), gpt2, or a folder with a tokenizer.",
+)
+@click.option("--vocab-size", type=click.IntRange(min=257), default=1024, show_default=True)
+@click.option(
+    "--val-fraction",
+    type=click.FloatRange(0, 0.9),
+    default=0.1,
+    show_default=True,
+    help="Share of the text that is kept for validation: its end, or of a stream every so many-th "
+    "document.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes. Default: one per core.")
+@click.option("--shard-tokens", type=click.IntRange(min=1), default=100_000_000, show_default=True)
+@click.option("--limit", type=click.IntRange(min=1), help="Documents to take from a stream.")
+def command(
+    source: str,
+    out: Path,
+    tokenizer: str,
+    vocab_size: int,
+    val_fraction: float,
+    workers: int | None,
+    shard_tokens: int,
+    limit: int | None,
+) -> None:
+    """Turn SOURCE into token shards that `gpt2 train --data` reads.
+
+    SOURCE is python-docs (the default; it ships with Python), shakespeare, fineweb-edu,
+    hf:REPO[:CONFIG], or text files and folders, with commas between them. Interrupted, the same
+    command goes on where it was.
+    """
+    from gpt2.prepare import prepare
+
+    index = prepare(
+        source,
+        out,
+        tokenizer=tokenizer,
+        vocab_size=vocab_size,
+        val_fraction=val_fraction,
+        workers=workers,
+        shard_tokens=shard_tokens,
+        limit=limit,
+        progress=True,
+    )
+    for name, split in index.splits.items():
+        click.echo(
+            f"{name}: {split.tokens:,} tokens of {split.bytes:,} bytes in "
+            f"{len(split.shards)} shard(s)"
+        )
+    click.echo(f"{out}: {index.vocab_size} tokens in the vocabulary, {index.dtype}")
