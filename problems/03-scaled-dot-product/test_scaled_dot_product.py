@@ -8,7 +8,10 @@ from learn_gpt2.checks import (
     compare,
     expect_dropout,
     expect_finite_gradients,
+    expect_module,
     expect_no_edit,
+    expect_one_device,
+    expect_signature,
     expect_state,
     fail,
     mistake,
@@ -340,8 +343,10 @@ def examine(layer, q, k, v, mask=None, **tolerance):
 @check(todo=1)
 def test_builds(piece):
     """The module can be made, and has no parameters."""
-    expect_state(piece.ScaledDotProductAttention(D), ())
-    expect_state(piece.ScaledDotProductAttention(n_embd=D, dropout=0.3), ())
+    cls = piece.ScaledDotProductAttention
+    expect_signature(cls.__init__, "(n_embd, dropout=0.1)", f"{cls.__name__}.__init__")
+    expect_state(expect_module(cls(D)), ())
+    expect_state(cls(n_embd=D, dropout=0.3), ())
 
 
 @check(todo=5, needs=test_builds)
@@ -504,6 +509,15 @@ def test_dtypes(piece):
         compare(
             output.double(), want, what=f"the output in {dtype}", rtol=tolerance, atol=tolerance * 2
         )
+
+
+@check(todo=5, needs=test_mask)
+def test_device(piece):
+    """Works on whatever device the inputs are on"""
+    mask = torch.ones(T, S, dtype=torch.bool).tril(1)
+    expect_one_device(
+        layer_of(piece), lambda module, move: module(*map(move, (*qkv(B, H), mask)))[0]
+    )
 
 
 @check(todo=5, needs=test_output_and_weights)

@@ -95,6 +95,17 @@ bank.wrong_edit(
     (SCORES, "q *= self.scale\n        scores = q @ k.transpose(-2, -1)"),
 )
 
+bank.wrong_edit("wrong-default", "dropout=0.0", ("dropout: float = 0.1", "dropout: float = 0.0"))
+bank.wrong_edit(
+    "wrong-device",
+    "the root as a tensor on the CPU",
+    (
+        SCORES,
+        "root = torch.full((1,), self.scale, dtype=q.dtype)\n        scores = q @ k.transpose(-2, -1) * root",
+    ),
+)
+bank.wrong_edit("no-forward", "forward misspelt", ("def forward(", "def attend("))
+
 bank.right_file(
     "einsum, mask by where, functional dropout",
     """
