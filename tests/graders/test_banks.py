@@ -14,10 +14,18 @@ each_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.fold
 
 @each_problem
 def test_every_wrong_answer_is_caught_and_named(problem: Problem, tmp_path: Path) -> None:
-    """Catches a check that lets a known mistake pass, or a first failure that names another one."""
+    """Catches a check that lets a known mistake pass, a first failure that names another one, a
+    message of more than six lines, or one that points at a hint the README does not have.
+    """
+    readme = problem.readme_path(ROOT).read_text(encoding="utf-8")
     bank = banks.load(problem.number)
-    missed = [v for v in banks.examine(bank, bank.wrong, tmp_path) if not v.named]
+    verdicts = banks.examine(bank, bank.wrong, tmp_path)
+    missed = [v for v in verdicts if not v.named]
     assert not missed, "\n\n".join(map(str, missed))
+    for verdict in verdicts:
+        first = verdict.report.first_failure
+        assert len(first.message.splitlines()) <= runner.MESSAGE_LINES
+        assert first.hint is None or f"### Hint {first.hint} " in readme, str(verdict)
 
 
 @each_problem
@@ -39,17 +47,6 @@ def test_banks_are_large_enough(problem: Problem) -> None:
 def test_180_wrong_answers_in_all() -> None:
     """Catches banks that shrink together."""
     assert sum(len(banks.load(p.number).wrong) for p in PROBLEMS) >= 180
-
-
-@each_problem
-def test_messages_are_short_and_point_to_hints_that_exist(problem: Problem, tmp_path: Path) -> None:
-    """Catches a message of more than six lines, or a hint number that the README does not have."""
-    readme = problem.readme_path(ROOT).read_text(encoding="utf-8")
-    bank = banks.load(problem.number)
-    for verdict in banks.examine(bank, bank.wrong, tmp_path):
-        first = verdict.report.first_failure
-        assert len(first.message.splitlines()) <= runner.MESSAGE_LINES
-        assert first.hint is None or f"### Hint {first.hint} " in readme, str(verdict)
 
 
 # ── the ladder ──────────────────────────────────────────────────────────────────────────────────
