@@ -57,12 +57,12 @@ def test_the_board_follows_a_problem_from_untouched_to_swapped(course: Path) -> 
     assert checked.returncode == 1
     assert "[no-scale]" in checked.stdout
     row = board(course)[3]
-    assert (row["passed"], row["total"], row["checked"]) == (1, 14, True)
+    assert 0 < row["passed"] < row["total"]
+    assert row["checked"]
     solve(course, 3)
     assert board(course)[3]["checked"] is False
     swapped = learn(course, "check", "3", "--swap")
     assert swapped.returncode == 0, swapped.stdout
-    assert board(course)[3] | {} == board(course)[3]
     assert (board(course)[3]["state"], board(course)[3]["swapped"]) == ("passed", "yours")
     path = manifest.get(3).problem_path(course)
     path.write_text(path.read_text(encoding="utf-8") + "\n# a thought\n", encoding="utf-8")

@@ -147,13 +147,16 @@ class Examination:
         return True
 
     def _run(self, check: Check, result: Result) -> None:
+        # a file that looped once will loop again: the others needn't wait as long
+        looped = any("endless-loop" in r.mistakes for r in self.results.values())
+        seconds = min(check.seconds, 1.0) if looped else check.seconds
         try:
             piece = self.piece
             _same_seeds()
             with (
                 one_thread(),
                 loading.model_for(self.problem),
-                time_limit(check.seconds),
+                time_limit(seconds),
             ):
                 check.function(piece)
         except KeyboardInterrupt:
@@ -163,7 +166,7 @@ class Examination:
             where = f" It was at {shown(self.path)}:{line}: {code}" if line else ""
             self._failed(
                 result,
-                f"Stopped after {check.seconds:.0f} s: does a loop never end?{where} "
+                f"Stopped after {seconds:g} s: does a loop never end?{where} "
                 "[endless-loop]",
                 ["endless-loop"],
                 error,
@@ -282,56 +285,78 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+class Spare:
+    """A process that imports what checks need, waits for one problem, runs its checks and ends."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        environment = {**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONIOENCODING": "utf-8"}
+        self._process = subprocess.Popen(
+            # -P: nothing in the current folder may pass for a module
+            [sys.executable, "-P", "-m", "learn_gpt2.runner", str(root)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
+
+    def run(self, problem: Problem, source: str | Path = "yours", seconds: float = 120.0) -> Report:
+        """Run the checks; once only. The file may loop, exit or crash: a report comes back.
+
+        It comes marked with a number that the file is not told, so that what it prints is no
+        verdict.
+        """
+        path, whose = piece_path(self.root, problem, source)
+        mark = secrets.token_hex(16)
+        named = source if source in ("yours", "reference") else str(path)
+        job = json.dumps({"mark": mark, "problem": problem.number, "source": named})
+        try:
+            output, _ = self._process.communicate(f"{job}\n".encode(), timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.close()
+            message = f"The checks were stopped after {seconds:.0f} s."
+        else:
+            for line in output.decode("utf-8", "replace").splitlines():
+                if line.startswith(mark):
+                    return Report.from_json(json.loads(line.removeprefix(mark)))
+            message = (
+                f"The process that ran the checks ended with code {self._process.returncode} and "
+                f"no result: does {shown(path)} end the program, or crash it?"
+            )
+        failed = Result("run", "the checks run to their end", "failed", message, ["crashed"])
+        return Report(problem.number, str(path), whose, "-", [failed])
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        self._process.communicate()
+
+
 def run_isolated(
     root: Path, problem: Problem, source: str | Path = "yours", seconds: float = 120.0
 ) -> Report:
-    """Run a problem's checks in a process of its own, which the file may loop in, exit or crash.
-
-    The report comes back marked with a number that the file is not told, so that what it prints
-    is no verdict.
-    """
-    path, whose = piece_path(root, problem, source)
-    environment = {**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONIOENCODING": "utf-8"}
-    # -P: nothing in the current folder may pass for a module
-    command = [sys.executable, "-P", "-m", "learn_gpt2.runner", str(root), str(problem.number)]
-    command.append(source if source in ("yours", "reference") else str(path))
-    mark = secrets.token_hex(16)
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-    )
-    try:
-        output, _ = process.communicate(f"{mark}\n".encode(), timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        message = f"The checks were stopped after {seconds:.0f} s."
-    else:
-        for line in output.decode("utf-8", "replace").splitlines():
-            if line.startswith(mark):
-                return Report.from_json(json.loads(line.removeprefix(mark)))
-        message = (
-            f"The process that ran the checks ended with code {process.returncode} and no result: "
-            f"does {shown(path)} end the program, or crash it?"
-        )
-    failed = Result("run", "the checks run to their end", "failed", message, ["crashed"])
-    return Report(problem.number, str(path), whose, "-", [failed])
+    """Run a problem's checks in a process of its own, see `Spare`."""
+    return Spare(root).run(problem, source, seconds)
 
 
-def _main(arguments: list[str]) -> None:
-    root, number, source = arguments
-    mark = sys.stdin.readline().strip()
+def _main(root: Path) -> None:
+    import torch  # noqa: F401 - before there is work, so that a spare process has it ready
+
+    from learn_gpt2 import checks  # noqa: F401
+
+    job = sys.stdin.readline()
+    if not job:
+        return
+    job = json.loads(job)
+    mark = job["mark"]
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)  # what the file prints, from Python or below it, goes nowhere
-    report = run_checks(Path(root), manifest.get(number), source)
+    report = run_checks(root, manifest.get(job["problem"]), job["source"])
     results.write(f"\n{mark}{json.dumps(report.to_json())}\n")
     results.flush()
     os._exit(0)  # whatever threads or exit handlers the file has left behind
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1:])
+    _main(Path(sys.argv[1]))

@@ -1,6 +1,7 @@
-"""A process that has torch imported already and runs checks in children of its own.
+"""Checks without the wait for torch: `Warm` asks a process that has it imported already.
 
-`Warm` is the side that asks. Where the system can't fork, each run is a fresh process instead.
+On Linux that process forks a child per run. Elsewhere forking is missing or not safe; there a
+spare process, which has done its imports, takes one run, and the next one is started at once.
 """
 
 from __future__ import annotations
@@ -17,20 +18,23 @@ from pathlib import Path
 
 from learn_gpt2 import manifest
 from learn_gpt2.manifest import Problem
-from learn_gpt2.runner import Report, Result, piece_path, run_checks, run_isolated
+from learn_gpt2.runner import Report, Result, Spare, piece_path, run_checks, run_isolated
 
 SECONDS = 60.0
-CAN_FORK = hasattr(os, "fork") and sys.platform != "win32"
+CAN_FORK = sys.platform == "linux"
 
 
 class Warm:
     """Runs checks on the learner's file, quickly from the second time on."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, fork: bool = CAN_FORK):
         self.root = root
         self._process: subprocess.Popen | None = None
-        if CAN_FORK:
+        self._spare: Spare | None = None
+        if fork:
             self._start()
+        else:
+            self._spare = Spare(root)
 
     def _start(self) -> None:
         environment = {**os.environ, "PYTHONPATH": str(self.root / "src"), "OMP_NUM_THREADS": "1"}
@@ -47,8 +51,9 @@ class Warm:
 
     def check(self, problem: Problem) -> Report:
         """Run a problem's checks. Falls back to a fresh process when the warm one has died."""
-        if self._process is None:
-            return run_isolated(self.root, problem)
+        if self._spare is not None:
+            spare, self._spare = self._spare, Spare(self.root)
+            return spare.run(problem)
         try:
             self._process.stdin.write(f"{problem.number}\n")
             self._process.stdin.flush()
@@ -60,7 +65,10 @@ class Warm:
             return run_isolated(self.root, problem)
 
     def close(self) -> None:
-        """End the warm process."""
+        """End what is running."""
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
         if self._process is not None:
             self._process.kill()
             self._process.wait()
