@@ -144,21 +144,9 @@ FLOAT = mistake(
 NOT_A_SIZE = mistake(
     "wrong-type-accepted", "Something that is no int at all is accepted as a size.", 2
 )
-BOOL = mistake(
-    "bool-accepted",
-    "True is accepted as a size. bool is a subclass of int in Python, so isinstance(True, int) holds: "
-    "refuse it by name.",
-    2,
-)
 RATE = mistake(
     "probability-not-checked",
     "A dropout is a probability: below 0 or above 1 it must be refused.",
-    3,
-)
-NAN = mistake(
-    "nan-accepted",
-    "NaN is accepted as a probability. It compares as false with everything, so it is neither < 0 "
-    "nor > 1, and not in [0, 1] either: ask what is allowed, not what is forbidden.",
     3,
 )
 EPSILON = mistake(
@@ -387,15 +375,6 @@ def test_heads_divide_the_width(piece):
     for width, heads in ((12, 3), (5, 1), (6, 6), (30, 5)):
         wrong = HEADS_TOO_STRICT if heads in (1, width) else HEADS_SWAPPED
         expect_accepted(piece, wrong, n_embd=width, n_head=heads)
-
-
-@check(todo=3, needs=(test_sizes_are_checked, test_probabilities_are_checked))
-def test_true_and_nan(piece):
-    """True is no size, and NaN is no probability"""
-    for name in SIZES:
-        expect_refused(piece, name, True, BOOL, **({"n_head": 1} if name == "n_embd" else {}))
-    for name in RATES:
-        expect_refused(piece, name, math.nan, NAN)
 
 
 # ── what is derived ─────────────────────────────────────────────────────────────────────────────

@@ -161,7 +161,6 @@ bank.wrong_edit(
     "int(value) hides nothing",
     (SIZE, "if value != int(value) or isinstance(value, float) or value < 1:"),
 )
-bank.wrong_edit("bool-accepted", "bool", (SIZE, SIZE.replace(" or isinstance(value, bool)", "")))
 bank.wrong_edit(
     "wrong-error-type", "TypeError", (SIZE_ERROR, SIZE_ERROR.replace("ValueError", "TypeError"))
 )
@@ -188,7 +187,6 @@ bank.wrong_edit(
 bank.wrong_edit("probability-not-checked", "only below 0", (RATE, "if not value >= 0:"))
 bank.wrong_edit("valid-refused", "1.0 is refused", (RATE, RATE.replace("<= 1", "< 1")))
 bank.wrong_edit("valid-refused", "0.0 is refused", (RATE, RATE.replace("0 <=", "0 <")))
-bank.wrong_edit("nan-accepted", "NaN", (RATE, "if value < 0 or value > 1:"))
 bank.wrong_edit(
     "error-without-value",
     "rate's value",
@@ -435,3 +433,7 @@ bank.right_file(
         gpt2_xl = classmethod(lambda cls: cls(n_embd=1600, n_layer=48, n_head=25))
     """,
 )
+
+# the contract says neither that True is no size nor that NaN is no probability
+bank.right_edit("True is an int", (SIZE, SIZE.replace(" or isinstance(value, bool)", "")))
+bank.right_edit("NaN compares as false", (RATE, "if value < 0 or value > 1:"))
