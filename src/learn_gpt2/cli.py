@@ -31,6 +31,7 @@ COMMANDS = {
     "solution": "learn_gpt2.commands.solution:command",
     "reset": "learn_gpt2.commands.reset:command",
     "undo": "learn_gpt2.commands.undo:command",
+    "grade": "learn_gpt2.commands.grade:command",
 }
 DEFAULT = "status"  # what `learn` alone does
 HANDED_OVER = "LEARN_GPT2_HANDED_OVER"
