@@ -785,7 +785,7 @@ def logits_of(model, *arguments, **keywords):
     return tensor(got, "what forward returns")
 
 
-def examine(model, config, ids, mistakes=MISTAKES, only=False, what="the logits", **given):
+def examine(model, config, ids, mistakes=MISTAKES, only=False, what="the output", **given):
     """Compare one call's logits with the oracle's; given: what is passed by keyword."""
     w = weights(model)
     compare(
@@ -1032,7 +1032,7 @@ def test_worked_example(piece):
         want,
         MISTAKES,
         lambda **switches: gpt2(w, config, [ids], **switches),
-        what="the logits",
+        what="the output",
         axes="B T V",
         atol=1e-3,
     )
@@ -1071,7 +1071,7 @@ def test_too_many_positions(piece):
 def test_last_only(piece):
     """last_only=True gives the last position's logits alone, (B, 1, V)"""
     model, config = model_of(piece)
-    what = "the logits with last_only=True"
+    what = "the output with last_only=True"
     for b, t in ((B, T), (2, 1)):
         examine(model, config, ids_of(b, t), LAST_ONLY, True, what, last_only=True)
     ids = ids_of()
@@ -1165,7 +1165,7 @@ def test_cache_is_filled(piece):
         gpt2(w, config, [ids]),
         CACHE,
         lambda **switches: gpt2(w, config, [ids], stored={}, **switches),
-        what="the logits with an empty cache",
+        what="the output with an empty cache",
         axes="B T V",
         atol=5e-5,
     )
@@ -1220,7 +1220,7 @@ def test_cache_continues(piece):
             gpt2(w, config, [ids])[:, cut:],
             CACHE,
             lambda pieces=pieces, **switches: gpt2(w, config, pieces, **switches),
-            what=f"the logits of {end - cut} new tokens after {cut} in the cache",
+            what=f"the output for {end - cut} new tokens after {cut} in the cache",
             axes="B T V",
             atol=5e-5,
         )
@@ -1247,7 +1247,7 @@ def test_cache_every_cut(piece):
             compare(
                 torch.cat(got, 1),
                 want,
-                what=f"the logits of {T} tokens fed as {sizes}",
+                what=f"the output for {T} tokens fed as {sizes}",
                 axes="B T V",
                 atol=5e-5,
             )
@@ -1265,7 +1265,7 @@ def test_cache_every_cut(piece):
                         True,
                         **switches,
                     ),
-                    what=f"the logits with last_only and a cache, fed as {sizes},",
+                    what=f"the output with last_only and a cache, fed as {sizes},",
                     axes="B T V",
                     atol=5e-5,
                 )
@@ -1377,7 +1377,7 @@ def test_copies_and_dtypes(piece):
         fail("In bfloat16 the logits are not finite.")
     if torch.cuda.is_available():
         got = logits_of(copy.deepcopy(model).cuda(), ids.cuda()).cpu()
-        compare(got, gpt2(weights(model), config, [ids]), what="on the GPU, the logits", rtol=1e-2)
+        compare(got, gpt2(weights(model), config, [ids]), what="on the GPU, the output", rtol=1e-2)
 
 
 @check(todo=10, needs=test_logits)

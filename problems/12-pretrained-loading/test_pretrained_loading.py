@@ -497,7 +497,7 @@ def expect_logits(model, tensors, settings, t=7):
             gpt2(tensors, settings, ids),
             HEADS,
             lambda **switches: gpt2(tensors, settings, ids, **switches),
-            what="the loaded model's logits",
+            what="the loaded model's output",
             axes="B T V",
             rtol=1e-3,
             atol=1e-3,
