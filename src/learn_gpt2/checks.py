@@ -7,6 +7,7 @@ whose message is for the learner, when it is not. pytest runs checks, and so doe
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import io
 import re
@@ -31,8 +32,11 @@ __all__ = [
     "expect_dropout",
     "expect_error",
     "expect_finite_gradients",
+    "expect_mode_kept",
     "expect_module",
     "expect_no_edit",
+    "expect_no_memory",
+    "expect_own_start",
     "expect_one_device",
     "expect_signature",
     "expect_state",
@@ -81,7 +85,7 @@ def check(
         function.check = Check(
             name=function.__name__,
             title=(function.__doc__ or function.__name__).strip().splitlines()[0].rstrip("."),
-            function=function,
+            function=_leaving_torch_alone(function),
             todo=todo,
             needs=tuple(other.__name__ for other in wanted),
             points=points,
@@ -91,6 +95,35 @@ def check(
         return function
 
     return mark
+
+
+def _leaving_torch_alone(function: Callable) -> Callable:
+    """The check, which also fails when the piece changes a setting of torch for everybody, and
+    puts it back: else the next check would fail for no reason of its own.
+    """
+
+    @functools.wraps(function)
+    def guarded(piece: object) -> None:
+        dtype = torch.get_default_dtype()
+        try:
+            function(piece)
+        finally:
+            gradients, left = torch.is_grad_enabled(), torch.get_default_dtype()
+            torch.set_grad_enabled(True)
+            torch.set_default_dtype(dtype)
+            if not gradients:
+                fail(
+                    "After your code has run, gradients are switched off for the whole program: "
+                    "nothing could be trained any more. Is there a torch.set_grad_enabled(False)? "
+                    "[grad-left-off]"
+                )
+            if left != dtype:
+                fail(
+                    f"Your code sets torch's default dtype to {left} for the whole program. Leave "
+                    "it alone: whoever runs the model chooses. [default-dtype-set]"
+                )
+
+    return guarded
 
 
 def checks_in(namespace: Mapping[str, object]) -> list[Check]:
@@ -424,7 +457,22 @@ def fill(module: nn.Module, seed: int = 0, scale: float = 0.5) -> nn.Module:
             key = seed * 1_000_003 + sum((i + 1) * ord(c) for i, c in enumerate(name))
             generator = torch.Generator().manual_seed(key)
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    _expect_apart(module)
     return module
+
+
+def _expect_apart(module: nn.Module) -> None:
+    """No two parameters of different names lie in the same memory (`a.data = b.data[:n]`)."""
+    at: dict[int, str] = {}
+    for name, parameter in module.named_parameters():
+        place = parameter.untyped_storage().data_ptr()
+        if place and place in at:
+            raise CheckFailed(
+                f"{at[place]} and {name} share their memory: a change to one changes the other. "
+                "Each needs numbers of its own. [shared-memory]",
+                ["shared-memory"],
+            )
+        at[place] = name
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:
@@ -506,6 +554,88 @@ def expect_no_edit(run: Callable[[Tensor], object], x: Tensor, what: str = "the 
         run(given)
     if not torch.equal(given, before):
         _fail_edited(what)
+
+
+def expect_no_memory(
+    module: nn.Module, calls: Iterable[Callable[[nn.Module], Tensor]], hint: int | None = None
+) -> None:
+    """Check that what a call gives does not depend on the calls before it.
+
+    calls: each runs the module on inputs of its own. Each is compared with a copy that is fresh.
+    """
+    module.eval()
+    fresh = copy.deepcopy(module)
+    place = f"(hint {hint}) " if hint else ""
+    for number, call in enumerate(calls):
+        with torch.no_grad():
+            want = call(copy.deepcopy(fresh))
+            try:
+                got = call(module)
+            except Exception as error:
+                says = f"{type(error).__name__}: {_first_line(error)}"
+            else:
+                if got.shape == want.shape and torch.allclose(
+                    got, want, rtol=1e-4, atol=1e-5, equal_nan=True
+                ):
+                    continue
+                says = "It gives other numbers than a module that was never called before."
+        raise CheckFailed(
+            f"Call {number + 1} in a row does not give what it gives alone: forward keeps "
+            "something of an earlier call (in self, or in a global). Make what depends on the "
+            f"input anew in each call. {place}[module-remembers]\n{says}",
+            ["module-remembers"],
+            hint,
+        )
+
+
+def expect_mode_kept(module: nn.Module, run: Callable[[], object]) -> None:
+    """Check that running switches no part of the module to train or eval mode."""
+    for training in (False, True):
+        module.train(training)
+        with torch.no_grad():
+            run()
+        if any(m.training != training for m in module.modules()):
+            word = ("eval", "train")[not training]
+            raise CheckFailed(
+                f"forward switches the module to {word} mode. Whoever calls it chooses, with "
+                "train() and eval(). [mode-changed]",
+                ["mode-changed"],
+            )
+    module.eval()
+
+
+def expect_own_start(make: Callable[[], nn.Module]) -> None:
+    """Check that two modules start with different numbers: no seed is set in __init__."""
+    states = []
+    for seed in (1, 2):
+        torch.default_generator.manual_seed(seed)
+        states.append(make().state_dict())
+    one, two = states
+    if (
+        one
+        and all(torch.equal(one[name], two[name]) for name in one)
+        and any(value.std() > 0 for value in one.values() if value.numel() > 1)
+    ):
+        raise CheckFailed(
+            "Two modules start with the very same numbers: a seed is set in __init__, for the "
+            "whole program. Whoever trains sets the seed, once. [seed-set]",
+            ["seed-set"],
+        )
+
+
+def _expect_no_seed(run: Callable[[], object]) -> None:
+    """Check that running sets no seed: what was drawn before must still tell afterwards."""
+    states = []
+    for seed in (1, 2):
+        torch.default_generator.manual_seed(seed)
+        run()
+        states.append(torch.default_generator.get_state())
+    if torch.equal(*states):
+        raise CheckFailed(
+            "forward sets the seed, so every step draws the same random numbers, in the whole "
+            "program. Take torch.manual_seed out of it. [seed-set]",
+            ["seed-set"],
+        )
 
 
 def expect_finite_gradients(
@@ -604,7 +734,10 @@ def expect_dropout(
                 1,
             )
             fail(m)
+        _expect_no_seed(run)
+        expect_mode_kept(module, run)
         module.train()
+        _expect_no_seed(run)
         torch.manual_seed(0)
         runs = torch.stack([tensor(run(), what) for _ in range(8)])
     module.eval()
@@ -618,6 +751,11 @@ def expect_dropout(
                 f"{what} is the same in training and in eval mode: no dropout.",
                 1,
             )
+        )
+    if (runs == runs[0]).all():
+        fail(
+            f"In training the same numbers of {what} are dropped each time: is the mask made only "
+            "once? nn.Dropout draws a new one in each call. [dropout-repeats]"
         )
     counted = plain.abs().expand_as(runs) > 1e-4
     ratio = runs[counted] / plain.expand_as(runs)[counted]

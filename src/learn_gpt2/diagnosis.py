@@ -211,11 +211,11 @@ def _offset(got, want, names, sizes, rtol, atol) -> str:
     if torch.allclose(difference, difference.flatten()[0].expand_as(difference), atol=10 * atol):
         d = float(difference.flatten()[0])
         return f"off by the same {d:+.4g} everywhere" if abs(d) > 10 * atol else ""
-    if want.dim() > 1:
+    if want.dim() > 1 and want.shape[:-1].numel() > 1:
         first = difference.reshape(-1, want.shape[-1])[0]
         if torch.allclose(difference, first.expand_as(difference), atol=10 * atol):
             return (
-                f"off by the same vector at every position of {names[-1]}: "
+                f"off by the same vector (along {names[-1]}) in every place: "
                 "a bias, or another constant vector, is missing or too much"
             )
     return ""
@@ -374,6 +374,23 @@ _EXPLAINED: tuple[tuple[str, str, str], ...] = (
         r"ValueError: (not enough|too many) values to unpack",
         "A line takes a shape (or a tuple) apart into another number of parts than it has. Take "
         "axes from the right, x.size(-1), where the number of axes may vary.",
+    ),
+    (
+        "mask-as-index",
+        r"IndexError: The shape of the mask .* does not match",
+        "A bool tensor in [ ] must have the shape of what it picks from: it does not broadcast. "
+        "masked_fill and torch.where do.",
+    ),
+    (
+        "tensor-as-condition",
+        r"Boolean value of Tensor with more than one value is ambiguous",
+        "`if tensor:` (or `and`, `or`, `not`) has no answer for many numbers. Whether an argument "
+        "was given is asked with `is not None`.",
+    ),
+    (
+        "numpy-in-forward",
+        r"np\.ndarray|numpy\.(ndarray|float|int)|Can't call numpy\(\)",
+        "NumPy knows neither gradients nor GPUs: compute with torch's own functions.",
     ),
     ("endless-recursion", r"^RecursionError", "The function calls itself without end."),
 )
