@@ -359,6 +359,36 @@ MISTAKES = [
         final=lambda x, ln: None,
     ),
     mistake(
+        "activation-at-the-end",
+        "An activation function acts on the logits. They may be any number: leave them as they are.",
+        7,
+        out=lambda z, ln, n: z.relu(),
+    ),
+    mistake(
+        "activation-at-the-end",
+        "An activation function stands between ln_f and the head. GPT-2 has none there.",
+        7,
+        final=lambda x, ln: F.gelu(ln(x)),
+    ),
+    mistake(
+        "activation-at-the-end",
+        "An activation function stands between ln_f and the head. GPT-2 has none there.",
+        7,
+        final=lambda x, ln: F.gelu(ln(x), approximate="tanh"),
+    ),
+    mistake(
+        "activation-at-the-end",
+        "An activation function stands between ln_f and the head. GPT-2 has none there.",
+        7,
+        final=lambda x, ln: ln(x).relu(),
+    ),
+    mistake(
+        "activation-at-the-end",
+        "An activation function stands between ln_f and the head. GPT-2 has none there.",
+        7,
+        final=lambda x, ln: ln(x).tanh(),
+    ),
+    mistake(
         "last-only-always",
         "Without last_only=True the logits of every position are wanted, not the last one's alone.",
         7,
@@ -511,6 +541,12 @@ CACHE = [
         "Positions start at the number of layers; they start at cache.length, the number of tokens.",
         6,
         start=lambda past, t: L,
+    ),
+    mistake(
+        "positions-from-end",
+        "Positions are counted from the end of the cache's room. They start at cache.length.",
+        6,
+        start=lambda past, t: P - t,
     ),
     mistake(
         "cache-layer-0",

@@ -352,6 +352,17 @@ bank.wrong_edit(
     ),
 )
 
+bank.wrong_edit("activation-at-the-end", "ReLU on the logits", (RETURN, RETURN + ".relu()"))
+bank.wrong_edit(
+    "activation-at-the-end",
+    "GELU before the head",
+    (RETURN, "return self.lm_head(nn.functional.gelu(self.ln_f(x)))"),
+)
+bank.wrong_edit(
+    "positions-from-end",
+    "positions from max_length",
+    (EMBED, EMBED.replace("cache.length", "cache.max_length - input_ids.size(1)")),
+)
 bank.wrong_edit(
     "shared-weights", "ln_f is the last block's norm", (NORM, "self.ln_f = self.h[-1].ln_2")
 )
