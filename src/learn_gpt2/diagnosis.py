@@ -86,6 +86,8 @@ def named(
     for m in single:
         if fits(m.switches):
             return (m,)
+    if error is not None:
+        return ()  # many pairs of mistakes end in the same error: it would be a guess
     pairs = itertools.combinations(single, 2)
     apart = ((a, b) for a, b in pairs if not set(a.switches) & set(b.switches))
     for a, b in itertools.islice(apart, 1500):
