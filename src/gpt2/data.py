@@ -117,6 +117,9 @@ def open_shard(index: DataIndex, shard: Shard) -> np.ndarray:
     """
     path = index.folder / shard.file
     try:
+        with path.open("rb") as file:
+            if file.read(6) != b"\x93NUMPY":  # np.load would also try ZIP archives
+                raise ValueError("it is no .npy file")
         tokens = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing; {INDEX_NAME} lists it") from None

@@ -239,12 +239,10 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     """`auto` → cuda, mps or cpu, whatever is there. ValueError when the one asked for is not."""
     import torch
 
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        name = next((kind for kind, is_there in there.items() if is_there), "cpu")
-    if not there.get(name, True):
-        raise ValueError(f"--device {name}: PyTorch finds none on this machine")
-    return torch.device("cuda", local_rank) if name == "cuda" else torch.device(name)
+    from gpt2.commands.generate import pick_device as pick
+
+    device = pick(name)
+    return torch.device("cuda", local_rank) if device.type == "cuda" else device
 
 
 @contextmanager
@@ -358,17 +356,18 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def put_whole(target: Tensor, value: Tensor) -> None:
-    """Copy a whole tensor into one that FSDP may have shared out."""
+    """Copy a whole tensor, which every rank has, into one that FSDP may have shared out by rows."""
     import torch
 
     with torch.no_grad():
         if hasattr(target, "device_mesh"):
-            from torch.distributed.tensor import distribute_tensor
-
-            value = distribute_tensor(
-                value.to(target.device), target.device_mesh, target.placements
-            )
-        target.copy_(value)
+            mesh = target.device_mesh
+            rows = value.chunk(mesh.size(), dim=0)
+            target, rank = target.to_local(), mesh.get_local_rank()
+            if rank < len(rows):  # fewer rows than ranks leave the last ones nothing
+                target.copy_(rows[rank])
+        else:
+            target.copy_(value)
 
 
 class Stopped(Exception):
@@ -438,7 +437,8 @@ class Trainer:
         self.loss_sum, self.loss_count = 0.0, 0
         self.last_val: Loss | None = None
         self.last_val_step = -1
-        self.stop_signal = 0
+        self.signalled = 0  # what this process was sent
+        self.stopping = False  # what all ranks have agreed on
         if latest:
             self._restore(latest)
 
@@ -544,7 +544,8 @@ class Trainer:
             mesh = init_device_mesh(self.world.device.type, (self.world.size,))
             for block in core.h:
                 fully_shard(block, mesh=mesh)
-            fully_shard(core, mesh=mesh)
+            # without this the last group stays whole after a validation, and is not read anew
+            fully_shard(core, mesh=mesh, reshard_after_forward=True)
             return self._compiled(core)
         if self.world.size > 1:
             from torch.nn.parallel import DistributedDataParallel
@@ -841,11 +842,11 @@ class Trainer:
             decay = min(config.ema_decay, (1 + self.done) / (10 + self.done))
             with torch.no_grad():
                 torch._foreach_lerp_(self.ema, list(self.core.parameters()), 1 - decay)
-        report = torch.stack([total, total.new_tensor(float(self.stop_signal))])
+        report = torch.stack([total, total.new_tensor(float(self.signalled))])
         if world.size > 1:
             torch.distributed.all_reduce(report)
             report[0] /= world.size
-        self.stop_signal = int(report[1])
+        self.stopping = float(report[1]) > 0
         return float(report[0]), float(norm)
 
     def _without_sync(self, stack: ExitStack) -> None:
@@ -876,21 +877,18 @@ class Trainer:
                     )
                 self.loss_sum += loss
                 self.loss_count += 1
-                ended = self.done == config.max_steps or self.stop_signal > 0
-                if self.done % config.log_interval == 0 or ended:
+                ended = self.done == config.max_steps
+                if self.done % config.log_interval == 0 or ended or self.stopping:
                     now = time.monotonic()
                     rate = (self.done - tick_step) * self.step_tokens / max(now - tick, 1e-9)
                     tick, tick_step = now, self.done
                     self._report(norm, rate)
-                early = self._look(ended)
-                ended = ended or early
-                if self.done % config.checkpoint_interval == 0 or ended:
+                early = None if self.stopping else self._look(ended)
+                if early is not None:  # time spent looking on is not training speed
+                    tick, tick_step = time.monotonic(), self.done
+                if self.done % config.checkpoint_interval == 0 or ended or early or self.stopping:
                     self.save()
-                # time spent looking on is not training speed
-                tick, tick_step = (
-                    (time.monotonic(), self.done) if early is not None else (tick, tick_step)
-                )
-                if self.stop_signal:
+                if self.stopping:
                     raise Stopped(
                         f"stopped after step {self.done}; go on with "
                         f"`gpt2 train --resume {self.run}`"
@@ -910,9 +908,9 @@ class Trainer:
         """Ctrl-C and SIGTERM finish the step and write a checkpoint; a second one ends at once."""
 
         def note(number: int, frame: object) -> None:
-            if self.stop_signal:
+            if self.signalled:
                 raise KeyboardInterrupt
-            self.stop_signal = number
+            self.signalled = number
 
         kinds = [signal.SIGINT, signal.SIGTERM]
         try:

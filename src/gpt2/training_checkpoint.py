@@ -59,7 +59,7 @@ class CheckpointStore:
         tensors: Mapping[str, Tensor],
         export: Callable[[Path], object],
     ) -> Path:
-        """Write a checkpoint; then delete those that are too many.
+        """Write a checkpoint, unless that of this step is there; then delete those too many.
 
         export(folder) writes the model. ValueError that names the last good checkpoint when the
         disk is full or the folder cannot be written; that one stays as it is.
@@ -68,6 +68,8 @@ class CheckpointStore:
 
         final = self.folder / f"step-{step:08d}"
         aside = self.folder / f"{ASIDE}{final.name}-{os.getpid()}"
+        if final.is_dir():
+            return final  # this run at this step: the same content
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.sweep()
@@ -79,8 +81,6 @@ class CheckpointStore:
             for path in aside.iterdir():
                 sync(path)
             sync(aside)
-            if final.exists():  # a run that was resumed from before it writes it anew
-                os.replace(final, self.folder / f"{GOING}{final.name}-{os.getpid()}")
             os.replace(aside, final)
             sync(self.folder)
         except Exception as error:
