@@ -10,6 +10,7 @@ from learn_gpt2.checks import (
     expect_finite_gradients,
     expect_module,
     expect_no_edit,
+    expect_no_memory,
     expect_one_device,
     expect_signature,
     expect_state,
@@ -18,8 +19,8 @@ from learn_gpt2.checks import (
     tensor,
 )
 
-# Sizes that all differ, so that a swapped axis can't hide.
-B, H, T, S, D, E = 2, 3, 4, 5, 8, 6
+# Sizes that all differ, so that a swapped axis can't hide; no root of one is another, rounded.
+B, H, T, S, D, E = 2, 3, 5, 7, 8, 6
 
 NO_SCALE = mistake(
     "no-scale",
@@ -53,6 +54,37 @@ MISTAKES = [
         "You divide by the root of a sequence length; d_k is the width of one query, the last axis.",
         2,
         divisor=lambda q, k: q.size(-2) ** 0.5,
+    ),
+    mistake(
+        "scale-by-heads",
+        "You divide by the root of axis 1's size, the heads where there are four axes; d_k is the "
+        "last axis.",
+        2,
+        divisor=lambda q, k: q.size(1) ** 0.5,
+    ),
+    mistake(
+        "scale-rounded",
+        "√d_k is rounded to a whole number (int or // on the root). Divide by √d_k as it is.",
+        2,
+        divisor=lambda q, k: int(q.size(-1) ** 0.5),
+    ),
+    mistake(
+        "scale-rounded",
+        "√d_k is rounded to a whole number. Divide by √d_k as it is.",
+        2,
+        divisor=lambda q, k: round(q.size(-1) ** 0.5),
+    ),
+    mistake(
+        "scores-rounded",
+        "`//` rounds every score down to a whole number. Divide with `/`.",
+        2,
+        divide=lambda s, d: s // d,
+    ),
+    mistake(
+        "output-scaled",
+        "The values (or the output) are divided by √d_k, too. Only the scores are.",
+        2,
+        after=lambda w, q: w / q.size(-1) ** 0.5,
     ),
     mistake(
         "scale-after-softmax",
@@ -173,6 +205,20 @@ MISTAKES = [
         values=lambda q, k, v: q,
     ),
     mistake(
+        "scores-from-values",
+        "Queries are scored against the values. They are scored against the keys: q @ kᵀ.",
+        1,
+        keys=lambda k, v: v,
+    ),
+    mistake(
+        "scores-from-values",
+        "k and v have changed places: queries are scored against the keys, and the weights average "
+        "the values.",
+        1,
+        keys=lambda k, v: v,
+        values=lambda q, k, v: k,
+    ),
+    mistake(
         "keys-not-transposed",
         "k is not transposed: a score is the dot product of a query with a key, so k's last two axes "
         "swap before the product.",
@@ -200,6 +246,22 @@ MISTAKES = [
         scores=lambda q, k: k @ q.transpose(-2, -1),
     ),
 ]
+# What only a mask, or its absence, brings out.
+UNMASKED = mistake(
+    "masked-without-mask",
+    "Later keys are masked although no mask was given. Whoever calls decides: with mask=None every "
+    "query may attend to every key (the causal mask comes with problem 05).",
+    4,
+    unmasked=lambda s: s.masked_fill(~s.new_ones(s.shape[-2:]).bool().tril(), -torch.inf),
+)
+MASK_CUT = mistake(
+    "mask-cut-square",
+    "The mask is cut to T columns, or to S rows. It has a row for each query and a column for each "
+    "key: use it as it is, it broadcasts.",
+    4,
+    masking=lambda s, m: s.masked_fill(~m[..., : s.size(-2), : s.size(-2)], -torch.inf),
+)
+MISTAKES += [UNMASKED, MASK_CUT]
 # What can be wrong with the weights when the output is right.
 RETURNED = [
     mistake(
@@ -250,6 +312,17 @@ DROPOUT_ON_OUTPUT = mistake(
     "Dropout acts on the output; it belongs on the weights, before weights @ v.",
     7,
 )
+DROPOUT_TWICE = mistake(
+    "dropout-twice",
+    "Dropout acts on the weights and again on the output. It acts on the weights alone.",
+    7,
+)
+DROPOUT_RENORMALISED = mistake(
+    "dropout-renormalised",
+    "After dropout each row of weights is brought back to the sum 1 (or the dropout is made with "
+    "−inf before the softmax). nn.Dropout on the weights scales the rest by 1/(1-p) itself.",
+    7,
+)
 WEIGHTS_BEFORE_DROPOUT = mistake(
     "weights-before-dropout",
     "The weights that you return are not the ones you used: return them after dropout.",
@@ -269,8 +342,11 @@ def attention(
     v,
     mask=None,
     *,
+    keys=lambda k, v: k,
     scores=lambda q, k: q @ k.transpose(-2, -1),
     divisor=lambda q, k: q.size(-1) ** 0.5,
+    divide=lambda s, d: s / d,
+    unmasked=lambda s: s,
     masking=lambda s, m: s.masked_fill(~m, -torch.inf),
     softmax=lambda s: s.softmax(-1),
     after=lambda w, q: w,
@@ -279,9 +355,8 @@ def attention(
     returned=lambda w, s: w,
 ):
     """Attention with any step replaced: (output, weights)."""
-    s = scores(q, k) / divisor(q, k)
-    if mask is not None:
-        s = masking(s, mask)
+    s = divide(scores(q, keys(k, v)), divisor(q, k))
+    s = unmasked(s) if mask is None else masking(s, mask)
     w = after(softmax(s), q)
     if mask is not None:
         w = after_mask(w, mask)
@@ -326,7 +401,7 @@ def examine(layer, q, k, v, mask=None, **tolerance):
         MISTAKES,
         lambda **switches: attention(q, k, v, mask, **switches)[0],
         sizes=sizes,
-        given=(q, k, v),
+        given=(q, k, v) if mask is None else (q, k, v, mask),
         **tolerance,
     )
     compare(
@@ -353,13 +428,14 @@ def test_builds(piece):
 def test_worked_example(piece):
     """Two keys, scores by hand: q = (2, 0, 0, 0) gives weights 0.731 and 0.269"""
     # q·k₁ = 2 and q·k₂ = 0; divided by √4: 1 and 0; e / (e + 1) = 0.7311
-    q = torch.tensor([[2.0, 0, 0, 0]])
+    # The second query has scores 2 and 4, hence the weights the other way round; the third 0 and 0.
+    q = torch.tensor([[2.0, 0, 0, 0], [2.0, 4.0, 0, 0], [0, 0, 1.0, 0]])
     k = torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]])
     v = torch.tensor([[10.0, 0, 0], [0, 10.0, 0]])
     layer = layer_of(piece, d=4)
     compare(
         lambda: call(layer, q, k, v)[0],
-        torch.tensor([[7.310586, 2.689414, 0.0]]),
+        torch.tensor([[7.310586, 2.689414, 0.0], [2.689414, 7.310586, 0.0], [5.0, 5.0, 0.0]]),
         MISTAKES,
         lambda **switches: attention(q, k, v, **switches)[0],
     )
@@ -385,14 +461,47 @@ def test_other_widths(piece):
         examine(layer_of(piece, d=d), *qkv(B, t=S, d=d, e=3, seed=d, scale=0.8))
 
 
+def _expect_low(layer, q, k, v, mask):
+    """Fail with the number that stands in for −inf, when it can be read off the weights."""
+    try:
+        weights = call(layer, q, k, v, mask.clone())[1].detach().double()
+    except Exception:
+        return
+    scores = (q @ k.transpose(-2, -1)).double() / q.size(-1) ** 0.5
+    if weights.shape != scores.shape or not (weights > 0).all():
+        return
+    # weights are e^score / sum, so the log of the ratio of two of a row is their difference
+    low = (weights.log() + (scores[..., :1] - weights[..., :1].log())).masked_select(~mask)
+    if low.max() < -1.5 and low.max() - low.min() < 0.05:
+        fail(MASK_FINITE, f"Masked scores are {low.mean():.4g}.")
+
+
 @check(todo=5, needs=test_output_and_weights, points=2)
 def test_mask(piece):
     """Masked positions get no weight, the others' weights sum to 1"""
     q, k, v = qkv(B, H, seed=2)
     mask = torch.ones(T, S, dtype=torch.bool).tril(1)
+    _expect_low(layer_of(piece), q, k, v, mask)
     examine(layer_of(piece), q, k, v, mask)
     _, weights = call(layer_of(piece), q, k, v, mask)
     compare(weights.sum(-1), torch.ones(B, H, T), what="the sum of each row of weights")
+
+
+@check(todo=5, needs=test_mask)
+def test_keeps_nothing(piece):
+    """A call does not depend on the calls before it, with other masks, sizes or none"""
+    g = torch.Generator().manual_seed(11)
+    masks = [torch.rand(t, t, generator=g) < 0.6 for t in (S, S, 3, S)]
+    masks = [mask.fill_diagonal_(True) for mask in masks]
+    calls = [
+        lambda layer, mask=mask, seed=seed, t=t: call(
+            layer, *qkv(B, t=t, s=t, seed=seed), None if mask is None else mask.clone()
+        )[0]
+        for seed, (mask, t) in enumerate(
+            ((masks[0], S), (masks[1], S), (None, S), (masks[2], 3), (None, 3), (masks[3], S))
+        )
+    ]
+    expect_no_memory(layer_of(piece), calls)
 
 
 @check(todo=5, needs=test_mask)
@@ -444,7 +553,7 @@ def test_dropout(piece):
         fail(DROPOUT_ON_OUTPUT if on_output and not kept.all() else WEIGHTS_BEFORE_DROPOUT)
     sums_to_one = torch.allclose(weights.sum(-1), torch.ones(()), atol=1e-4)
     if sums_to_one and not torch.allclose(weights, plain, atol=1e-5):
-        fail(DROPOUT_ON_SCORES)
+        fail(DROPOUT_ON_SCORES if (weights > 0).all() else DROPOUT_RENORMALISED)
     expect_dropout(
         lambda: call(layer, q, k, v)[1],
         layer,
@@ -453,12 +562,11 @@ def test_dropout(piece):
         missing=DROPOUT_MISSING,
         in_eval=DROPOUT_IN_EVAL,
     )
-    compare(
-        output,
-        weights @ v,
-        [WEIGHTS_BEFORE_DROPOUT],
-        what="in training, the output (from the weights returned)",
-    )
+    made = weights @ v
+    if not torch.allclose(output, made, rtol=1e-3, atol=1e-4):
+        kept = output.abs() > 1e-6
+        again = torch.allclose(output[kept], made[kept] / (1 - p), rtol=1e-3, atol=1e-4)
+        fail(DROPOUT_TWICE if again and not kept.all() else WEIGHTS_BEFORE_DROPOUT)
 
 
 @check(todo=5, needs=test_output_and_weights)
