@@ -7,10 +7,11 @@ PY := $(BIN)/python
 # Where the set-up left off. The checksum is the folder's: a checkout that was copied or renamed
 # is set up again, because a virtual environment holds its own path.
 READY := $(VENV)/.ready-$(firstword $(shell pwd | cksum))
+JUPYTER := $(VENV)/.jupyter-$(firstword $(shell pwd | cksum))
 PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
 ACTIVATE := $(if $(filter Windows_NT,$(OS)),$(VENV)\Scripts\activate,. $(VENV)/bin/activate)
 
-.PHONY: help setup demo test graders bench lint clean
+.PHONY: help setup demo test graders bench notebooks notebooks-update lab lint clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -37,6 +38,15 @@ bench: $(READY)  ## speeds: generation with and without the KV cache, the learne
 	$(PY) -m gpt2 bench
 	$(PY) -m learn_gpt2.benchmark
 
+notebooks: $(JUPYTER)  ## run all notebooks: untouched skeletons, solutions, a mix of both
+	$(PY) -m learn_gpt2.notebooks run
+
+notebooks-update: $(JUPYTER)
+	$(PY) -m learn_gpt2.notebooks update
+
+lab: $(JUPYTER)  ## open the notebooks in JupyterLab
+	$(PY) -m jupyterlab problems
+
 lint: $(READY)  ## ruff: rules and format
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .
 
@@ -55,6 +65,12 @@ $(READY): pyproject.toml constraints.txt
 	$(PIP_INSTALL) --quiet -e ".[dev,plots]"
 	@rm -f $(VENV)/.ready-* && touch $@
 	@echo "Set up in $(VENV). To use gpt2, learn and pytest by name: $(ACTIVATE)"
+
+# What runs notebooks is a set-up of its own: only they need it.
+$(JUPYTER): $(READY)
+	@echo "Installing Jupyter."
+	$(PIP_INSTALL) --quiet -e ".[dev,plots,notebooks]"
+	@touch $@
 
 # The first interpreter that runs and is new enough; or what was found instead.
 define MAKE_VENV

@@ -91,6 +91,7 @@ def imports(tree: ast.AST, at_top: bool = True) -> Iterator[tuple[ast.stmt, bool
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node, at_top
         inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        inside |= isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         yield from imports(node, at_top and not inside)
 
 
@@ -111,7 +112,7 @@ def test_imports_are_declared(package: str):
     for path in sorted((ROOT / "src" / package).rglob("*.py")):
         for node, at_top in imports(ast.parse(path.read_text(encoding="utf-8"))):
             for module in modules(node):
-                name = canonicalize_name(module)
+                name = canonicalize_name({"PIL": "pillow"}.get(module, module))
                 # an optional one may be imported where it is used, never when a file is loaded
                 allowed = declared if at_top else declared | optional
                 if name not in allowed and module not in sys.stdlib_module_names | ours:
