@@ -321,7 +321,6 @@ bank.wrong_edit(
     "lstrip, which strips letters",
     (THEIRS, 'theirs = {key.lstrip("transformer."): key for key in tensors}'),
 )
-bank.wrong_edit("unexpected-ignored", "a warning alone", (UNEXPECTED, "pass"))
 bank.wrong_edit(
     "head-refused", "the head must be in the file", (HEAD, 'head = theirs.pop("lm_head.weight")')
 )
