@@ -14,8 +14,11 @@ from learn_gpt2.checks import (
     expect_copies,
     expect_dropout,
     expect_finite_gradients,
+    expect_mode_kept,
     expect_module,
+    expect_no_memory,
     expect_one_device,
+    expect_own_start,
     expect_signature,
     expect_state,
     fail,
@@ -216,6 +219,19 @@ MISTAKES = [
         "Ids are looked up in wpe and positions in wte. wte holds tokens, wpe positions.",
         4,
         tables=lambda wte, wpe: (wpe, wte),
+    ),
+    mistake(
+        "positions-from-wte",
+        "The positions are looked up in wte, the table of tokens. They have a table of their own, "
+        "wpe.",
+        4,
+        tables=lambda wte, wpe: (wte, wte),
+    ),
+    mistake(
+        "tokens-from-wpe",
+        "The ids are looked up in wpe, the table of positions. They have a table of their own, wte.",
+        4,
+        tables=lambda wte, wpe: (wpe, wpe),
     ),
     mistake(
         "position-missing",
@@ -653,6 +669,9 @@ def test_start_pos(piece):
 def test_in_pieces(piece):
     """A text fed in pieces, or token by token, gets what it gets in one go"""
     layer = layer_of(piece, seed=2)
+    pieces = [(start, cut) for cut in (3, 1, 5) for start in (0, 2, 7)]
+    calls = [lambda m, s=s, t=t: tensor(m(ids_of(1, t, seed=s), s)) for s, t in pieces]
+    expect_no_memory(layer, calls, hint=3)
     for cut in (1, 3):
         for start in range(0, 7, cut):
             examine(layer, ids_of(1, cut, seed=start), start)
@@ -785,12 +804,14 @@ def test_dropout(piece):
             fail(DROPOUT_IN_ROWS)
 
 
-@check(todo=4, needs=test_token_plus_position)
+@check(todo=4, needs=test_start_pos)
 def test_no_dropout(piece):
     """dropout=0 changes nothing in training"""
     layer = layer_of(piece, dropout=0.0).train()
     ids = ids_of(3, 5)
-    examine(layer, ids)
+    for start in (0, 2):
+        expect_mode_kept(layer, lambda start=start: layer(ids, start))
+        examine(layer.train(), ids, start)
 
 
 @check(todo=4, needs=test_start_pos)
@@ -840,6 +861,7 @@ def test_copies(piece):
     layer = layer_of(piece)
     ids = ids_of(3, 7)
     expect_copies(layer, lambda module: module(ids, 4))
+    expect_own_start(lambda: piece.Embeddings(V, P, C))
 
 
 @check(todo=4, needs=test_start_pos)

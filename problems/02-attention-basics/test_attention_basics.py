@@ -11,9 +11,12 @@ from learn_gpt2.checks import (
     compare,
     expect_copies,
     expect_finite_gradients,
+    expect_mode_kept,
     expect_module,
     expect_no_edit,
+    expect_no_memory,
     expect_one_device,
+    expect_own_start,
     expect_signature,
     expect_state,
     fail,
@@ -346,6 +349,25 @@ MISTAKES = [
         batch=lambda x: x.flatten(0, 1)[None],
     ),
     mistake(
+        "mixes-batch",
+        "Every row of the batch attends to the first row's keys. Each row is a text of its own.",
+        3,
+        score=lambda q, k: q @ k[:1].mT,
+    ),
+    mistake(
+        "mixes-batch",
+        "Every row of the batch gets the first row's values. Each row is a text of its own.",
+        5,
+        mix=lambda w, v: w @ v[:1],
+    ),
+    mistake(
+        "mixes-batch",
+        "Every row of the batch attends to the first row. Each row is a text of its own.",
+        3,
+        score=lambda q, k: q @ k[:1].mT,
+        mix=lambda w, v: w @ v[:1],
+    ),
+    mistake(
         "attends-over-batch",
         "Batch and tokens are mixed up: each token looks at the tokens at its place in the other "
         "texts. x is (B, T, C), and tokens of the same text look at each other.",
@@ -641,6 +663,9 @@ def test_worked_example(piece):
 def test_attention(piece):
     """Every token gets its average of all tokens' values, as PyTorch's attention computes it"""
     examine(layer_of(piece), x_of())
+    texts = [x_of(b, t, seed=b) for b, t in ((1, 3), (2, 3), (1, 5))]
+    calls = [lambda m, x=x: tensor(call(m, x)) for x in texts]
+    expect_no_memory(layer_of(piece), [*calls, *calls[1:]])
     for b, t, c in ((1, 5, 3), (3, 2, 4), (4, 4, 4), (2, 7, 3)):
         examine(layer_of(piece, c, seed=b), x_of(b, t, c, seed=t))
 
@@ -693,6 +718,7 @@ def test_no_dropout(piece):
     for _ in range(5):
         if not torch.allclose(call(layer, x), want, rtol=1e-4, atol=1e-5):
             fail(DROPOUT)
+    expect_mode_kept(layer, lambda: layer(x))
 
 
 @check(todo=5, needs=test_attention)
@@ -741,3 +767,4 @@ def test_copies(piece):
     x = x_of(3, 5, seed=7)
     expect_no_edit(layer, x, "x")
     expect_copies(layer, lambda module: call(module, x))
+    expect_own_start(lambda: piece.SimpleAttention(C))

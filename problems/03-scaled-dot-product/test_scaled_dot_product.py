@@ -8,6 +8,7 @@ from learn_gpt2.checks import (
     compare,
     expect_dropout,
     expect_finite_gradients,
+    expect_mode_kept,
     expect_module,
     expect_no_edit,
     expect_no_memory,
@@ -569,14 +570,14 @@ def test_dropout(piece):
         fail(DROPOUT_TWICE if again and not kept.all() else WEIGHTS_BEFORE_DROPOUT)
 
 
-@check(todo=5, needs=test_output_and_weights)
+@check(todo=5, needs=test_mask)
 def test_dropout_extremes(piece):
     """dropout=0 changes nothing in training; dropout=1 leaves no weight"""
     q, k, v = qkv(B, H, seed=7)
-    layer = layer_of(piece, dropout=0.0).train()
-    compare(
-        lambda: call(layer, q, k, v)[0], attention(q, k, v)[0], what="the output with dropout=0"
-    )
+    layer = layer_of(piece, dropout=0.0)
+    for mask in (None, torch.ones(T, S, dtype=torch.bool).tril(1)):
+        expect_mode_kept(layer, lambda mask=mask: layer(q, k, v, mask))
+        examine(layer.train(), q, k, v, mask)
     layer = layer_of(piece, dropout=1.0).train()
     compare(
         lambda: call(layer, q, k, v)[0],

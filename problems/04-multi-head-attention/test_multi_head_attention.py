@@ -6,6 +6,7 @@ import itertools
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from learn_gpt2.checks import (
     attribute,
@@ -15,9 +16,12 @@ from learn_gpt2.checks import (
     expect_dropout,
     expect_error,
     expect_finite_gradients,
+    expect_mode_kept,
     expect_module,
     expect_no_edit,
+    expect_no_memory,
     expect_one_device,
+    expect_own_start,
     expect_signature,
     expect_state,
     fail,
@@ -603,6 +607,12 @@ MISTAKES = [
     *SOFTMAX,
 ]
 
+LOOP = mistake(
+    "heads-in-a-loop",
+    "The heads are computed one after the other: more of them take more operations. A matrix product "
+    "treats all axes before the last two as a batch, so one call does for all heads.",
+    5,
+)
 SIZE_FIXED = mistake(
     "size-hard-coded",
     "A size is written into the code: it works for one shape and not for another. Take sizes from "
@@ -734,6 +744,20 @@ def examine(module, x, h, **tolerance):
     )
 
 
+class Products(TorchFunctionMode):
+    """Counts matrix products, softmaxes and fused attentions, by whatever function they are made."""
+
+    KINDS = ("matmul", "mm", "bmm", "baddbmm", "einsum", "linear", "softmax", "scaled_dot_product")
+
+    def __init__(self):
+        super().__init__()
+        self.number = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.number += getattr(function, "__name__", "").strip("_").startswith(self.KINDS)
+        return function(*args, **(kwargs or {}))
+
+
 def method(module, name):
     """A method of the module, when it has it."""
     if not callable(getattr(module, name, None)):
@@ -767,7 +791,11 @@ def transplanted(module, **values):
 @check(todo=2)
 def test_builds(piece):
     """The module has the contract's arguments, attributes and state_dict names"""
-    module = expect_module(piece.MultiHeadAttention(n_embd=C, n_head=H, dropout=0.3))
+    try:
+        module = piece.MultiHeadAttention(n_embd=C, n_head=H, dropout=0.3)
+    except ValueError as error:
+        fail(DIVISIBLE_REFUSED, f"With n_embd = {C} and n_head = {H} it raises ValueError: {error}")
+    expect_module(module)
     expect_signature(
         piece.MultiHeadAttention.__init__,
         "(n_embd, n_head, dropout=0.1, attn_dropout=None)",
@@ -874,6 +902,29 @@ def test_other_sizes(piece):
     for b, t, h, d in ((1, 7, 2, 3), (3, 2, 5, 4), (4, 1, 3, 2), (1, 1, 1, 8), (2, 9, 6, 1)):
         x = stream(b, t, h * d, seed=t)
         sized(lambda: examine(module_of(piece, h * d, h, seed=t), x, h), False)  # noqa: B023
+
+
+@check(todo=6, needs=test_output)
+def test_keeps_nothing(piece):
+    """A call does not depend on the calls before it, of other batches and lengths"""
+    texts = [stream(b, t, seed=t) for b, t in ((2, 3), (2, 5), (1, 5), (4, 3), (1, 1))]
+    calls = [lambda m, x=x: tensor(m(x)) for x in texts]
+    expect_no_memory(module_of(piece), calls)
+
+
+@check(todo=6, needs=test_output)
+def test_all_heads_at_once(piece):
+    """The number of operations does not grow with the number of heads"""
+
+    def operations(h):
+        module = module_of(piece, 24, h)
+        with Products() as counted, torch.no_grad():
+            module(stream(c=24))
+        return counted.number
+
+    few, many = operations(2), operations(12)
+    if many > few:
+        fail(LOOP, f"{few} matrix products and softmaxes with 2 heads, {many} with 12.")
 
 
 @check(todo=6, needs=test_output)
@@ -1028,6 +1079,14 @@ def test_dropout_of_weights(piece):
         fail(ATTN_RATE, f"With dropout={p} and attn_dropout=None, {killed:.0%} are dropped.")
 
 
+@check(todo=6, needs=test_dropout_of_weights)
+def test_no_dropout(piece):
+    """dropout=0 changes nothing in training"""
+    module = module_of(piece, dropout=0.0, attn_dropout=0.0, seed=1)
+    expect_mode_kept(module, lambda: module(stream()))
+    examine(module.train(), stream(), H)
+
+
 @check(todo=6, needs=test_output)
 def test_gradients(piece):
     """Gradients reach every weight and the input, and equal PyTorch's"""
@@ -1071,6 +1130,7 @@ def test_leaves_no_trace(piece):
     x = stream(seed=9)
     expect_no_edit(module, x)
     expect_copies(module, lambda m: m(x))
+    expect_own_start(lambda: piece.MultiHeadAttention(C, H))
     first = module(x)
     module(stream(3, 2, seed=10))
     compare(module(x), first.detach(), what="the second output for the same input")

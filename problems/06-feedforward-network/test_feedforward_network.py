@@ -17,6 +17,7 @@ from learn_gpt2.checks import (
     expect_module,
     expect_no_edit,
     expect_one_device,
+    expect_own_start,
     expect_signature,
     expect_state,
     fail,
@@ -511,6 +512,12 @@ NETWORK = [
     ),
     mistake(
         "mixes-tokens",
+        "The mean over T is taken off. Each token goes through by itself.",
+        4,
+        before=lambda x: x - x.mean(-2, keepdim=True),
+    ),
+    mistake(
+        "mixes-tokens",
         "The output is averaged over T. Each token goes through by itself.",
         4,
         after=lambda y, x: y.mean(-2, keepdim=True).expand_as(y),
@@ -743,9 +750,11 @@ def test_worked_example(piece):
         layer.c_proj.weight.copy_(torch.tensor([[1.0, 1, 0], [0, 0, 1]]))
         layer.c_fc.bias.zero_()
         layer.c_proj.bias.copy_(torch.tensor([0.5, 1.0]))
-    x = torch.tensor([[[1.0, -1.0]]])
+    # the second token: (0, 2) widens to (0, 2, -2) and bends to (0, 1.954598, -0.045402)
+    x = torch.tensor([[[1.0, -1.0], [0.0, 2.0]]])
     examine(layer, x)
-    compare(layer(x), torch.tensor([[[1.182384, 2.954598]]]), rtol=1e-4, axes="B T C")
+    want = torch.tensor([[[1.182384, 2.954598], [2.454598, 0.954598]]])
+    compare(layer(x), want, rtol=1e-4, axes="B T C")
 
 
 @check(todo=3, needs=test_worked_example, points=2)
@@ -849,4 +858,5 @@ def test_device_and_copies(piece):
     x = x_of(3, 5, C, seed=6)
     expect_no_edit(layer, x, "x")
     expect_copies(layer, lambda module: module(x))
+    expect_own_start(lambda: piece.FeedForward(C, N))
     expect_one_device(layer, lambda module, move: module(move(x)))

@@ -139,7 +139,9 @@ def worst(got: Tensor, want: Tensor, axes: str = "") -> str:
     names = axes.split() if len(axes.split()) == want.dim() else []
     difference = (got.detach().double() - want.detach().double()).abs()
     difference = torch.where(torch.isnan(difference), torch.inf, difference)
-    index = tuple(int(i) for i in torch.unravel_index(difference.argmax(), difference.shape))
+    index, rest = (), int(difference.argmax())
+    for size in reversed(difference.shape):  # torch.unravel_index imports sympy, for a second
+        index, rest = (rest % size, *index), rest // size
     if names:
         place = ", ".join(f"{n}={i}" for n, i in zip(names, index, strict=True))
     else:

@@ -332,7 +332,8 @@ bank.wrong_edit(
     "divisible-refused", "one head refused", (REFUSE, "if n_head < 2 or n_embd % n_head:")
 )
 
-bank.right_file(
+bank.wrong_file(
+    "heads-in-a-loop",
     "a loop over heads, weights cut out of c_attn by hand",
     """
     import torch
