@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch._C import _len_torch_function_stack
+from torch.overrides import TorchFunctionMode, _pop_mode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from learn_gpt2 import diagnosis
@@ -36,6 +37,7 @@ __all__ = [
     "expect_module",
     "expect_no_edit",
     "expect_no_memory",
+    "expect_no_seed",
     "expect_one_device",
     "expect_own_start",
     "expect_signature",
@@ -104,10 +106,13 @@ def _leaving_torch_alone(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def guarded(piece: object) -> None:
-        dtype = torch.get_default_dtype()
+        dtype, modes = torch.get_default_dtype(), _len_torch_function_stack()
         try:
             function(piece)
         finally:
+            entered = _len_torch_function_stack() > modes
+            while _len_torch_function_stack() > modes:
+                _pop_mode()
             gradients, left = torch.is_grad_enabled(), torch.get_default_dtype()
             torch.set_grad_enabled(True)
             torch.set_default_dtype(dtype)
@@ -121,6 +126,12 @@ def _leaving_torch_alone(function: Callable) -> Callable:
                 fail(
                     f"Your code sets torch's default dtype to {left} for the whole program. Leave "
                     "it alone: whoever runs the model chooses. [default-dtype-set]"
+                )
+            if entered:
+                fail(
+                    "Your code changes what torch does, for the whole program, and does not change "
+                    "it back. Write `with skip_init():` (or `with torch.device(…):`): that ends "
+                    "where the block ends. [mode-left-on]"
                 )
 
     return guarded
@@ -423,7 +434,7 @@ def attribute(module: object, name: str, kind: type | tuple[type, ...], why: str
     otherwise.
     """
     kinds = kind if isinstance(kind, tuple) else (kind,)
-    kind_names = " or ".join(k.__name__ for k in kinds)
+    kind_names = " or ".join(dict.fromkeys(k.__name__ for k in kinds))
     owner = type(module).__name__
     if not hasattr(module, name):
         others = [n for n, m in vars(module).get("_modules", {}).items() if isinstance(m, kinds)]
@@ -557,18 +568,26 @@ def expect_no_edit(run: Callable[[Tensor], object], x: Tensor, what: str = "the 
 
 
 def expect_no_memory(
-    module: nn.Module, calls: Iterable[Callable[[nn.Module], Tensor]], hint: int | None = None
+    module: nn.Module,
+    calls: Iterable[Callable[[nn.Module], Tensor]],
+    hint: int | None = None,
+    explain: Mistake | None = None,
 ) -> None:
     """Check that what a call gives does not depend on the calls before it.
 
-    calls: each runs the module on inputs of its own. Each is compared with a copy that is fresh.
+    calls: each runs the module on inputs of its own. Each is compared with a copy that is fresh; a
+    call that fails alone is another check's matter. explain: the mistake, for another sentence.
     """
     module.eval()
     fresh = copy.deepcopy(module)
-    place = f"(hint {hint}) " if hint else ""
-    for number, call in enumerate(calls):
+    for number, call in enumerate(calls, 1):
         with torch.no_grad():
-            want = call(copy.deepcopy(fresh))
+            try:
+                want = call(copy.deepcopy(fresh))
+            except NotImplementedError:
+                raise
+            except Exception:
+                continue
             try:
                 got = call(module)
             except Exception as error:
@@ -578,13 +597,17 @@ def expect_no_memory(
                     got, want, rtol=1e-4, atol=1e-5, equal_nan=True
                 ):
                     continue
-                says = "It gives other numbers than a module that was never called before."
-        raise CheckFailed(
-            f"Call {number + 1} in a row does not give what it gives alone: forward keeps "
-            "something of an earlier call (in self, or in a global). Make what depends on the "
-            f"input anew in each call. {place}[module-remembers]\n{says}",
-            ["module-remembers"],
-            hint,
+                says = "other numbers than a module that was never called before"
+        says = f"Call {number} in a row gives {says}."
+        if explain is not None:
+            fail(explain, says)
+        place = f"(hint {hint}) " if hint else ""
+        fail(
+            "What a call gives depends on the calls before it: forward keeps something (in self, or "
+            "in a global). Make what depends on the input anew in each call. "
+            f"{place}[module-remembers]",
+            says,
+            hint=hint,
         )
 
 
@@ -605,12 +628,21 @@ def expect_mode_kept(module: nn.Module, run: Callable[[], object]) -> None:
 
 
 def expect_own_start(make: Callable[[], nn.Module]) -> None:
-    """Check that two modules start with different numbers: no seed is set in __init__."""
+    """Check that two modules start with numbers of their own: no seed is set in __init__, and
+    nothing is shared.
+    """
     states = []
     for seed in (1, 2):
         torch.default_generator.manual_seed(seed)
         states.append(make().state_dict())
     one, two = states
+    for name, value in one.items():
+        if any(value.data_ptr() == other.data_ptr() for other in two.values() if value.numel()):
+            raise CheckFailed(
+                f"Two modules share {name}: what one learns changes the other. Make the parameters "
+                "in __init__, anew for each module. [shared-between-modules]",
+                ["shared-between-modules"],
+            )
     if (
         one
         and all(torch.equal(one[name], two[name]) for name in one)
@@ -623,7 +655,7 @@ def expect_own_start(make: Callable[[], nn.Module]) -> None:
         )
 
 
-def _expect_no_seed(run: Callable[[], object]) -> None:
+def expect_no_seed(run: Callable[[], object], what: str = "forward") -> None:
     """Check that running sets no seed: what was drawn before must still tell afterwards."""
     states = []
     for seed in (1, 2):
@@ -632,8 +664,8 @@ def _expect_no_seed(run: Callable[[], object]) -> None:
         states.append(torch.default_generator.get_state())
     if torch.equal(*states):
         raise CheckFailed(
-            "forward sets the seed, so every step draws the same random numbers, in the whole "
-            "program. Take torch.manual_seed out of it. [seed-set]",
+            f"{what} sets the seed, so the whole program draws the same random numbers after each "
+            "call. Take torch.manual_seed out of it. [seed-set]",
             ["seed-set"],
         )
 
@@ -734,10 +766,10 @@ def expect_dropout(
                 1,
             )
             fail(m)
-        _expect_no_seed(run)
+        expect_no_seed(run)
         expect_mode_kept(module, run)
         module.train()
-        _expect_no_seed(run)
+        expect_no_seed(run)
         torch.manual_seed(0)
         runs = torch.stack([tensor(run(), what) for _ in range(8)])
     module.eval()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -36,6 +37,7 @@ def mistake(id: str, says: str, hint: int, **switches: object) -> Mistake:
 
 
 Variant = Callable[..., Tensor]
+PAIR_SECONDS = 1.5
 
 
 def close(a: Tensor, b: Tensor, rtol: float, atol: float) -> bool:
@@ -90,7 +92,11 @@ def named(
         return ()  # many pairs of mistakes end in the same error: it would be a guess
     pairs = itertools.combinations(single, 2)
     apart = ((a, b) for a, b in pairs if not set(a.switches) & set(b.switches))
+    start = time.monotonic()
     for a, b in itertools.islice(apart, 1500):
+        # a check is stopped after a few seconds, and a message without a name is better than that
+        if time.monotonic() - start > PAIR_SECONDS:
+            break
         if fits({**a.switches, **b.switches}):
             return (a, b)
     return ()
@@ -395,6 +401,12 @@ _EXPLAINED: tuple[tuple[str, str, str], ...] = (
         "numpy-in-forward",
         r"np\.ndarray|numpy\.(ndarray|float|int)|Can't call numpy\(\)",
         "NumPy knows neither gradients nor GPUs: compute with torch's own functions.",
+    ),
+    (
+        "float-as-size",
+        r"argument 'size'.*(must be tuple of ints|found element of type float)",
+        "A size is no whole number here. Do the arguments stand in the order in which they are "
+        "taken? (And `/` gives a float, `//` an int.)",
     ),
     ("endless-recursion", r"^RecursionError", "The function calls itself without end."),
 )
