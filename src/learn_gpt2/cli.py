@@ -25,6 +25,7 @@ COMMANDS = {
     "hint": "learn_gpt2.commands.hint:command",
     "swap": "learn_gpt2.commands.swap:command",
     "explain": "learn_gpt2.commands.explain:command",
+    "validate": "learn_gpt2.commands.validate:command",
     "bisect": "learn_gpt2.commands.bisect:command",
     "doctor": "learn_gpt2.commands.doctor:command",
     "update": "learn_gpt2.commands.update:command",

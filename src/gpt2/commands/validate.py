@@ -1,0 +1,93 @@
+"""`gpt2 validate`: twelve checkpoints beside an oracle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from gpt2.validate import Result
+
+MARKS = {"passed": "✓", "failed": "✗", "skipped": "·", "not seen": "·"}
+COLOURS = {"passed": "green", "failed": "red"}
+
+
+@click.command(name="validate")
+@click.argument("model", required=False)
+@click.option(
+    "--oracle",
+    type=click.Choice(["auto", "transformers", "stored"]),
+    default="auto",
+    show_default=True,
+    help="auto: Hugging Face's GPT-2 where transformers is installed, else stored tensors.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Half precision is compared with the oracle's float32.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per checkpoint.")
+@click.option(
+    "--store", is_flag=True, help="Write the oracle's tensors beside the weights, and stop."
+)
+def command(
+    model: str | None, oracle: str, dtype: str, device: str, as_json: bool, store: bool
+) -> None:
+    """Compare MODEL (a folder or hub name; default: the bundled one) with an oracle at twelve
+    checkpoints, from the first norm to the text. Exit code 1 when one fails.
+    """
+    import torch
+
+    from gpt2 import oracle as oracles
+    from gpt2.checkpoints import find_checkpoint
+    from gpt2.commands.generate import bundled, pick_device
+    from gpt2.model import GPT2Model
+    from gpt2.validate import validate
+
+    name = bundled() if model is None else model
+    if store:
+        reference = oracles.load_reference(name, "transformers")
+        click.echo(f"Wrote {oracles.store(find_checkpoint(name), reference)}")
+        return
+    place = pick_device(device)
+    loaded = GPT2Model.from_pretrained(name, dtype=getattr(torch, dtype)).to(place)
+    reference = oracles.load_reference(name, oracle)
+    if not as_json:
+        click.echo(f"{name}, {dtype} on {place.type}; oracle: {reference.oracle}, float32")
+    failed = 0
+    for result in validate(loaded, reference):
+        failed += result.state == "failed"
+        click.echo(
+            json.dumps(asdict(result), ensure_ascii=False) if as_json else describe(result, True)
+        )
+    if not as_json:
+        click.echo("All twelve agree." if not failed else f"{failed} failed.")
+    if failed:
+        click.get_current_context().exit(1)
+
+
+def describe(result: Result, colour: bool = False) -> str:
+    """One checkpoint as a line, and below a failed one what was found out."""
+    figures = result.message
+    if result.difference is not None and result.tolerance is not None:
+        figures = f"{result.difference:.1e} of {result.tolerance:.1e} allowed"
+    line = f"{MARKS[result.state]} {result.number:2d} {result.name:<22} {result.tensor:<34} "
+    line += figures if result.state == "passed" else f"{result.state}: {figures}"
+    if colour:
+        line = click.style(line, fg=COLOURS.get(result.state))
+    if result.state == "failed":
+        more = [result.message, *(f"likely: {cause}" for cause in result.causes)]
+        more += [f"look at: {result.part}"] if result.part else []
+        line += "".join(f"\n      {text}" for text in more if text)
+    return line

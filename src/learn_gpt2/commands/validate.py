@@ -1,0 +1,52 @@
+"""`learn validate`: the assembled model beside an oracle, and which problem to look at."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from learn_gpt2 import manifest
+from learn_gpt2.cli import Course
+
+
+@click.command("validate", short_help="Compare the assembled model with an oracle, step by step.")
+@click.argument("model", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def command(course: Course, model: str | None, as_json: bool) -> None:
+    """Load MODEL's weights (a folder or hub name; default: the bundled model) into the
+    src/gpt2/model.py that your pieces are swapped into, and compare it with an oracle at twelve
+    checkpoints. For a failing one: the problem to look at. Exit code 1 when one fails.
+    """
+    from gpt2.commands.validate import describe
+    from learn_gpt2.validate import problem_of, run
+
+    found = run(course.root, model)
+    if as_json:
+        click.echo(json.dumps(found.as_json(), ensure_ascii=False))
+    else:
+        mine = ", ".join(f"{number:02d}" for number in found.mine) or "none"
+        click.echo(f"src/gpt2/model.py, of which yours: {mine}")
+        for result in found.results:
+            click.echo(describe(result, True))
+            if result.state != "failed":
+                continue
+            problem = problem_of(result)
+            if problem is None:
+                click.echo(
+                    "      this is no problem's: generation is given, see src/gpt2/generate.py"
+                )
+                continue
+            owner = "yours" if problem in found.mine else "the reference's"
+            name = f"{problem:02d} {manifest.get(problem).title}"
+            click.echo(f"      problem {name} ({owner} in the model)")
+        if found.error:
+            click.echo(click.style(f"The model cannot be validated: {found.error}", fg="red"))
+    if found.problem is not None:
+        if not as_json:
+            number = f"{found.problem:02d}"
+            click.echo(f"Next: learn check {number}, learn explain {number}")
+        click.get_current_context().exit(1)
+    if found.error or any(result.state == "failed" for result in found.results):
+        click.get_current_context().exit(1)
