@@ -5,7 +5,7 @@ import re
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from learn_gpt2.checks import (
     CheckFailed,
@@ -16,8 +16,10 @@ from learn_gpt2.checks import (
     expect_dropout,
     expect_error,
     expect_finite_gradients,
+    expect_mode_kept,
     expect_module,
     expect_no_edit,
+    expect_no_memory,
     expect_one_device,
     expect_signature,
     expect_state,
@@ -362,6 +364,13 @@ CACHE_RESULTS = [
     ),
 ]
 WORDS = ("query", "key", "value")
+
+
+def _mixed_up(t):
+    """What split_heads must be given to return t.reshape(B, H, T, D)."""
+    return merge(t.reshape(t.size(0), H, t.size(1), -1)) if t.size(-1) % H == 0 else t
+
+
 FORWARD = [
     *(
         mistake(
@@ -403,6 +412,18 @@ FORWARD = [
         "split_heads.",
         7,
         splitting=lambda x, h: x.reshape(x.size(0), h, x.size(1), -1),
+    ),
+    *(
+        mistake(
+            "split-by-view-alone",
+            f"The {word} is viewed straight to (B, H, T, D), which mixes tokens and heads up. Use "
+            "split_heads for all three.",
+            7,
+            share=lambda q, k, v, i=i: tuple(
+                _mixed_up(t) if i == j else t for j, t in enumerate((q, k, v))
+            ),
+        )
+        for i, word in enumerate(WORDS)
     ),
     mistake(
         "merge-not-transposed",
@@ -654,6 +675,12 @@ CACHE_OTHER = mistake(
     "append is not given the keys and values as c_attn makes them, head by head.",
     4,
 )
+CACHE_EDITED = mistake(
+    "cache-edited",
+    "What append returned is changed in place. It is the cache's own memory: the next call would "
+    "find the changed keys and values. Make new tensors.",
+    4,
+)
 KEYS_IGNORED = mistake(
     "cached-keys-ignored",
     "The keys that append returns are not used: scores are made with the new keys alone.",
@@ -746,7 +773,7 @@ class Spy:
         return 0 if self.stored is None else self.stored[0].size(2)
 
     def append(self, k, v):
-        self.calls.append((k, v))
+        self.calls.append(tuple(t.clone() if isinstance(t, Tensor) else t for t in (k, v)))
         self.stored, pair = keep(self.stored, k.detach(), v.detach())
         return tuple(f(t) if f else t for f, t in zip(self.change, pair, strict=True))
 
@@ -927,6 +954,16 @@ def outcome(run):
     return None
 
 
+def raised_by(piece, error):
+    """Whether the learner's own file raised it, on purpose (a failed assert, too)."""
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    here = trace.tb_frame.f_code.co_filename == str(piece.path)
+    line = piece.path.read_text(encoding="utf-8").splitlines()[trace.tb_lineno - 1] if here else ""
+    return here and re.search(r"\b(raise|assert)\b", line) is not None
+
+
 def transplanted(module, **values):
     """Set parameters by name."""
     with torch.no_grad():
@@ -1031,6 +1068,16 @@ def test_causality(piece):
     ]
     moved = torch.stack(rows) != 0  # (T outputs, T inputs)
     for i, j in itertools.product(range(T), range(T)):
+        if j <= i and not moved[i, j]:
+            with torch.no_grad():
+                other = x.clone()
+                other[:, j] += 1.0
+                depends = not torch.allclose(module(other)[:, i], output[:, i], atol=1e-5)
+            if depends:
+                fail(
+                    f"Output {i} depends on input {j}, and no gradient flows back from it: "
+                    "something is detached (detach, .data, no_grad). [no-gradient]"
+                )
         if moved[i, j] != (j <= i):
             says = "depends on" if moved[i, j] else "does not depend on"
             which = SEES_FUTURE if j > i else MASKS[1] if i == j else PAST_LOST
@@ -1082,7 +1129,11 @@ def test_too_long(piece):
     if at is not None:
         fail(LIMIT_STRICT, f"With T = n_positions = {P}: {type(at).__name__}: {at}")
     if over is None:
-        fail(LIMIT_MISSING if further is None else LIMIT_LATE, f"T = {P + 1}, n_positions = {P}.")
+        late = isinstance(further, ValueError)
+        fail(LIMIT_LATE if late else LIMIT_MISSING, f"T = {P + 1}, n_positions = {P}.")
+    if not isinstance(over, ValueError) and not raised_by(piece, over):
+        first = f"{type(over).__name__}: {over}".splitlines()[0][:150]
+        fail(LIMIT_MISSING, f"T = {P + 1}, n_positions = {P}: PyTorch says {first}")
     expect_error(
         lambda: module(stream(1, P + 1)),
         (),
@@ -1106,6 +1157,9 @@ def test_cache_is_given_the_new(piece):
             examine_call(calls[0], q, k, v, start)
         if len(calls) > 1:
             fail(CACHE_TWICE, f"{len(calls)} calls in one forward.")
+        for kept, given in zip(cache.stored or (), zip(*cache.calls, strict=True), strict=False):
+            if not torch.equal(kept, torch.cat(given, 2)):
+                fail(CACHE_EDITED)
         if error is not None and calls and start == 0:
             raise error
         if not calls:
@@ -1141,6 +1195,19 @@ def test_cache_result_is_used(piece):
         fail(CACHE_RESULTS[0])
     if unused:
         fail(KEYS_IGNORED if unused == ["keys"] else VALUES_IGNORED)
+
+
+@check(todo=6, needs=test_cache_result_is_used)
+def test_keeps_nothing(piece):
+    """A call does not depend on the calls before it, of other lengths and with other pasts"""
+    streams = {t: stream(t=t, seed=t) for t in (5, 3, 7, 4, 6)}
+    whole = [lambda m, t=t: tensor(m(streams[t])) for t in (5, 3, 6)]
+    pieces = [
+        lambda m, cuts=cuts: fed(m, streams[sum(cuts)], cuts, Spy())
+        for cuts in ((4, 3), (1, 3), (3, 4))
+    ]
+    calls = [*whole[:2], *pieces, whole[2]]
+    expect_no_memory(module_of(piece), calls, explain=KEPT_ON_SELF)
 
 
 @check(todo=6, needs=test_cache_result_is_used, points=2)
@@ -1197,6 +1264,10 @@ def test_cache_too_long(piece):
                 LIMIT_LATE if later is not None and new + 1 <= P else LIMIT_IGNORES_PAST,
                 f"past {past} + {new} new tokens are accepted, with n_positions = {P}.",
             )
+
+        if not isinstance(error, ValueError) and not raised_by(piece, error):
+            first = f"{type(error).__name__}: {error}".splitlines()[0][:150]
+            fail(LIMIT_IGNORES_PAST, f"past {past} + {new} new tokens: PyTorch says {first}")
 
         def again(error=error):
             raise error
@@ -1312,6 +1383,15 @@ def test_dropout(piece):
                 f"With dropout={dropout} and attn_dropout={attn_dropout}, {killed:.0%} of the "
                 f"weights are dropped, expected {rate:.0%}.",
             )
+
+
+@check(todo=6, needs=(test_dropout, test_cache_past_and_piece))
+def test_no_dropout(piece):
+    """dropout=0 changes nothing in training, with a cache or without"""
+    module, x = module_of(piece, dropout=0.0, attn_dropout=0.0, seed=2), stream(seed=16)
+    expect_mode_kept(module, lambda: (module(x), fed(module, x, (4, 3), Spy())))
+    examine(module.train(), x, H)
+    examine_fed(module.train(), x, H, (4, 3), what="in training, with dropout=0, the output")
 
 
 @check(todo=6, needs=test_output)

@@ -603,8 +603,8 @@ def expect_no_memory(
             fail(explain, says)
         place = f"(hint {hint}) " if hint else ""
         fail(
-            "What a call gives depends on the calls before it: forward keeps something (in self, or "
-            "in a global). Make what depends on the input anew in each call. "
+            "What a call gives depends on the calls before it: forward keeps something (in self, "
+            "or in a global). Make what depends on the input anew in each call. "
             f"{place}[module-remembers]",
             says,
             hint=hint,
