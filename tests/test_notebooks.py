@@ -259,7 +259,7 @@ def test_markdown_and_back() -> None:
     """Catches an edit through Markdown that loses or changes a cell."""
     made = notebooks.from_text(TEXT, ROOT, PROBLEMS[1])
     assert [c["id"] for c in made["cells"]] == [
-        "text-02-a-title", "setup", "piece", "text-a-section", "measured", "text-what-happened",
+        "text-02-a-title", "setup", "piece", "text-a-section", "measured", "after-measured",
     ]  # fmt: skip
     assert made["cells"][4]["metadata"] == {"tags": ["varies"]}
     assert notebooks.to_text(made) == TEXT

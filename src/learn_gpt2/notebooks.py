@@ -100,13 +100,14 @@ def from_text(text: str, root: Path, problem: Problem) -> Notebook:
     heading. The badge and the set-up cell are put in after the title.
     """
     cells: list[dict[str, Any]] = []
-    position = 0
+    position, before = 0, "title"
     for match in FENCE.finditer(text):
-        cells += _markdown_cells(text[position : match.start()])
+        cells += _markdown_cells(text[position : match.start()], before)
+        before = match[1]
         tags = [tag.lstrip(".") for tag in match[2].split()]
         cells.append(_code(match[1], match[3].rstrip("\n"), tags))
         position = match.end()
-    cells += _markdown_cells(text[position:])
+    cells += _markdown_cells(text[position:], before)
     if not cells or not cells[0]["source"].startswith("# "):
         raise ValueError("a notebook begins with its title: `# 05 · …`")
     title, _, rest = cells[0]["source"].partition("\n")
@@ -124,14 +125,16 @@ METADATA = {
 }
 
 
-def _markdown_cells(text: str) -> Iterator[dict[str, Any]]:
+def _markdown_cells(text: str, before: str) -> Iterator[dict[str, Any]]:
+    """The cells of a text: named after their heading, or after the code cell before them."""
     for part in re.split(r"^(?=#{1,2} )", text, flags=re.M):
         source = part.strip("\n")
         if source.strip():
             first = source.splitlines()[0].lstrip("#").strip()
             words = re.findall(r"[a-z0-9]+", first.lower())
-            name = "-".join(words)[:50].strip("-") or "text"
-            yield {"cell_type": "markdown", "id": f"text-{name}", "metadata": {}, "source": source}
+            title = "-".join(words)[:50].strip("-") or "untitled"
+            name = f"text-{title}" if source.startswith("#") else f"after-{before}"
+            yield {"cell_type": "markdown", "id": name, "metadata": {}, "source": source}
 
 
 def _code(name: str, source: str, tags: list[str]) -> dict[str, Any]:
@@ -224,11 +227,15 @@ def _output(output: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class Run:
-    """What came of executing one notebook. error: "" when every cell ran."""
+    """What came of executing one notebook. error: "" when every cell ran.
+
+    seconds: by the clock. busy: of a processor, 0 where the system does not tell.
+    """
 
     state: str
     problem: int
     seconds: float
+    busy: float
     error: str = ""
     cells: list[dict[str, Any]] | None = None
 
@@ -275,17 +282,27 @@ def execute(path: Path, state: str, problem: int) -> Run:
         extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(path.parent)}},
     )
-    started = time.perf_counter()
+    started, busy = time.perf_counter(), _children_seconds()
     error = ""
     with _surroundings():
         try:
             client.execute()
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as problem_found:
             error = re.sub(r"\x1b\[[\d;]*m", "", str(problem_found)).strip()
-    seconds = time.perf_counter() - started
+    seconds, busy = time.perf_counter() - started, _children_seconds() - busy
     if not error:
         error = "\n".join(_complaints(notebook.cells, path))
-    return Run(state, problem, seconds, error, json.loads(json.dumps(notebook.cells)))
+    return Run(state, problem, seconds, busy, error, json.loads(json.dumps(notebook.cells)))
+
+
+def _children_seconds() -> float:
+    """Processor time of this process's ended children."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _complaints(cells: list[Any], path: Path) -> list[str]:
@@ -388,8 +405,8 @@ def run_command(problems: tuple[str, ...], states: tuple[str, ...], workers: int
         def tell(run: Run) -> None:
             error = run.error or _wrong_piece(run, serves[run.state][run.problem])
             click.echo(
-                f"{PROBLEMS[run.problem - 1].folder:26} {run.state:10} {run.seconds:6.1f} s  "
-                + ("FAILED" if error else "ok")
+                f"{PROBLEMS[run.problem - 1].folder:26} {run.state:10} {run.seconds:6.1f} s "
+                f"({run.busy:4.1f} s busy)  " + ("FAILED" if error else "ok")
             )
             if error:
                 failed.append(f"{run.problem:02d} with {run.state}:\n{error}")
@@ -397,7 +414,7 @@ def run_command(problems: tuple[str, ...], states: tuple[str, ...], workers: int
         runs = _execute_all(jobs, workers, tell)
     click.echo(
         f"{len(runs)} runs of {len(chosen)} notebooks on {workers} processes: "
-        f"{time.perf_counter() - started:.0f} s, {sum(r.seconds for r in runs):.0f} s in all, "
+        f"{time.perf_counter() - started:.0f} s, {sum(r.busy for r in runs):.0f} s of processors, "
         f"the longest {max((r.seconds for r in runs), default=0):.1f} s; {len(failed)} failed"
     )
     for text in failed:
@@ -438,8 +455,8 @@ def update_command(problems: tuple[str, ...], fresh: bool, workers: int | None) 
             if data != before:
                 write_atomically(path, data)
             click.echo(
-                f"{problem.folder:26} {run.seconds:6.1f} s  {len(data) / 1000:4.0f} kB  "
-                + ("unchanged" if data == before else "saved")
+                f"{problem.folder:26} {run.seconds:6.1f} s ({run.busy:4.1f} s busy)  "
+                f"{len(data) / 1000:4.0f} kB  " + ("unchanged" if data == before else "saved")
             )
 
         _execute_all(jobs, workers or os.cpu_count() or 1, tell)
@@ -482,7 +499,10 @@ def write_command(problem: str, source: Any) -> None:
     root = manifest.find_root()
     found = manifest.get(problem)
     path = notebook_path(root, found)
-    notebook = from_text(source.read(), root, found)
+    try:
+        notebook = from_text(source.read(), root, found)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
     saved = {c["id"]: c for c in read(path)["cells"]} if path.is_file() else {}
     for cell in notebook["cells"]:
         old = saved.get(cell["id"], {})
