@@ -315,3 +315,31 @@ def test_each_setting_has_a_flag_and_a_word_of_help() -> None:
     for spec in fields(TrainConfig):
         assert f"--{spec.name.replace('_', '-')}" in text
         assert spec.metadata["help"]
+
+
+def test_the_training_benchmark_compares_the_same_work() -> None:
+    """Catches a comparison of different sizes or losses (its figures are not looked at)."""
+    from gpt2.bench_training import Loop, hugging_face_model, measure_training, small_config
+
+    config = replace(small_config(), resid_pdrop=0.0, embd_pdrop=0.0)
+    ours = GPT2Model(config)
+    theirs = hugging_face_model(config)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+    weights = dict(ours.named_parameters())
+    mapping = ours._build_weight_mapping(config.n_layer)
+    with torch.no_grad():
+        for name, (own, flip) in mapping.items():
+            p = theirs.get_parameter(f"transformer.{name}")
+            p.copy_(weights[own].t() if flip else weights[own])
+    one = Loop(ours, lambda model, ids: model(ids), (2, 16), 65)
+    two = Loop(theirs, lambda model, ids: model(ids).logits, (2, 16), 65)
+    assert torch.equal(one.inputs, two.inputs)
+    for _ in range(3):
+        one()
+        two()
+    for name, (own, flip) in mapping.items():
+        p = theirs.get_parameter(f"transformer.{name}").detach()
+        torch.testing.assert_close(weights[own].detach(), p.t() if flip else p, atol=3e-4, rtol=0)
+    table = measure_training(quick=True, rounds=1)
+    assert {result.name for result in table.results} == {"gpt2.model", "transformers"}
+    assert "backward" in table.markdown()

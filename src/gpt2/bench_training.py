@@ -1,0 +1,157 @@
+"""How fast training is: our model and Hugging Face's in the same loop, and where a step's time
+goes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gpt2.model import GPT2Config, GPT2Model
+
+if TYPE_CHECKING:
+    from gpt2.benchmark import Table
+
+PARTS = ("forward", "backward", "step")
+
+
+def small_config() -> GPT2Config:
+    """The size of the `shakespeare-char` preset, with its vocabulary of 65 characters."""
+    return GPT2Config(
+        vocab_size=65,
+        n_positions=256,
+        n_embd=192,
+        n_layer=6,
+        n_head=6,
+        attn_pdrop=0.0,
+    )
+
+
+def hugging_face_model(config: GPT2Config) -> nn.Module:
+    """`transformers`' GPT2LMHeadModel of the same size, dropout and attention kernel (sdpa).
+
+    ValueError when transformers is not installed.
+    """
+    try:
+        from transformers import GPT2Config as TheirConfig
+        from transformers import GPT2LMHeadModel
+    except ImportError:
+        raise ValueError("the comparison needs transformers: pip install transformers") from None
+    names = "vocab_size n_positions n_embd n_layer n_head resid_pdrop embd_pdrop attn_pdrop"
+    theirs = TheirConfig(
+        **{name: getattr(config, name) for name in names.split()},
+        use_cache=False,
+        bos_token_id=None,
+        eos_token_id=None,
+        attn_implementation="sdpa",
+    )
+    return GPT2LMHeadModel(theirs)
+
+
+class Loop:
+    """One optimizer step after another on one random batch (B, T), its parts timed apart."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        logits: Callable[[nn.Module, Tensor], Tensor],
+        batch: tuple[int, int],
+        vocab_size: int,
+        device: str = "cpu",
+        autocast: torch.dtype | None = None,
+    ):
+        self.model = model.to(device).train()
+        self.logits = logits
+        self.device = torch.device(device)
+        self.autocast = autocast
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=1e-4, fused=self.device.type in ("cpu", "cuda")
+        )
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(vocab_size, (batch[0], batch[1] + 1), generator=generator)
+        self.inputs, self.targets = ids[:, :-1].to(device), ids[:, 1:].to(device)
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.steps = 0
+
+    def _clock(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def __call__(self) -> None:
+        """One step."""
+        times = [self._clock()]
+        context = (
+            torch.autocast(self.device.type, self.autocast) if self.autocast else nullcontext()
+        )
+        with context:
+            logits = self.logits(self.model, self.inputs)  # (B, T, V)
+        loss = F.cross_entropy(logits.float().flatten(0, 1), self.targets.flatten())
+        times.append(self._clock())
+        loss.backward()
+        times.append(self._clock())
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        times.append(self._clock())
+        for part, start, end in zip(PARTS, times[:-1], times[1:], strict=True):
+            self.seconds[part] += end - start
+        self.steps += 1
+
+
+def measure_training(
+    quick: bool = False, device: str = "cpu", rounds: int = 5, size: str = "small", **_: Any
+) -> Table:
+    """Training tokens/s, ours and Hugging Face's in turn, forward, backward and step apart.
+
+    size: "small" (the shakespeare-char preset's, B 16, T 256) or "124M" (GPT-2 small, B 1, T 512).
+    quick: a smaller batch. The setting line holds each one's milliseconds per part.
+    """
+    from gpt2.benchmark import Contender, Table, interleave
+    from gpt2.train import autocast_dtype
+
+    if size not in ("small", "124M"):
+        raise ValueError(f"size must be small or 124M, got {size!r}")
+    config = small_config() if size == "small" else GPT2Config.gpt2_small()
+    batch = (16, 256) if size == "small" else (1, 512)
+    batch = (max(1, batch[0] // 4), batch[1] // 2) if quick else batch
+    autocast = autocast_dtype("auto", torch.device(device))
+    torch.manual_seed(0)
+    common = (batch, config.vocab_size, device, autocast)
+    loops = {
+        "gpt2.model": Loop(GPT2Model(config), lambda model, ids: model(ids), *common),
+        "transformers": Loop(
+            hugging_face_model(config), lambda model, ids: model(ids).logits, *common
+        ),
+    }
+    for loop in loops.values():  # the first step allocates the optimizer's moments
+        loop()
+        loop.seconds, loop.steps = dict.fromkeys(PARTS, 0.0), 0
+    tokens = batch[0] * batch[1]
+    results = interleave([Contender(name, loop, tokens) for name, loop in loops.items()], rounds)
+    parts = "; ".join(
+        f"{name}: "
+        + ", ".join(f"{part} {loop.seconds[part] / loop.steps * 1e3:.0f} ms" for part in PARTS)
+        for name, loop in loops.items()
+    )
+    dtype = "bfloat16 autocast" if autocast else "float32"
+    return Table(
+        f"Training, {size}",
+        f"{config.n_layer} layers of {config.n_embd}, {config.vocab_size} tokens in the "
+        f"vocabulary, B {batch[0]}, T {batch[1]}, {dtype}, dropout {config.resid_pdrop} "
+        f"(attention weights {config.attn_pdrop}), AdamW, clipping; {rounds} rounds in turn on "
+        f"{device}. Means: {parts}.",
+        "tokens/s",
+        results,
+    )
+
+
+def measure_training_124m(**options: Any) -> Table:
+    """`measure_training` at GPT-2 small's size."""
+    return measure_training(size="124M", **options)
