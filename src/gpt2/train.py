@@ -261,6 +261,7 @@ def open_world(device: str) -> Iterator[World]:
     dist.init_process_group("nccl" if picked.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), size, picked)
+        dist.barrier()  # nobody hangs up while another still talks
     finally:
         dist.destroy_process_group()
 
