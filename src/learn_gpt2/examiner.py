@@ -135,10 +135,8 @@ def ask(number: int, source: bytes, model: str = "", uid: int = 0) -> str:
 
 def answer(server: Server, question: Question) -> dict:
     """Have a question answered by a watcher of its own, and wait for it."""
-    scratch = None
-    if not server.means.namespaces:
-        scratch = Path(os.path.realpath(tempfile.mkdtemp(prefix="learn-grade-")))
-        os.chmod(scratch, 0o755)
+    scratch = Path(os.path.realpath(tempfile.mkdtemp(prefix="learn-grade-")))
+    os.chmod(scratch, 0o755)
     readable, writable = os.pipe()
     child = os.fork()
     if child == 0:
@@ -155,8 +153,7 @@ def answer(server: Server, question: Question) -> dict:
         with contextlib.suppress(OSError):
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
     try:
         return json.loads(data)
     except ValueError:
@@ -173,26 +170,25 @@ def _read_until(readable: int, seconds: float) -> bytes:
     return b"".join(chunks)
 
 
-def _start_watcher(server: Server, question: Question, scratch: Path | None, writable: int) -> None:
+def _start_watcher(server: Server, question: Question, scratch: Path, writable: int) -> None:
     """Become the watcher, or in namespaces the parent of the watcher. Does not return."""
-    if server.means.namespaces:
-        if sandbox.LINUX:
-            sandbox.guard()
-        sandbox.unshare(server.means.namespaces)
-        child = os.fork()
-        if child:
-            os.close(writable)
-            os.waitpid(child, 0)
-            os._exit(0)
-    sandbox.guard()
-    if scratch is None:
-        sandbox.build_root(server.root, server.limits)
-        scratch = sandbox.SCRATCH
+    spaces = server.means.namespaces
     try:
+        sandbox.guard()
+        if spaces:
+            sandbox.unshare(spaces)
+            child = os.fork()
+            if child:
+                os.close(writable)
+                os.waitpid(child, 0)
+                os._exit(0)
+            sandbox.guard()
+            sandbox.build_root(server.root, scratch, server.limits)
+            scratch = sandbox.SCRATCH
         data = Watcher(server, question, scratch).run()
     except Exception as error:  # ours, not the student's: told as it is
         data = {"error": f"{type(error).__name__}: {error}"}
-    sandbox.end_all(bool(server.means.namespaces))
+    sandbox.end_all(bool(spaces))
     with os.fdopen(writable, "wb") as pipe:
         pipe.write(json.dumps(data).encode())
     os._exit(0)
@@ -261,7 +257,7 @@ class Watcher:
         def run(say: Callable[[dict], None]) -> None:
             _examine(self.server, self.question, self.file, check, before, say)
 
-        ending = self._child(run, min(seconds, max(self.end - time.monotonic(), 0.1)))
+        ending = self._child(run, seconds, check.seconds + GRACE)
         said: dict = {}
         for line in ending.lines:
             with contextlib.suppress(ValueError):
@@ -317,8 +313,16 @@ class Watcher:
             about |= json.loads(line)
         return about
 
-    def _child(self, work: Callable[[Callable[[dict], None]], None], seconds: float) -> Ending:
-        """Run work(say) in a confined child, for so long at most, and end all that it started."""
+    def _child(
+        self,
+        work: Callable[[Callable[[dict], None]], None],
+        seconds: float,
+        then: float = 0.0,
+    ) -> Ending:
+        """Run work(say) in a confined child, for so long at most, and end all that it started.
+
+        then: the seconds left once it has said something for the first time.
+        """
         self._fresh_scratch()
         mark = secrets.token_hex(16)
         results, results_in = os.pipe()
@@ -336,7 +340,7 @@ class Watcher:
         os.close(results_in)
         os.close(output_in)
         try:
-            how, code, data = self._watch(child, results, output, seconds)
+            how, code, data = self._watch(child, results, output, mark, seconds, then)
         finally:
             os.close(results)
             os.close(output)
@@ -346,12 +350,12 @@ class Watcher:
         return Ending(how, code, said)
 
     def _watch(
-        self, child: int, results: int, output: int, seconds: float
+        self, child: int, results: int, output: int, mark: str, seconds: float, then: float
     ) -> tuple[str, int, bytes]:
         """(how it ended, its code, what it wrote as results)."""
         said, printed = bytearray(), 0
         now = time.monotonic()
-        end, look = now + seconds, now + 0.3
+        end, look = min(now + seconds, self.end), now + 0.3
         for pipe in (results, output):
             os.set_blocking(pipe, False)
         waiting = [results, output]
@@ -365,6 +369,8 @@ class Watcher:
                         waiting.remove(pipe)
                     elif pipe == results:
                         said += chunk
+                        if then and mark.encode() in said:
+                            end, then = min(time.monotonic() + then, self.end), 0.0
                     else:
                         printed += len(chunk)
             if printed > self.limits.output or len(said) > MAX_ANSWER:
@@ -435,9 +441,11 @@ def _only_these(results: int, output: int) -> None:
 
 def _speaker(pipe: int, mark: str) -> Callable[[dict], None]:
     """A function that sends data with the mark. What it needs is taken now, not looked up later."""
-    write, dumps = os.write, json.dumps
+    write, dumps, identity, own = os.write, json.dumps, os.getpid, os.getpid()
 
     def say(data: dict) -> None:
+        if identity() != own:  # the file forked, and its child came this far
+            os._exit(1)
         text = f"\n{mark}{dumps(data)}\n".encode()
         while text:
             text = text[write(pipe, text) :]
@@ -454,11 +462,14 @@ def _examine(
     say: Callable[[dict], None],
 ) -> None:
     """In the confined child: load the file, run one check, say what came of it."""
+    from learn_gpt2 import integrity
+
     problem = question.problem
     examination = Examination(problem, path, "yours", server.checks[problem.number])
     examination.results |= before
     loading.LOAD_SECONDS = server.limits.load_seconds
     result = Result(check.name, check.title, "failed", points=check.points)
+    reached = integrity.listen(server.root, path.parents[2])
     loaded = _load(server, question, examination, result)
     if loaded:
         say({"loaded": True})
@@ -467,6 +478,12 @@ def _examine(
         if broken:
             _tampered(result, broken)
         _name_memory(result, server.limits)
+    if reached:
+        result.status, result.mistakes = "failed", ["reaches-out"]
+        result.message = (
+            f"The file reaches for what is not its own: {reached[0]}. A piece computes with torch, "
+            "and needs neither processes nor the network nor the course's files. [reaches-out]"
+        )
     say({"result": {k: v for k, v in vars(result).items() if k != "exception"}})
 
 
@@ -493,6 +510,9 @@ def _load(server: Server, question: Question, examination: Examination, result: 
     if isinstance(examination._piece, loading.PieceError):
         result.message = str(examination._piece)
         result.mistakes = [examination._piece.kind]
+        if examination._piece.kind == "syntax-error":
+            version = ".".join(map(str, sys.version_info[:2]))
+            result.message += f"\nThis was Python {version}; does it run in yours?"
         _name_memory(result, server.limits)
         return False
     return True

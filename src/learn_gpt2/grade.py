@@ -62,6 +62,10 @@ class Interrupted(KeyboardInterrupt):
 class ExaminerEnded(RuntimeError):
     """The examiner's process has gone, or did not answer in time."""
 
+    def __init__(self, message: str, late: bool = False):
+        super().__init__(message)
+        self.late = late
+
 
 class Examiner:
     """A process that answers questions; it is started when it is first needed."""
@@ -71,6 +75,7 @@ class Examiner:
         self._process: subprocess.Popen | None = None
         self._mark = ""
         self._unread = b""
+        self._start_seconds = START_SECONDS / 3
 
     def start(self) -> dict:
         """What the examiner says of itself: the checks, torch's version. ValueError when it finds
@@ -105,7 +110,8 @@ class Examiner:
         """The answer to a line. ExaminerEnded when there is none."""
         seconds = self.options.limits.seconds + 90.0
         if not self.means.fork:
-            return self._ask_once(line, START_SECONDS + seconds)
+            # the start, which it needs each time, takes about as long as the first did
+            return self._ask_once(line, self.options.limits.seconds + 10 + 3 * self._start_seconds)
         if self._process is None:
             self.start()
         try:
@@ -120,14 +126,17 @@ class Examiner:
         """What `start` gives, also where each question has a process of its own."""
         if self.means.fork:
             return self.start()
-        return self._ask_once("", START_SECONDS)
+        begun = time.monotonic()
+        said = self._ask_once("", START_SECONDS)
+        self._start_seconds = time.monotonic() - begun
+        return said
 
     def _ask_once(self, line: str, seconds: float) -> dict:
         self.start()
         try:
             output, _ = self._process.communicate(line.encode(), timeout=seconds)
         except subprocess.TimeoutExpired:
-            raise ExaminerEnded(f"no answer within {seconds:.0f} s") from None
+            raise ExaminerEnded(f"no answer within {seconds:.0f} s", late=True) from None
         finally:
             self.close()
         said = [text for text in output.split(b"\n") if text.startswith(self._mark.encode())]
@@ -225,15 +234,15 @@ def weights(root: Path, numbers: tuple[int, ...]) -> dict[int, list[tuple[str, i
     return found
 
 
-def course_digest(root: Path) -> str:
-    """Of every file that a mark depends on, and that a student's code must not touch."""
-    seen = hashlib.sha256()
+def course_files(root: Path) -> dict[str, str]:
+    """Every file that a mark depends on, and that a student's code must not touch → its hash."""
+    found = {}
     for pattern in ("src/**/*.py", "problems/*/test_*.py", "solutions/*.py"):
         for path in sorted(root.glob(pattern)):
             if path != root / "src" / "gpt2" / "model.py":  # graded in one that is assembled anew
-                seen.update(path.relative_to(root).as_posix().encode() + b"\0")
-                seen.update(path.read_bytes() + b"\0")
-    return seen.hexdigest()[:16]
+                name = path.relative_to(root).as_posix()
+                found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
 
 
 class Class:
@@ -247,7 +256,8 @@ class Class:
         if self.means.reason_to_refuse:
             raise ValueError(self.means.reason_to_refuse)
         self.problems = [manifest.get(n) for n in options.problems]
-        self.digest = course_digest(root)
+        self.files = course_files(root)
+        self.digest = hashlib.sha256(json.dumps(self.files).encode()).hexdigest()[:16]
         # with own pieces, a problem is graded in a model that has earlier ones
         wanted = {p.number: p for p in self.problems}
         if options.own_pieces:
@@ -259,8 +269,8 @@ class Class:
         self.tasks: dict[str, Task] = {}
         self.task_of: dict[tuple[str, int], Task] = {}
         self.cannot: dict[tuple[str, int], str] = {}  # own pieces that don't fit together
+        self.control: dict[int, Task] = {}  # the reference, graded as everybody is
         self.hello: dict = {}
-        self.known: dict[int, Prints] = {}
 
     def state(self, student: Submission, number: int) -> str:
         """graded, untouched, refused or missing."""
@@ -288,15 +298,24 @@ class Class:
         finally:
             for examiner in examiners:
                 examiner.close()
-        if course_digest(self.root) != self.digest:
+        after = course_files(self.root)
+        changed = sorted(
+            name for name in self.files | after if self.files.get(name) != after.get(name)
+        )
+        if changed:
             raise ValueError(
-                "the course's own files (src/, solutions/ or the tests) changed while the class "
-                "was graded: these marks can't be trusted. `git status` shows what changed"
+                f"{', '.join(changed[:5])} changed while the class was graded: these marks can't "
+                "be trusted. If you changed the course yourself, grade again; if not, "
+                "`git status` and the students' files tell more"
             )
         return self.report()
 
     def _ask_what(self, examiner: Examiner) -> None:
-        """Make the tasks, each different file once."""
+        """Make the tasks, each different file once, and the reference first."""
+        for problem in self.problems:
+            source = problem.solution_path(self.root).read_bytes()
+            key = self._key(problem, source, "")
+            self.tasks[key] = self.control[problem.number] = Task(problem, source, "", key)
         for student in self.students:
             for problem in self.problems:
                 if self.state(student, problem.number) != "graded":
@@ -374,6 +393,7 @@ class Class:
                 got = finished.get()
                 if isinstance(got, BaseException):
                     raise got
+                self._expect_full_marks(got)
                 done += 1
                 progress(done, total)
         except KeyboardInterrupt:
@@ -382,6 +402,18 @@ class Class:
             stop.set()
             for examiner in examiners:
                 examiner.close()
+
+    def _expect_full_marks(self, task: Task) -> None:
+        """ValueError when the reference loses a point: then everybody's marks would be wrong."""
+        if task is not self.control.get(task.problem.number):
+            return
+        lost = [r for r in task.answer.get("results", ()) if r["status"] != "passed"]
+        why = lost[0]["message"] if lost else task.answer.get("error")
+        if why:
+            raise ValueError(
+                f"nothing is graded: the reference of problem {task.problem.number:02d} does not "
+                f"pass when it is confined as students' files are. {why}"
+            )
 
     def _work(self, number: int, examiner: Examiner, todo, finished, stop) -> None:
         """One job: take tasks until there are none."""
@@ -395,10 +427,10 @@ class Class:
                 answer = self._ask_twice(examiner, task, uid, stop)
                 if stop.is_set():
                     return
+                task.answer = answer
                 if "error" not in answer:
                     text = json.dumps(answer, ensure_ascii=False)
                     write_atomically(self._cached(task.key), text.encode())
-                task.answer = answer
                 finished.put(task)
         except BaseException as error:
             finished.put(error)
@@ -413,11 +445,21 @@ class Class:
                 answer = examiner.ask(ask(task.problem.number, task.source, task.model, uid))
             except ExaminerEnded as error:
                 reason = str(error)
+                if not self.means.fork:  # the process was the file's own: so was its end
+                    return {"results": self._ended(task.problem, error.late)}
                 continue
             if "results" in answer:
                 return answer
             reason = answer.get("error", "")
         return {"error": reason}
+
+    def _ended(self, problem: Problem, late: bool) -> list[dict]:
+        """A result per check for a file that ended, or outlasted, the process of its own."""
+        if late:
+            text, mistake = "Stopped: its time was over. Does a loop never end?", "endless-loop"
+        else:
+            text, mistake = "Python ended: does the file end the program, or crash it?", "crashed"
+        return self._alike(problem.number, f"{text} [{mistake}]", mistake)
 
     # ── the report
 
@@ -499,12 +541,16 @@ class Class:
                 f"({answer['error']}). Ask your instructor to look at it."
             )
             mistake = "examiner-ended"
+        return self._alike(number, f"{message} [{mistake}]", mistake)
+
+    def _alike(self, number: int, message: str, mistake: str) -> list[dict]:
+        """The same failure for every check of a problem."""
         return [
             {
                 "name": check["name"],
                 "title": check["title"],
                 "status": "failed",
-                "message": f"{message} [{mistake}]",
+                "message": message,
                 "mistakes": [mistake],
                 "hint": None,
                 "todo": None,
@@ -542,9 +588,22 @@ def percent(points: int, most: int) -> float:
 
 # ── statistics ──────────────────────────────────────────────────────────────────────────────────
 
-# what happened to a file, rather than what its author believes
+# what happened to a file or was tried with it, rather than what its author believes
 NO_MISCONCEPTIONS = frozenset(
-    ("not-handed-in", "refused", "untouched", "examiner-ended", "own-pieces", "open-todo")
+    (
+        "crashed",
+        "examiner-ended",
+        "not-handed-in",
+        "open-todo",
+        "out-of-time",
+        "own-pieces",
+        "reaches-out",
+        "refused",
+        "starts-processes",
+        "tampering",
+        "too-much-output",
+        "untouched",
+    )
 )
 
 

@@ -6,10 +6,12 @@ also asks torch questions whose answers are known. What it finds is a `tampering
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import types
 from collections.abc import Iterable
+from pathlib import Path
 
 # Modules that checks rely on; a piece has no reason to change any of them.
 WATCHED = (
@@ -136,6 +138,57 @@ class Seal:
             if got != want:
                 return f"{name} no longer gives what it must"
         return ""
+
+
+_REACHING = {
+    "os.fork": "it starts a process",
+    "os.forkpty": "it starts a process",
+    "os.system": "it starts a process",
+    "os.exec": "it starts a program",
+    "os.posix_spawn": "it starts a process",
+    "os.spawn": "it starts a process",
+    "subprocess.Popen": "it starts a process",
+    "os.kill": "it sends a signal",
+    "os.killpg": "it sends a signal",
+    "socket.connect": "it opens a connection",
+    "socket.bind": "it waits for connections",
+    "socket.sendto": "it sends to the network",
+}
+_CHANGING = frozenset(
+    ("os.remove", "os.rename", "os.rmdir", "os.truncate", "os.chmod", "os.chown", "os.link")
+)
+
+
+def listen(root: Path, scratch: Path) -> list[str]:
+    """From now on, note in the returned list what the code in this process reaches for outside
+    `scratch`. Python tells us; it is a courtesy to whoever reads the report, and no wall.
+    """
+    reached: list[str] = []
+    # not the tests: Python itself reads a line of them to go with a warning
+    answers = (str(root / "solutions"), str(root / "src" / "gpt2" / "model.py"))
+    own = (str(scratch), os.devnull)
+    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+
+    def absolute(path: object) -> str:
+        return os.path.abspath(os.fsdecode(path)) if isinstance(path, (str, bytes)) else own[0]
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event == "open":
+            path, _, flags = arguments
+            name = absolute(path)
+            if name.startswith(own):
+                return
+            if isinstance(flags, int) and flags & writing:
+                reached.append(f"it opens {name} for writing")
+            elif name.startswith(answers):
+                reached.append(f"it reads {name.removeprefix(str(root) + os.sep)}")
+        elif event in _REACHING:
+            reached.append(_REACHING[event])
+        elif event in _CHANGING and not absolute(arguments[0]).startswith(own):
+            reached.append(f"it changes {absolute(arguments[0])}")
+
+    sys.addaudithook(hook)
+    return reached
 
 
 def _below(kind: type) -> set[type]:

@@ -279,11 +279,13 @@ def visible(root: Path) -> tuple[list[Path], list[Path]]:
     return sorted((p for p in paths if p.exists()), key=lambda p: len(p.parts)), hidden
 
 
-def build_root(root: Path, limits: Limits) -> None:
-    """Inside new namespaces: a file system with what is visible, `/scratch`, and nothing else."""
+def build_root(root: Path, here: Path, limits: Limits) -> None:
+    """Inside new namespaces: a file system with what is visible, `/scratch`, and nothing else.
+
+    here: an empty folder, on which it is mounted in this namespace only.
+    """
     paths, hidden = visible(root)
     _mount("none", Path("/"), None, MS_REC | MS_PRIVATE)
-    here = Path("/tmp")  # any folder that is there: it is covered in this namespace only
     _mount("tmpfs", here, "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,mode=755")
     covered = False
     for path in paths:
@@ -302,7 +304,8 @@ def build_root(root: Path, limits: Limits) -> None:
     proc = here / "proc"
     proc.mkdir()
     _mount("proc", proc, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=2")
-    (here / "tmp").symlink_to("scratch")
+    if not (here / "tmp").exists():  # the course may lie in it
+        (here / "tmp").symlink_to("scratch")
     _mount("none", here, None, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
     # who has no privileges and no open folder outside does not leave a chroot
     os.chroot(here)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def command(
     count = len(work.students)
     if not as_json:
         click.echo(f"{count} students, problems {_span(chosen)}, {jobs} at once")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a CI that cancels is a Ctrl-C
     try:
         with _Progress(quiet=as_json) as progress:
             report = work.grade(progress)

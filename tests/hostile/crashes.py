@@ -1,0 +1,4 @@
+# reads where nothing is
+import ctypes
+
+ctypes.string_at(0)

@@ -1,0 +1,7 @@
+# never ends, and catches whatever would stop it
+while True:
+    try:
+        while True:
+            pass
+    except BaseException:
+        pass

@@ -1,0 +1,4 @@
+# waits for better times
+import time
+
+time.sleep(3600)
