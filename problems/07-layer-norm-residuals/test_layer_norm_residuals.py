@@ -14,7 +14,9 @@ from learn_gpt2.checks import (
     expect_copies,
     expect_finite_gradients,
     expect_module,
+    expect_no_memory,
     expect_one_device,
+    expect_own_start,
     expect_signature,
     expect_state,
     fail,
@@ -599,6 +601,7 @@ def test_weight_and_bias(piece):
     expect_state(layer, ("weight", "bias"), {"running": RUNNING, "num_batches": RUNNING})
     if layer.weight is layer.bias or layer.weight.data_ptr() == layer.bias.data_ptr():
         fail("weight and bias are one and the same tensor; they are two. [shared-parameters]")
+    expect_own_start(lambda: piece.LayerNorm(C))
 
 
 @check(todo=1, needs=test_weight_and_bias)
@@ -645,6 +648,14 @@ def test_values(piece):
 
 
 @check(todo=2, needs=test_values)
+def test_remembers_nothing(piece):
+    """What a call gives does not depend on the calls before it"""
+    inputs = [random(*shape, seed=i) for i, shape in enumerate(((B, T, C), (B, T, C), (1, H, C)))]
+    calls = [lambda module, x=x: tensor(module(x)) for x in (*inputs, inputs[0])]
+    expect_no_memory(layer_of(piece), calls, 6)
+
+
+@check(todo=2, needs=test_remembers_nothing)
 def test_any_leading_axes(piece):
     """The last axis is normalised, however many stand before it"""
     layer = layer_of(piece, seed=1)

@@ -14,8 +14,11 @@ from learn_gpt2.checks import (
     expect_dropout,
     expect_error,
     expect_finite_gradients,
+    expect_mode_kept,
     expect_module,
+    expect_no_memory,
     expect_one_device,
+    expect_own_start,
     expect_signature,
     expect_state,
     fail,
@@ -178,6 +181,21 @@ HALVES = [
         "the sublayer gets batch and tokens swapped",
         "Hand the norm's result on as it is, (B, T, C)",
         lambda x, n, f: x + f(n(x).transpose(0, 1)).transpose(0, 1),
+    ),
+    *(
+        (
+            "activation-added",
+            f"there is an activation ({name}) on what the sublayer returns",
+            "GPT-2 adds the result as it is",
+            lambda x, n, f, act=act: x + act(f(n(x))),
+        )
+        for name, act in (("ReLU", torch.relu), ("GELU", F.gelu), ("tanh", torch.tanh))
+    ),
+    (
+        "activation-added",
+        "there is an activation (GELU, tanh form) on what the sublayer returns",
+        "GPT-2 adds the result as it is",
+        lambda x, n, f: x + F.gelu(f(n(x)), approximate="tanh"),
     ),
     (
         "activation-added",
@@ -375,6 +393,12 @@ DROPOUT_NOT_PASSED = mistake(
     "A sublayer has another dropout than asked for: hand `dropout` on to attention and feed-forward.",
     2,
 )
+NONE_AS_DROPOUT = mistake(
+    "attn-dropout-none",
+    "attn_dropout is None unless it is given, and None arrives where a number is needed. Only the "
+    "attention's attn_dropout takes None; replace it by dropout everywhere else.",
+    2,
+)
 DROPOUTS_SWAPPED = mistake(
     "dropouts-swapped",
     "dropout and attn_dropout are swapped: attn_dropout is for the attention's weights alone, dropout "
@@ -442,6 +466,18 @@ CACHE_TO_MLP = mistake(
 CACHE_NOT_PASSED = mistake(
     "cache-not-passed",
     "The cache is not handed on: after a call with T tokens it holds none. It goes to the attention.",
+    5,
+)
+CACHE_SOMETIMES = mistake(
+    "cache-not-passed",
+    "The cache is handed on in some calls only: a call with T tokens must store T, in eval and in "
+    "training mode, whether the cache is empty or not.",
+    5,
+)
+CACHE_PARTLY = mistake(
+    "cache-tokens-lost",
+    "Tokens are missing in the cache: a call with T tokens stores T and keeps those of earlier calls. "
+    "Hand all of x on, and leave the cache's length to the cache.",
     5,
 )
 CACHE_TWICE = mistake(
@@ -541,9 +577,22 @@ def make(piece, *args, **options):
     try:
         return expect_module(piece.TransformerBlock(*args, **options))
     except (TypeError, ValueError) as error:
+        if "NoneType" in str(error) and options.get("attn_dropout") is None:
+            _explain_none(piece, args, options, error)
         if isinstance(error, TypeError) and "tuple of ints" not in str(error):
             raise
         fail(ARGUMENTS, f"It says: {str(error).splitlines()[0]}")
+
+
+def _explain_none(piece, args, options, error):
+    """Say where attn_dropout=None goes wrong, when a number in its place does not."""
+    try:
+        block = piece.TransformerBlock(*args, **{"dropout": 0.3, **options, "attn_dropout": 0.6})
+    except Exception:
+        return
+    rate = getattr(getattr(block, "attn", None), "resid_dropout", None)
+    wrong = DROPOUTS_SWAPPED if getattr(rate, "p", 0) == 0.6 else NONE_AS_DROPOUT
+    fail(wrong, f"Without attn_dropout Python says: {error}")
 
 
 def block_of(piece, *args, seed=0, **options):
@@ -612,6 +661,7 @@ def test_parts(piece):
     expect_state(block, STATE)
     if len({t.data_ptr() for t in block.state_dict().values()}) < len(STATE):
         fail(SHARED_WEIGHTS)
+    expect_own_start(lambda: make(piece))
 
 
 @check(todo=1, needs=test_parts)
@@ -640,6 +690,8 @@ def test_sizes(piece):
         found = {name: tuple(t.shape) for name, t in block.state_dict().items()}
         if found["mlp.c_fc.weight"] != hidden:
             at = f"mlp.c_fc.weight has the shape {found['mlp.c_fc.weight']}, expected {hidden}."
+            if found["mlp.c_fc.weight"] == hidden[::-1]:
+                fail(ARGUMENTS, at)
             fail(N_INNER_IGNORED if inner else N_INNER_DEFAULT, at)
         for name, shape in shapes.items():
             if found[name] != shape:
@@ -696,6 +748,14 @@ def test_values(piece):
 
 
 @check(todo=3, needs=test_values)
+def test_remembers_nothing(piece):
+    """What a call gives does not depend on the calls before it"""
+    inputs = [random(*shape, seed=i) for i, shape in enumerate(((B, T, C), (B, T, C), (1, P, C)))]
+    calls = [lambda module, x=x: call(module, x) for x in (*inputs, inputs[0])]
+    expect_no_memory(block_of(piece), calls)
+
+
+@check(todo=3, needs=test_remembers_nothing)
 def test_other_shapes(piece):
     """Other sizes: one token, one sequence, other widths, heads and hidden layers"""
     for args, options, shape in (
@@ -728,7 +788,7 @@ def test_epsilon_in_use(piece):
     examine(block, random(B, T, C, seed=2, scale=0.3), epsilon=0.2)
 
 
-@check(todo=3, needs=test_values)
+@check(todo=3, needs=test_remembers_nothing)
 def test_causality(piece):
     """Changing token t changes nothing before t, and something from t on"""
     block, x = block_of(piece), random(B, P, C, seed=3)
@@ -758,7 +818,12 @@ def test_cache(piece):
             got = call(block, part, cache) if fed else call(block, part, cache=cache)
             fed += size
             if cache.length < fed:
-                fail(CACHE_NOT_PASSED, f"After {fed} tokens the cache holds {cache.length}.")
+                never = cache.length == 0 and not _stores(block, x)
+                wrong = CACHE_PARTLY if cache.length else CACHE_SOMETIMES
+                said = (
+                    f"Fed in pieces of {sizes}, after {fed} tokens the cache holds {cache.length}."
+                )
+                fail(CACHE_NOT_PASSED if never else wrong, said)
             if cache.length > fed:
                 fail(CACHE_TWICE, f"After {fed} tokens the cache holds {cache.length}.")
             compare(
@@ -772,7 +837,24 @@ def test_cache(piece):
     cache, block = layer_cache(), block_of(piece, dropout=0.0).train()
     call(block, x, cache)
     if cache.length != T:
-        fail(CACHE_NOT_PASSED, f"In training mode, after {T} tokens it holds {cache.length}.")
+        fail(CACHE_SOMETIMES, f"In training mode, after {T} tokens it holds {cache.length}.")
+    block = block_of(piece, dropout=0.0)
+    expect_mode_kept(block, lambda: call(block, x))
+    expect_mode_kept(block, lambda: call(block, x, layer_cache()))
+
+
+def _stores(block, x):
+    """Whether any of several ways to call the block stores something in a cache."""
+    empty, filled = layer_cache(), layer_cache()
+    numbers = torch.zeros(B, H, 1, C // H)
+    filled.append(numbers, numbers)
+    call(block, x[:, :1], empty)
+    call(block, x, filled)
+    stored = empty.length > 0 or filled.length > 1
+    empty = layer_cache()
+    call(block.train(), x, empty)
+    block.eval()
+    return stored or empty.length > 0
 
 
 # ── training ────────────────────────────────────────────────────────────────────────────────────

@@ -178,6 +178,40 @@ ASSERT = mistake(
     "ValueError(…)`.",
     2,
 )
+# what Python says when an operator or a function meets a value that it can't work with
+BY_PYTHON = (
+    r"unsupported operand|not supported between|not all arguments converted|(division|modulo) by "
+    r"zero|bad operand type|must be real number|can't multiply|object cannot be interpreted"
+)
+USED_BEFORE_CHECKED = mistake(
+    "used-before-checked",
+    "A value is used (compared, divided, multiplied) before it is known to be a number that fits. First "
+    "ask for its type, then for its size, and compute last.",
+    2,
+)
+NO_INIT = mistake(
+    "no-init",
+    "The class takes no arguments. @dataclass above it writes an __init__ from the fields; without it, "
+    "you write __init__ yourself.",
+    1,
+)
+NO_DEFAULT = mistake(
+    "argument-without-default",
+    "Every argument has a default: GPT2Config() alone is GPT-2 small.",
+    1,
+)
+STALE = mistake(
+    "derived-stale",
+    "The numbers of this size do not fit together: n_inner or head_dim was computed before n_embd or "
+    "n_head got its value. Hand the size's numbers to cls(…).",
+    6,
+)
+PRESET_SHARED = mistake(
+    "preset-shared",
+    "Two calls return one and the same object: whoever changes his configuration changes everybody's. "
+    "Make a new one in each call.",
+    6,
+)
 PRESET_NUMBERS = mistake("preset-numbers", "A size of this GPT-2 is not the published one.", 6)
 PRESET_SWAPPED = mistake(
     "preset-heads-layers-swapped", "n_layer and n_head are swapped in this size.", 6
@@ -233,7 +267,9 @@ def expect_refused(piece, name, value, wrong, **others):
     except AssertionError:
         fail(ASSERT, f"{call} raises AssertionError.")
     except Exception as error:
-        fail(WRONG_TYPE, f"{call} raises {type(error).__name__}: {error}")
+        by_python = re.search(BY_PYTHON, str(error))
+        said = f"{call} raises {type(error).__name__}: {error}"
+        fail(USED_BEFORE_CHECKED if by_python else WRONG_TYPE, said)
     fail(wrong, f"{call} is accepted.")
 
 
@@ -257,6 +293,10 @@ def test_defaults(piece):
     except ValueError as error:
         wrong = HEADS_SWAPPED if "n_head" in str(error) else TOO_STRICT
         fail(wrong, f"GPT2Config() says: {error}")
+    except TypeError as error:
+        if "missing" in str(error) and "required" in str(error):
+            fail(NO_DEFAULT, f"Python says: {error}")
+        raise
     expect_fields(config, DEFAULTS, WRONG_DEFAULT)
 
 
@@ -264,6 +304,8 @@ def test_defaults(piece):
 def test_arguments(piece):
     """The nine arguments, in the contract's order, end up in attributes of the same names"""
     piece.GPT2Config()
+    if piece.GPT2Config.__init__ is object.__init__ and piece.GPT2Config.__new__ is object.__new__:
+        fail(NO_INIT)
     want = ", ".join(f"{name}={value!r}" for name, value in DEFAULTS.items())
     expect_signature(piece.GPT2Config.__init__, f"({want})", "GPT2Config")
     named = dict(zip(DEFAULTS, OTHERS, strict=True))
@@ -432,6 +474,19 @@ def count_parameters(config):
     return (config.vocab_size + config.n_positions) * c + config.n_layer * block + 2 * c
 
 
+def is_shared(first, second):
+    """Whether a change of one configuration changes the other; a frozen one may be shared."""
+    if first is not second:
+        return False
+    before = first.n_layer
+    with contextlib.suppress(Exception):
+        second.n_layer = before + 1
+    changed = first.n_layer != before
+    if changed:
+        second.n_layer = before
+    return changed
+
+
 def examine_preset(piece, name):
     """Check one of the four class methods."""
     width, layers, heads, parameters = PUBLISHED[name]
@@ -466,6 +521,14 @@ def examine_preset(piece, name):
     expect_fields(
         config, {**DEFAULTS, "n_embd": width, "n_layer": layers, "n_head": heads}, PRESET_NUMBERS
     )
+    twin = piece.GPT2Config(n_embd=width, n_layer=layers, n_head=heads)
+    with contextlib.suppress(NotImplementedError):
+        for derived in ("n_inner", "head_dim"):
+            mine, fresh = getattr(config, derived, None), getattr(twin, derived, None)
+            if mine != fresh:
+                fail(STALE, f"{name}(): {derived} is {mine}, with cls(…) it is {fresh}.")
+    if is_shared(config, method()):
+        fail(PRESET_SHARED)
     if count_parameters(config) != parameters:
         fail(PRESET_NUMBERS, f"{count_parameters(config):,} parameters, expected {parameters:,}.")
 

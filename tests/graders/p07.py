@@ -410,3 +410,135 @@ bank.right_file(
             return x.clone().add_(sublayer(self.ln(x)))
     """,
 )
+
+# ── written by somebody who had not seen the checks ─────────────────────────────────────────────
+
+PLAIN = """
+    import torch
+    from torch import nn
+
+    class LayerNorm(nn.Module):
+        def __init__(self, n_embd, eps=1e-5):
+            super().__init__()
+            self.eps = eps
+            self.weight = nn.Parameter(torch.ones(n_embd))
+            self.bias = nn.Parameter(torch.zeros(n_embd))
+
+        def forward(self, x):
+            mu = x.mean(dim=-1, keepdim=True)
+            centred = x - mu
+            var = centred.pow(2).mean(dim=-1, keepdim=True)
+            normed = centred / torch.sqrt(var + self.eps)
+            return self.weight * normed + self.bias
+
+    class ResidualBlock(nn.Module):
+        def __init__(self, n_embd, layer_norm_epsilon=1e-5):
+            super().__init__()
+            self.ln = LayerNorm(n_embd, layer_norm_epsilon)
+
+        def forward(self, x, sublayer):
+            branch = sublayer(self.ln(x))
+            return x + branch
+"""
+MEAN = "mu = x.mean(dim=-1, keepdim=True)"
+bank.wrong_edit(
+    "module-remembers",
+    "in eval mode, the mean of the first call",
+    (
+        MEAN,
+        "if self.training or not hasattr(self, 'mu'):\n"
+        "            self.mu = x.mean(dim=-1, keepdim=True)\n"
+        "        mu = self.mu",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "shared-between-modules",
+    "one weight for all norms of a width",
+    ("class LayerNorm", "ONES = {}\n\nclass LayerNorm"),
+    (
+        "nn.Parameter(torch.ones(n_embd))",
+        "ONES.setdefault(n_embd, nn.Parameter(torch.ones(n_embd)))",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "float-as-size",
+    "LayerNorm(eps, n_embd)",
+    ("LayerNorm(n_embd, layer_norm_epsilon)", "LayerNorm(layer_norm_epsilon, n_embd)"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "default-dtype-set",
+    "double precision for the whole program",
+    ("self.eps = eps", "torch.set_default_dtype(torch.float64)\n        self.eps = eps"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "no-return",
+    "the block's sum is not returned",
+    ("return x + branch", "x + branch"),
+    base=PLAIN,
+)
+bank.right_file(
+    "var_mean in float32, cast back; reset_parameters",
+    """
+    import torch
+    from torch import nn
+
+    class LayerNorm(nn.Module):
+        def __init__(self, n_embd, eps=1e-5):
+            super().__init__()
+            self.eps = float(eps)
+            self.weight = nn.Parameter(torch.empty(n_embd))
+            self.bias = nn.Parameter(torch.empty(n_embd))
+            self.reset_parameters()
+
+        def reset_parameters(self):
+            nn.init.ones_(self.weight)
+            nn.init.zeros_(self.bias)
+
+        def forward(self, x):
+            h = x.float()
+            var, mean = torch.var_mean(h, dim=-1, keepdim=True, correction=0)
+            h = (h - mean) * torch.rsqrt(var + self.eps)
+            return torch.addcmul(self.bias.float(), h, self.weight.float()).to(x.dtype)
+
+    class ResidualBlock(nn.Module):
+        def __init__(self, n_embd, layer_norm_epsilon=1e-5):
+            super().__init__()
+            self.ln = LayerNorm(n_embd, layer_norm_epsilon)
+
+        def forward(self, x, sublayer):
+            out = x.clone()
+            out += sublayer(self.ln(x))
+            return out
+    """,
+)
+bank.right_file(
+    "native_layer_norm; parameters registered by name",
+    """
+    import torch
+    from torch import nn
+
+    class LayerNorm(nn.Module):
+        def __init__(self, n_embd, eps=1e-5):
+            super().__init__()
+            self.normalized_shape = (n_embd,)
+            self.register_parameter("weight", nn.Parameter(torch.full((n_embd,), 1.0)))
+            self.register_parameter("bias", nn.Parameter(torch.full((n_embd,), 0.0)))
+            self.eps = eps
+
+        def forward(self, x):
+            shape = self.normalized_shape
+            return torch.native_layer_norm(x, shape, self.weight, self.bias, self.eps)[0]
+
+    class ResidualBlock(nn.Module):
+        def __init__(self, n_embd, layer_norm_epsilon=1e-5):
+            super().__init__()
+            self.add_module("ln", LayerNorm(n_embd, layer_norm_epsilon))
+
+        def forward(self, x, sublayer):
+            return sum((x, sublayer(self.ln(x))))
+    """,
+)

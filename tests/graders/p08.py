@@ -396,3 +396,138 @@ bank.right_file(
             return x
     """,
 )
+
+# ── written by somebody who had not seen the checks ─────────────────────────────────────────────
+
+PLAIN = """
+    import torch
+    from torch import nn
+    from gpt2.model import CausalMultiHeadAttention, FeedForward, LayerNorm
+
+    class TransformerBlock(nn.Module):
+        def __init__(self, n_embd, n_head, n_positions, dropout=0.1, *, n_inner=None,
+                     attn_dropout=None, layer_norm_epsilon=1e-5):
+            super().__init__()
+            if n_inner is None:
+                n_inner = 4 * n_embd
+            self.ln_1 = LayerNorm(n_embd, eps=layer_norm_epsilon)
+            self.attn = CausalMultiHeadAttention(n_embd, n_head, n_positions, dropout, attn_dropout)
+            self.ln_2 = LayerNorm(n_embd, eps=layer_norm_epsilon)
+            self.mlp = FeedForward(n_embd, n_inner, dropout)
+
+        def forward(self, x, cache=None):
+            a = self.attn(self.ln_1(x), cache)
+            x = x + a
+            m = self.mlp(self.ln_2(x))
+            return x + m
+"""
+ATTENTION = "a = self.attn(self.ln_1(x), cache)"
+for mistake, title, *edits in (
+    (
+        "dropouts-swapped",
+        "dropout and attn_dropout swapped",
+        ("n_positions, dropout, attn_dropout)", "n_positions, attn_dropout, dropout)"),
+    ),
+    (
+        "attn-dropout-none",
+        "attn_dropout, None or not, to the feed-forward network",
+        ("n_inner, dropout)", "n_inner, attn_dropout)"),
+    ),
+    (
+        "arguments-swapped",
+        "FeedForward(n_inner, n_embd)",
+        ("FeedForward(n_embd, n_inner, dropout)", "FeedForward(n_inner, n_embd, dropout)"),
+    ),
+    (
+        "activation-added",
+        "GELU on the branch",
+        ("return x + m", "return x + nn.functional.gelu(m)"),
+    ),
+    (
+        "cache-not-passed",
+        "the cache only for single tokens",
+        (ATTENTION, ATTENTION.replace("cache)", "cache if x.size(1) == 1 else None)")),
+    ),
+    (
+        "cache-not-passed",
+        "an empty cache is passed over",
+        (ATTENTION, ATTENTION.replace("cache)", "cache if cache and cache.length else None)")),
+    ),
+    (
+        "cache-tokens-lost",
+        "with a cache only the last token goes on",
+        (ATTENTION, "x = x if cache is None else x[:, -1:]\n        " + ATTENTION),
+    ),
+    (
+        "cache-tokens-lost",
+        "the cache starts anew with each longer piece",
+        (
+            ATTENTION,
+            "if cache is not None and x.size(1) > 1:\n"
+            "            cache.length = 0\n        " + ATTENTION,
+        ),
+    ),
+    (
+        "mode-changed",
+        "eval mode with a cache",
+        (ATTENTION, "if cache is not None:\n            self.eval()\n        " + ATTENTION),
+    ),
+    (
+        "seed-set",
+        "a seed in __init__",
+        ("super().__init__()", "super().__init__()\n        torch.manual_seed(0)"),
+    ),
+    (
+        "shared-between-modules",
+        "one feed-forward network for all blocks",
+        (
+            "class TransformerBlock(nn.Module):",
+            "MLPS = {}\n\nclass TransformerBlock(nn.Module):",
+        ),
+        (
+            "FeedForward(n_embd, n_inner, dropout)",
+            "MLPS.setdefault(n_embd, FeedForward(n_embd, n_inner, dropout))",
+        ),
+    ),
+    (
+        "module-remembers",
+        "part of the last result is added",
+        (
+            "return x + m",
+            "out = x + m\n"
+            "        old, self.old = getattr(self, 'old', None), out.detach()\n"
+            "        return out if old is None or old.shape != out.shape else out + 0.01 * old",
+        ),
+    ),
+    (
+        "dropout-on-stream",
+        "dropout on the sum",
+        ("return x + m", "return self.mlp.drop(x + m)"),
+    ),
+):
+    bank.wrong_edit(mistake, title, *edits, base=PLAIN)
+bank.right_file(
+    "a loop over norms and sublayers",
+    """
+    from functools import partial
+    from torch import nn
+    from gpt2.model import CausalMultiHeadAttention, FeedForward, LayerNorm
+
+    class TransformerBlock(nn.Module):
+        def __init__(self, n_embd, n_head, n_positions, dropout=0.1, *, n_inner=None,
+                     attn_dropout=None, layer_norm_epsilon=1e-5):
+            super().__init__()
+            norm = partial(LayerNorm, n_embd, layer_norm_epsilon)
+            self.ln_1, self.ln_2 = norm(), norm()
+            attn_dropout = dropout if attn_dropout is None else attn_dropout
+            self.attn = CausalMultiHeadAttention(
+                n_embd, n_head, n_positions, dropout, attn_dropout=attn_dropout
+            )
+            self.mlp = FeedForward(n_embd, {None: n_embd * 4}.get(n_inner, n_inner), dropout)
+
+        def forward(self, x, cache=None):
+            for norm, branch in ((self.ln_1, partial(self.attn, cache=cache)), (self.ln_2, self.mlp)):
+                x = x + branch(norm(x))
+            return x
+    """,
+)

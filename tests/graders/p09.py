@@ -437,3 +437,32 @@ bank.right_file(
 # the contract says neither that True is no size nor that NaN is no probability
 bank.right_edit("True is an int", (SIZE, SIZE.replace(" or isinstance(value, bool)", "")))
 bank.right_edit("NaN compares as false", (RATE, "if value < 0 or value > 1:"))
+
+# ── written by somebody who had not seen the checks ─────────────────────────────────────────────
+
+bank.wrong_edit(
+    "derived-stale",
+    "n_inner kept in __post_init__, and n_embd changed afterwards",
+    ("    @property\n    def n_inner(self)", "    def _n_inner(self)"),
+    (HEADS, "self.n_inner = 4 * self.n_embd\n        " + HEADS),
+    (
+        MEDIUM,
+        "c = cls()\n        c.n_embd, c.n_layer, c.n_head = 1024, 24, 16\n        return c",
+    ),
+)
+bank.wrong_edit(
+    "preset-shared",
+    "one object for all calls",
+    (MEDIUM, f"cls.made = getattr(cls, 'made', None) or {MEDIUM[7:]}\n        return cls.made"),
+)
+bank.wrong_edit(
+    "used-before-checked",
+    "compared before its type is asked",
+    (SIZE, "if value < 1 or not isinstance(value, int):"),
+)
+bank.wrong_edit(
+    "argument-without-default",
+    "no default for the vocabulary",
+    ("vocab_size: int = 50257", "vocab_size: int"),
+)
+bank.wrong_edit("no-init", "@dataclass forgotten", ("@dataclass\n", ""))
