@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "gpt2.commands.train:command",
     "plot": "gpt2.commands.plot:command",
     "eval": "gpt2.commands.eval:command",
+    "attention": "gpt2.commands.attention:command",
     "validate": "gpt2.commands.validate:command",
 }
 

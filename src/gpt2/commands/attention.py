@@ -1,0 +1,58 @@
+"""`gpt2 attention`: where a model looks, as a page or a picture."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+
+@click.command(name="attention")
+@click.argument("model_name", metavar="MODEL")
+@click.argument("text")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("attention.html"),
+    show_default=True,
+    help="A page (.html) to explore in a browser, or one picture (.png).",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")
+def command(model_name: str, text: str, out: Path, device: str) -> None:
+    """Show the attention of every layer and head of MODEL on a TEXT.
+
+    MODEL is a folder, a hub name, or "bundled". The page works offline: pick layer and head, point
+    at a token.
+    """
+    if out.suffix.lower() not in (".html", ".png"):
+        raise click.UsageError(f"--out must end in .html or .png, got {out.name!r}")
+    if not text:
+        raise click.UsageError("the text is empty; attention needs at least one token")
+    import torch
+
+    from gpt2 import plots
+    from gpt2.attention import attention_weights, page, picture, summary
+    from gpt2.commands.generate import bundled, load, pick_device
+
+    folder = bundled() if model_name == "bundled" else model_name
+    name = model_name if model_name == "bundled" else Path(model_name).name
+    model, tokenizer = load(folder, torch.float32, pick_device(device))
+    ids = tokenizer.encode(text)
+    if len(ids) > model.config.n_positions:
+        raise ValueError(
+            f"the text has {len(ids)} tokens, more than n_positions = {model.config.n_positions}"
+        )
+    weights = attention_weights(model, torch.tensor(ids))
+    if out.suffix.lower() == ".png":
+        plots.save(picture(weights, name), out)
+    else:
+        tokens = [tokenizer.decode([token]) for token in ids]
+        aside = out.with_name(f".{out.name}.{os.getpid()}")
+        try:
+            aside.write_text(page(weights, tokens, name), encoding="utf-8", newline="\n")
+            os.replace(aside, out)
+        finally:
+            aside.unlink(missing_ok=True)
+    click.echo(f"{len(ids)} tokens: {summary(weights)}")
+    click.echo(f"written: {out}")
