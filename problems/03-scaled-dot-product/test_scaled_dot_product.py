@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from learn_gpt2.checks import (
+    CheckFailed,
     check,
     compare,
     expect_dropout,
@@ -27,53 +28,66 @@ NO_SCALE = mistake(
     "no-scale",
     "Your scores are not scaled: divide q kᵀ by √d_k, or the softmax saturates as d_k grows.",
     2,
-    divisor=lambda q, k: 1.0,
+    divisor=lambda q, k, v: 1.0,
 )
 MISTAKES = [
+    mistake(  # first: 0 · ∞ makes everything NaN, as other mistakes under a mask do
+        "mask-times-infinity",
+        "The mask is multiplied by infinity, and 0 · ∞ is NaN. Choose instead of multiplying: "
+        "masked_fill or torch.where.",
+        4,
+        masking=lambda s, m: s + (~m).float() * -torch.inf,
+    ),
     NO_SCALE,
     mistake(
         "scale-by-d",
         "You divide the scores by d_k; divide by its square root: it is the standard deviation that "
         "grows as √d_k.",
         2,
-        divisor=lambda q, k: q.size(-1),
+        divisor=lambda q, k, v: q.size(-1),
     ),
     mistake(
         "scale-multiplied",
         "You multiply the scores by √d_k instead of dividing by it: that makes the softmax sharper.",
         2,
-        divisor=lambda q, k: q.size(-1) ** -0.5,
+        divisor=lambda q, k, v: q.size(-1) ** -0.5,
     ),
     mistake(
         "scale-by-length",
         "You divide by the root of a sequence length; d_k is the width of one query, the last axis.",
         2,
-        divisor=lambda q, k: k.size(-2) ** 0.5,
+        divisor=lambda q, k, v: k.size(-2) ** 0.5,
     ),
     mistake(
         "scale-by-length",
         "You divide by the root of a sequence length; d_k is the width of one query, the last axis.",
         2,
-        divisor=lambda q, k: q.size(-2) ** 0.5,
+        divisor=lambda q, k, v: q.size(-2) ** 0.5,
     ),
     mistake(
         "scale-by-heads",
         "You divide by the root of axis 1's size, the heads where there are four axes; d_k is the "
         "last axis.",
         2,
-        divisor=lambda q, k: q.size(1) ** 0.5,
+        divisor=lambda q, k, v: q.size(1) ** 0.5,
+    ),
+    mistake(
+        "scale-by-value-width",
+        "You divide by the root of the values' width. It is the queries' and keys' width that counts.",
+        2,
+        divisor=lambda q, k, v: v.size(-1) ** 0.5,
     ),
     mistake(
         "scale-rounded",
         "√d_k is rounded to a whole number (int or // on the root). Divide by √d_k as it is.",
         2,
-        divisor=lambda q, k: int(q.size(-1) ** 0.5),
+        divisor=lambda q, k, v: int(q.size(-1) ** 0.5),
     ),
     mistake(
         "scale-rounded",
         "√d_k is rounded to a whole number. Divide by √d_k as it is.",
         2,
-        divisor=lambda q, k: round(q.size(-1) ** 0.5),
+        divisor=lambda q, k, v: round(q.size(-1) ** 0.5),
     ),
     mistake(
         "scores-rounded",
@@ -91,14 +105,14 @@ MISTAKES = [
         "scale-after-softmax",
         "You scale after the softmax, so the rows no longer sum to 1. Scale the scores before it.",
         2,
-        divisor=lambda q, k: 1.0,
+        divisor=lambda q, k, v: 1.0,
         after=lambda w, q: w / q.size(-1) ** 0.5,
     ),
     mistake(
         "scale-twice",
         "The scores are scaled twice: once by √d_k is enough.",
         2,
-        divisor=lambda q, k: q.size(-1) * 1.0,
+        divisor=lambda q, k, v: q.size(-1) * 1.0,
     ),
     mistake(
         "softmax-over-queries",
@@ -186,6 +200,19 @@ MISTAKES = [
         "The bool mask is added to the scores as 0 and 1. Where it is False the score must become −inf.",
         4,
         masking=lambda s, m: s + m,
+    ),
+    mistake(
+        "mask-transposed",
+        "The mask is transposed. Its rows are queries and its columns keys, as those of the scores.",
+        4,
+        masking=lambda s, m: s.masked_fill(~m.transpose(-2, -1), -torch.inf),
+    ),
+    mistake(
+        "masked-without-mask",
+        "More is masked than the mask says: later keys, too. Whoever calls decides (the causal mask "
+        "comes with problem 05).",
+        4,
+        masking=lambda s, m: s.masked_fill(~m.tril(), -torch.inf),
     ),
     mistake(
         "mask-minus-one",
@@ -313,6 +340,11 @@ DROPOUT_ON_OUTPUT = mistake(
     "Dropout acts on the output; it belongs on the weights, before weights @ v.",
     7,
 )
+DROPOUT_ON_VALUES = mistake(
+    "dropout-on-values",
+    "Dropout acts on the values. It belongs on the weights: dropping one hides a whole key.",
+    7,
+)
 DROPOUT_TWICE = mistake(
     "dropout-twice",
     "Dropout acts on the weights and again on the output. It acts on the weights alone.",
@@ -345,7 +377,7 @@ def attention(
     *,
     keys=lambda k, v: k,
     scores=lambda q, k: q @ k.transpose(-2, -1),
-    divisor=lambda q, k: q.size(-1) ** 0.5,
+    divisor=lambda q, k, v: q.size(-1) ** 0.5,
     divide=lambda s, d: s / d,
     unmasked=lambda s: s,
     masking=lambda s, m: s.masked_fill(~m, -torch.inf),
@@ -356,7 +388,7 @@ def attention(
     returned=lambda w, s: w,
 ):
     """Attention with any step replaced: (output, weights)."""
-    s = divide(scores(q, keys(k, v)), divisor(q, k))
+    s = divide(scores(q, keys(k, v)), divisor(q, k, v))
     s = unmasked(s) if mask is None else masking(s, mask)
     w = after(softmax(s), q)
     if mask is not None:
@@ -396,15 +428,20 @@ def examine(layer, q, k, v, mask=None, **tolerance):
     want = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     want_weights = F.scaled_dot_product_attention(q, k, identity, attn_mask=mask)
     sizes = {"d_k": q.size(-1)}
-    compare(
-        lambda: call(layer, q, k, v, mask)[0],
-        want,
-        MISTAKES,
-        lambda **switches: attention(q, k, v, mask, **switches)[0],
-        sizes=sizes,
-        given=(q, k, v) if mask is None else (q, k, v, mask),
-        **tolerance,
-    )
+    try:
+        compare(
+            lambda: call(layer, q, k, v, mask)[0],
+            want,
+            MISTAKES,
+            lambda **switches: attention(q, k, v, mask, **switches)[0],
+            sizes=sizes,
+            given=(q, k, v) if mask is None else (q, k, v, mask),
+            **tolerance,
+        )
+    except CheckFailed as error:
+        if not error.mistakes and mask is None:
+            read_scale(call(layer, q, k, v)[1].detach(), q, k)
+        raise
     compare(
         lambda: call(layer, q, k, v, mask)[1],
         want_weights,
@@ -414,6 +451,23 @@ def examine(layer, q, k, v, mask=None, **tolerance):
         sizes=sizes,
         **tolerance,
     )
+
+
+def read_scale(weights, q, k):
+    """Fail with the number that the scores are divided by, when the weights are a softmax of some
+    multiple of q kᵀ.
+    """
+    if weights.dim() < 2 or weights.shape != (*q.shape[:-1], k.size(-2)) or not (weights > 0).all():
+        return
+    logs, scores = weights.double().log(), (q @ k.transpose(-2, -1)).double()
+    logs, scores = (t - t.mean(-1, keepdim=True) for t in (logs, scores))
+    factor = float((logs * scores).sum() / scores.square().sum())
+    if factor and torch.allclose(logs, factor * scores, rtol=1e-3, atol=1e-3):
+        fail(
+            f"The scores come out as q kᵀ / {1 / factor:.4g}. They must be q kᵀ / √d_k, here "
+            f"{q.size(-1) ** 0.5:.4g} (d_k = {q.size(-1)}). (hint 2) [wrong-scale]",
+            hint=2,
+        )
 
 
 @check(todo=1)
@@ -434,17 +488,30 @@ def test_worked_example(piece):
     k = torch.tensor([[1.0, 0, 0, 0], [0, 1.0, 0, 0]])
     v = torch.tensor([[10.0, 0, 0], [0, 10.0, 0]])
     layer = layer_of(piece, d=4)
-    compare(
-        lambda: call(layer, q, k, v)[0],
-        torch.tensor([[7.310586, 2.689414, 0.0], [2.689414, 7.310586, 0.0], [5.0, 5.0, 0.0]]),
-        MISTAKES,
-        lambda **switches: attention(q, k, v, **switches)[0],
-    )
+    try:
+        compare(
+            lambda: call(layer, q, k, v)[0],
+            torch.tensor([[7.310586, 2.689414, 0.0], [2.689414, 7.310586, 0.0], [5.0, 5.0, 0.0]]),
+            MISTAKES,
+            lambda **switches: attention(q, k, v, **switches)[0],
+        )
+    except CheckFailed as here:
+        # so small that one mistake may look like another: larger sizes decide
+        try:
+            examine(layer_of(piece), *qkv(B, H))
+        except CheckFailed as larger:
+            if larger.mistakes != here.mistakes:
+                raise larger from None
+        except Exception:
+            pass
+        raise
 
 
 @check(todo=5, needs=test_builds, points=2)
 def test_output_and_weights(piece):
     """Output and weights equal PyTorch's, with T queries and S ≠ T keys"""
+    cls = piece.ScaledDotProductAttention
+    expect_signature(cls.forward, "(q, k, v, mask=None)", f"{cls.__name__}.forward")
     examine(layer_of(piece), *qkv(B, H))
 
 
@@ -483,6 +550,9 @@ def test_mask(piece):
     q, k, v = qkv(B, H, seed=2)
     mask = torch.ones(T, S, dtype=torch.bool).tril(1)
     _expect_low(layer_of(piece), q, k, v, mask)
+    # square first: a mask that is transposed or cut fails on other sizes with the same error
+    square = torch.rand(S, S, generator=torch.Generator().manual_seed(2)) < 0.6
+    examine(layer_of(piece), *qkv(B, H, t=S, seed=2), square.fill_diagonal_(True))
     examine(layer_of(piece), q, k, v, mask)
     _, weights = call(layer_of(piece), q, k, v, mask)
     compare(weights.sum(-1), torch.ones(B, H, T), what="the sum of each row of weights")
@@ -544,6 +614,7 @@ def test_dropout(piece):
     layer = layer_of(piece, dropout=p)
     q, k, v = qkv(B, H, t=12, s=13, seed=6, scale=0.7)
     plain_output, plain = call(layer, q, k, v)
+    expect_mode_kept(layer, lambda: layer(q, k, v))
     layer.train()
     torch.manual_seed(1)
     output, weights = call(layer, q, k, v)
@@ -551,7 +622,17 @@ def test_dropout(piece):
     if torch.allclose(weights, plain) and not torch.allclose(output, plain_output):
         kept = output.abs() > 1e-6
         on_output = torch.allclose(output[kept], plain_output[kept] / (1 - p), rtol=1e-3)
-        fail(DROPOUT_ON_OUTPUT if on_output and not kept.all() else WEIGHTS_BEFORE_DROPOUT)
+        if on_output and not kept.all():
+            fail(DROPOUT_ON_OUTPUT)
+        # with one key its only weight takes or leaves the whole value
+        layer.train()
+        q1, k1, v1 = qkv(B, H, t=12, s=1, seed=6)
+        ratio = call(layer, q1, k1, v1)[0] / v1
+        fail(
+            WEIGHTS_BEFORE_DROPOUT
+            if torch.allclose(ratio, ratio[..., :1].expand_as(ratio), rtol=1e-3, atol=1e-5)
+            else DROPOUT_ON_VALUES
+        )
     sums_to_one = torch.allclose(weights.sum(-1), torch.ones(()), atol=1e-4)
     if sums_to_one and not torch.allclose(weights, plain, atol=1e-5):
         fail(DROPOUT_ON_SCORES if (weights > 0).all() else DROPOUT_RENORMALISED)
@@ -585,6 +666,9 @@ def test_dropout_extremes(piece):
         [],
         what="the output with dropout=1, in training,",
     )
+    mask = torch.ones(T, S, dtype=torch.bool).tril(1)
+    if call(layer, q, k, v, mask)[1].any():
+        fail(DROPOUT_MISSING, "That is so with a mask; without one there is dropout.")
 
 
 @check(todo=5, needs=test_output_and_weights)

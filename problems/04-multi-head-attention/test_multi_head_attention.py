@@ -595,6 +595,50 @@ OUT = [
         out=lambda y, w: F.linear(y, w["c_proj.weight"], w["c_proj.bias"]).relu(),
     ),
 ]
+SPLIT_ONE = [
+    mistake(
+        "split-by-view-alone",
+        f"The {word} is viewed straight to (B, H, T, D), which mixes tokens and heads up. Use "
+        "split_heads for all three.",
+        5,
+        share=lambda q, k, v, i=i: tuple(
+            _mixed_up(t) if i == j else t for j, t in enumerate((q, k, v))
+        ),
+    )
+    for i, word in enumerate(WORDS)
+]
+BEFORE = [
+    mistake(
+        "cosine-scores",
+        "Queries and keys are brought to length 1. A score is their plain product, over √head_dim.",
+        5,
+        scores=lambda q, k: F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT,
+    ),
+    mistake(
+        "layer-norm-added",
+        "x is normalised first. The layer norm stands outside, in the block (problem 08).",
+        5,
+        into=lambda x, w: F.linear(
+            F.layer_norm(x, x.shape[-1:]), w["c_attn.weight"], w["c_attn.bias"]
+        ),
+    ),
+    *(
+        mistake(
+            "activation-added",
+            "There is an activation before c_proj. Attention has none but the softmax.",
+            6,
+            out=lambda y, w, bend=bend: F.linear(bend(y), w["c_proj.weight"], w["c_proj.bias"]),
+        )
+        for bend in (torch.relu, torch.tanh, lambda y: F.gelu(y, approximate="tanh"))
+    ),
+]
+
+
+def _mixed_up(t):
+    """What split_heads must be given to return t.reshape(B, H, T, D)."""
+    return merge(t.reshape(t.size(0), H, t.size(1), -1)) if t.size(-1) % H == 0 else t
+
+
 MISTAKES = [
     *ORDERS,
     *SCALE,
@@ -605,6 +649,8 @@ MISTAKES = [
     *OUT,
     *SHARED,
     *SOFTMAX,
+    *SPLIT_ONE,
+    *BEFORE,
 ]
 
 LOOP = mistake(
@@ -828,6 +874,7 @@ def test_builds(piece):
     if piece.MultiHeadAttention(C, H, 0.3, 0.7).resid_dropout.p != 0.3:
         fail(SWAPPED, "With dropout=0.3 and attn_dropout=0.7, resid_dropout.p is not 0.3.")
     expect_state(module, NAMES)
+    expect_own_start(lambda: piece.MultiHeadAttention(C, H))
 
 
 @check(todo=2, needs=test_builds)
@@ -967,6 +1014,10 @@ def test_heads_are_independent(piece):
 def test_dropout_places(piece):
     """`dropout` acts last, on the output; `attn_dropout` acts on the weights"""
     x = stream(seed=4)
+    module = module_of(piece, dropout=0.0, attn_dropout=0.0)
+    expect_mode_kept(module, lambda: module(x))
+    if torch.equal(module.train()(x), module(x)):
+        examine(module, x, H)
     bias = weights(module_of(piece))["c_proj.bias"]
 
     def outcome(dropout, attn_dropout):
@@ -1130,7 +1181,6 @@ def test_leaves_no_trace(piece):
     x = stream(seed=9)
     expect_no_edit(module, x)
     expect_copies(module, lambda m: m(x))
-    expect_own_start(lambda: piece.MultiHeadAttention(C, H))
     first = module(x)
     module(stream(3, 2, seed=10))
     compare(module(x), first.detach(), what="the second output for the same input")

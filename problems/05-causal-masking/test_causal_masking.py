@@ -572,7 +572,8 @@ MASK_NOT_BOOL = mistake(
 )
 SEES_FUTURE = mistake(
     "sees-the-future",
-    "An output depends on a later token: the mask lets something through that it must block.",
+    "An output depends on a later token: the mask lets something through that it must block, or "
+    "something else mixes tokens (a mean or a norm over T).",
     2,
 )
 PAST_LOST = mistake(
@@ -814,6 +815,8 @@ def named_errors(run, t, s):
     except (RuntimeError, IndexError) as error:
         if isinstance(error, NotImplementedError):
             raise
+        if "boolean mask" in str(error):
+            fail(MASK_NOT_BOOL, f"PyTorch says: {str(error).splitlines()[0][:150]}")
         sizes = {int(n) for n in re.findall(r"\d+", str(error))}
         shapes = re.search(r"must match|expanded size|broadcast|shape of the mask", str(error))
         if shapes and P in sizes and sizes & {t, s}:
@@ -1133,7 +1136,9 @@ def test_too_long(piece):
         fail(LIMIT_LATE if late else LIMIT_MISSING, f"T = {P + 1}, n_positions = {P}.")
     if not isinstance(over, ValueError) and not raised_by(piece, over):
         first = f"{type(over).__name__}: {over}".splitlines()[0][:150]
-        fail(LIMIT_MISSING, f"T = {P + 1}, n_positions = {P}: PyTorch says {first}")
+        late = isinstance(further, ValueError)
+        which = LIMIT_LATE if late else LIMIT_MISSING
+        fail(which, f"T = {P + 1}, n_positions = {P}: PyTorch says {first}")
     expect_error(
         lambda: module(stream(1, P + 1)),
         (),
@@ -1318,6 +1323,10 @@ def test_keeps_no_state(piece):
 def test_dropout(piece):
     """`dropout` acts last, on the output; `attn_dropout` acts on the weights; none in eval mode"""
     x = stream(4, seed=11)
+    module = module_of(piece, dropout=0.0, attn_dropout=0.0)
+    expect_mode_kept(module, lambda: module(x))
+    if torch.equal(module.train()(x), module(x)):
+        examine(module, x, H)
     bias = weights(module_of(piece))["c_proj.bias"]
 
     def kind(dropout, attn_dropout):

@@ -14,6 +14,7 @@ from learn_gpt2.checks import (
     expect_copies,
     expect_dropout,
     expect_finite_gradients,
+    expect_mode_kept,
     expect_module,
     expect_no_edit,
     expect_one_device,
@@ -216,6 +217,12 @@ PARTS = [
         "0.5 x multiplies only the 1, not the tanh: 0.5 x (1 + tanh(…)).",
         1,
         whole=lambda x: 0.5 * x + torch.tanh(INNER * (x + CUBIC * x**3)),
+    ),
+    mistake(
+        "gelu-brackets",
+        "x is added to the tanh: it is 0.5 x · (1 + tanh(…)), a product.",
+        1,
+        whole=lambda x: 0.5 * (x + torch.tanh(INNER * (x + CUBIC * x**3))),
     ),
     mistake(
         "gelu-brackets",
@@ -736,6 +743,7 @@ def test_builds(piece):
         asked, got = (0.3, drop.p) if drop.p != 0.3 else ("nothing", default)
         fail(DROPOUT_RATE, f"dropout={asked} was asked for, and drop.p is {got}.")
     names = [f"{name}.{kind}" for name in ("c_fc", "c_proj") for kind in ("weight", "bias")]
+    expect_own_start(lambda: cls(C, N))
     expect_state(
         layer, names, {"ln": LAYER_NORM, "norm": LAYER_NORM, "weight": EXTRA, "bias": EXTRA}
     )
@@ -786,7 +794,9 @@ def test_each_token_by_itself(piece):
 def test_dropout(piece):
     """Dropout is the last step, in training only, with the rate that was asked for"""
     x = x_of(3, 8, C, seed=2)
-    layer = layer_of(piece, dropout=1.0, seed=2).train()
+    layer = layer_of(piece, dropout=1.0, seed=2)
+    expect_mode_kept(layer, lambda: layer(x))
+    layer.train()
     w = weights(layer)
     got, again = layer(x), layer(x)
     if not torch.equal(got, again):
@@ -858,5 +868,4 @@ def test_device_and_copies(piece):
     x = x_of(3, 5, C, seed=6)
     expect_no_edit(layer, x, "x")
     expect_copies(layer, lambda module: module(x))
-    expect_own_start(lambda: piece.FeedForward(C, N))
     expect_one_device(layer, lambda module, move: module(move(x)))

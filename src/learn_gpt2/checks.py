@@ -377,21 +377,17 @@ class _Away(TorchFunctionMode):
 
     DEVICE = torch.device("meta")
 
-    def __init__(self):
-        super().__init__()
-        self.tensors: dict[int, Tensor] = {}  # kept, so that no id is used twice
-
     def move(self, t: Tensor) -> Tensor:
-        """Take t for a tensor of the other device."""
-        self.tensors[id(t)] = t
+        """Take t for a tensor of the other device, also in a later run that finds it in a cache."""
+        t.lies_elsewhere = True
         return t
 
     def holds(self, t: object) -> bool:
         """Whether t is a tensor of the other device."""
-        return id(t) in self.tensors
+        return getattr(t, "lies_elsewhere", False)
 
     def _here(self, value: object) -> object:
-        is_device = isinstance(value, torch.device) and value == self.DEVICE
+        is_device = isinstance(value, (torch.device, str)) and str(value) == str(self.DEVICE)
         return torch.device("cpu") if is_device else value
 
     def __torch_function__(self, function, types, args=(), kwargs=None):

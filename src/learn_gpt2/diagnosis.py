@@ -285,7 +285,7 @@ def _dropped(got, want, names, sizes, rtol, atol) -> str:
     if not rest.any():
         return ""
     r = float((got[rest] / want[rest]).median())
-    if torch.allclose(got[rest], want[rest] * r, rtol=10 * rtol, atol=10 * atol):
+    if r > 1.01 and torch.allclose(got[rest], want[rest] * r, rtol=10 * rtol, atol=10 * atol):
         return (
             f"right up to dropout: {float(zero.double().mean()):.0%} of the numbers are 0, "
             f"the others {r:.3g} times the right ones"
@@ -396,6 +396,11 @@ _EXPLAINED: tuple[tuple[str, str, str], ...] = (
         r"Boolean value of Tensor with more than one value is ambiguous",
         "`if tensor:` (or `and`, `or`, `not`) has no answer for many numbers. Whether an argument "
         "was given is asked with `is not None`.",
+    ),
+    (
+        "bool-arithmetic",
+        r"Subtraction, the `-` operator, with a bool tensor|Negation, the `-` operator, on a bool",
+        "A bool tensor knows no minus. The opposite of `mask` is `~mask`.",
     ),
     (
         "numpy-in-forward",
