@@ -227,7 +227,21 @@ def check_click(module: str, words: list[str]) -> None:
         select([word for word in words if re.fullmatch(r"[\d,–-]+|\d.*", word)])
 
 
+def check_torchrun(words: list[str]) -> None:
+    """Options are torchrun's, and what it starts is `gpt2 train` with options of its own."""
+    from torch.distributed.run import get_args_parser
+
+    try:
+        parsed = get_args_parser().parse_args(words)
+    except SystemExit:
+        raise AssertionError(f"torchrun knows no {words}") from None
+    assert parsed.module
+    assert parsed.training_script == "gpt2.train"
+    check_click("gpt2.cli", ["train", *parsed.training_script_args])
+
+
 CHECKS = {
+    "torchrun": check_torchrun,
     "make": check_make,
     "pip": check_pip,
     "pytest": check_pytest,
@@ -279,6 +293,8 @@ def test_commands_are_found(text: str, found: str):
         "gpt2 nonsense",
         "gpt2 generate --nonsense 1",
         "gpt2 generate --max-new-tokens many",
+        "torchrun --nonsense=8 -m gpt2.train",
+        "torchrun -m gpt2.train --nonsense",
         "learn nonsense",
         "learn swap 13",
         "learn swap --nonsense",

@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import load_file
 from training_helpers import command, make_data, settings
 
-from gpt2.train import TrainConfig, Trainer, World, read_log, resumed_config, train
+from gpt2.train import Trainer, World, read_log, resumed_config, train
 from gpt2.training_checkpoint import CheckpointStore, checkpoint_step, read_checkpoint
+from gpt2.training_config import TrainConfig
 
 TRAIN = [sys.executable, "-m", "gpt2", "train"]
 

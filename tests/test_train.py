@@ -23,18 +23,8 @@ from gpt2.data import BatchLoader, TokenSource, read_index
 from gpt2.model import GPT2Model
 from gpt2.plots import curve, plot_run, text_plot
 from gpt2.tokenizers import load_tokenizer
-from gpt2.train import (
-    TrainConfig,
-    Trainer,
-    World,
-    load_preset,
-    lr_at,
-    make_optimizers,
-    preset_names,
-    read_log,
-    read_settings_file,
-    train,
-)
+from gpt2.train import Trainer, World, lr_at, make_optimizers, read_log, train
+from gpt2.training_config import TrainConfig, load_preset, preset_names, read_settings_file
 
 CPU = World(0, 1, torch.device("cpu"))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpt2.prepare import prepare
-from gpt2.train import TrainConfig
+from gpt2.training_config import TrainConfig
 
 SMALL = {
     "tokenizer": "char",

@@ -8,7 +8,13 @@ from typing import Any
 
 import click
 
-from gpt2.train import CHOICES, Stopped, TrainConfig, load_preset, preset_names, read_settings_file
+from gpt2.training_config import (
+    CHOICES,
+    TrainConfig,
+    load_preset,
+    preset_names,
+    read_settings_file,
+)
 
 
 def _flags(function: Any) -> Any:
@@ -62,7 +68,7 @@ def command(
       gpt2 train --init-from gpt2 --tokenizer gpt2 --source my.txt --context 256 --lr 1e-4
       torchrun --nproc-per-node=8 -m gpt2.train --preset gpt2-124m-fineweb
     """
-    from gpt2.train import resumed_config, train
+    from gpt2.train import Stopped, resumed_config, train
 
     given = {name: value for name, value in flags.items() if value is not None}
     if resume is not None:

@@ -1,0 +1,187 @@
+"""What a training run depends on: settings from presets, TOML files and flags."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def _setting(default: Any, help: str, **metadata: Any) -> Any:
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+# may differ between a run and its resumption: they don't touch what is computed, or only when
+FREE = {"free": True}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a run depends on; a preset, a TOML file and the flags fill in the same fields."""
+
+    # data
+    source: str = _setting("python-docs", "What `gpt2 prepare` makes the data from, if need be.")
+    data: str | None = _setting(None, "Prepared folder. Default: data/SOURCE-TOKENIZER.", **FREE)
+    tokenizer: str = _setting("bpe", "char, bpe, gpt2, or a folder with a tokenizer.")
+    vocab_size: int = _setting(1024, "Tokens of a bpe tokenizer made from the source.")
+    order: str = _setting("random", "random windows, or sequential.")
+    # model
+    n_layer: int = _setting(4, "Layers.")
+    n_head: int = _setting(4, "Attention heads.")
+    n_embd: int = _setting(128, "Width.")
+    context: int = _setting(128, "Tokens per sequence, T.")
+    dropout: float = _setting(0.0, "Dropout on embeddings and residuals.")
+    attn_dropout: float | None = _setting(
+        None, "Dropout on attention weights; 0 keeps the fused kernel. Default: as --dropout."
+    )
+    init_from: str | None = _setting(None, "Fine-tune: a hub name or folder to start from.")
+    # optimisation
+    max_steps: int = _setting(1000, "Optimizer steps.", **FREE)
+    batch_size: int = _setting(16, "Sequences per forward pass and rank, B.", **FREE)
+    total_batch_tokens: int | None = _setting(
+        None, "Tokens per step over all ranks; more than one pass holds is accumulated."
+    )
+    optimizer: str = _setting(
+        "adamw", "adamw; or muon for the blocks' matrices and adamw for the rest."
+    )
+    lr: float = _setting(1e-3, "Peak learning rate.")
+    min_lr_ratio: float = _setting(0.1, "The schedule ends at this share of the peak.")
+    warmup_steps: int | None = _setting(None, "Default: 10 % of the steps.")
+    weight_decay: float = _setting(0.1, "On matrices only.")
+    beta1: float = _setting(0.9, "AdamW's β₁.")
+    beta2: float = _setting(0.95, "AdamW's β₂.")
+    momentum: float = _setting(0.95, "Muon's.")
+    grad_clip: float = _setting(1.0, "Longest gradient; 0 does not clip.")
+    ema_decay: float = _setting(0.0, "Average the weights with this decay; 0 does not.")
+    seed: int = _setting(1337, "Same seed, same run.")
+    # how
+    precision: str = _setting("auto", "auto, float32 or bfloat16 (autocast).")
+    device: str = _setting("auto", "auto, cpu, cuda or mps.", **FREE)
+    parallel: str = _setting("ddp", "Under torchrun: ddp, or fsdp to share out the model.", **FREE)
+    compile: bool = _setting(False, "torch.compile the model.", **FREE)
+    threads: int | None = _setting(None, "CPU threads.", **FREE)
+    # looking on
+    log_interval: int = _setting(10, "Steps between lines of the log.", **FREE)
+    eval_interval: int = _setting(250, "Steps between validations; 0: at the end only.", **FREE)
+    eval_tokens: int | None = _setting(None, "Validation tokens to use. Default: all.", **FREE)
+    patience: int | None = _setting(
+        None, "Stop after so many validations without a better one.", **FREE
+    )
+    sample_interval: int = _setting(500, "Steps between samples; 0: none.", **FREE)
+    sample_tokens: int = _setting(100, "Length of a sample.", **FREE)
+    sample_prompt: str = _setting("", "How a sample begins.", **FREE)
+    hellaswag: str | None = _setting(None, "HellaSwag JSONL to score at each validation.", **FREE)
+    tensorboard: bool = _setting(False, "Also write TensorBoard's files.", **FREE)
+    # checkpoints
+    checkpoint_interval: int = _setting(250, "Steps between checkpoints.", **FREE)
+    keep_last: int = _setting(2, "Checkpoints to keep.", **FREE)
+
+    def __post_init__(self) -> None:
+        """ValueError that names the field and its value for what cannot be trained with."""
+
+        def need(name: str, fine: bool, rule: str) -> None:
+            if not fine:
+                raise ValueError(f"{name} must be {rule}, got {getattr(self, name)!r}")
+
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            kind = str(spec.type)
+            if value is None:
+                need(spec.name, "None" in kind, f"a {kind}")
+                continue
+            if kind.startswith("int"):
+                need(spec.name, isinstance(value, int) and not isinstance(value, bool), "an int")
+            elif kind.startswith("float"):
+                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                need(spec.name, number and math.isfinite(value), "a finite number")
+            elif kind.startswith("bool"):
+                need(spec.name, isinstance(value, bool), "true or false")
+            else:
+                need(spec.name, isinstance(value, str), "a string")
+        for name in ("context", "max_steps", "batch_size", "log_interval", "checkpoint_interval"):
+            need(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("vocab_size", "n_layer", "n_head", "n_embd", "keep_last"):
+            need(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("total_batch_tokens", "threads", "eval_tokens", "patience"):
+            need(name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")
+        for name in ("eval_interval", "sample_interval", "sample_tokens", "grad_clip"):
+            need(name, getattr(self, name) >= 0, "at least 0")
+        need("warmup_steps", self.warmup_steps is None or self.warmup_steps >= 0, "at least 0")
+        need("lr", self.lr > 0, "greater than 0")
+        need("weight_decay", self.weight_decay >= 0, "at least 0")
+        need("seed", 0 <= self.seed < 2**63, "in [0, 2⁶³)")
+        for name in ("beta1", "beta2", "momentum", "ema_decay"):
+            need(name, 0 <= getattr(self, name) < 1, "in [0, 1)")
+        for name in ("min_lr_ratio", "dropout"):
+            need(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
+        for name, choices in CHOICES.items():
+            need(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
+
+    @property
+    def data_folder(self) -> Path:
+        """The prepared folder, given or by default."""
+        if self.data:
+            return Path(self.data)
+        tokenizer = f"bpe{self.vocab_size}" if self.tokenizer == "bpe" else self.tokenizer
+        name = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{self.source}-{tokenizer}")
+        return Path("data") / name[:100].strip("-")
+
+    @property
+    def warmup(self) -> int:
+        """Steps of warm-up, given or by default."""
+        return round(0.1 * self.max_steps) if self.warmup_steps is None else self.warmup_steps
+
+
+CHOICES = {
+    "order": ("random", "sequential"),
+    "optimizer": ("adamw", "muon"),
+    "precision": ("auto", "float32", "bfloat16"),
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "parallel": ("ddp", "fsdp"),
+}
+
+
+def preset_names() -> list[str]:
+    """The presets there are."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def read_settings_file(path: str | Path) -> dict[str, Any]:
+    """A TOML file of TrainConfig's fields, flat or in tables of any name → {field: value}.
+
+    ValueError that names the file, and the unknown field with the one that was probably meant.
+    """
+    import difflib
+    import tomllib
+
+    path = Path(path)
+    try:
+        if path.stat().st_size > 1 << 20:
+            raise ValueError(f"{path} is no settings file: {path.stat().st_size} bytes")
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    flat: dict[str, Any] = {}
+    for name, value in raw.items():
+        items = value.items() if isinstance(value, dict) else [(name, value)]
+        for key, entry in items:
+            if key in flat:
+                raise ValueError(f"{path} sets {key} twice")
+            flat[key] = entry
+    known = {spec.name for spec in fields(TrainConfig)}
+    for name in flat:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{path}: no setting {name!r}{hint}")
+    return flat
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """A preset's settings. ValueError that lists those there are."""
+    if name not in preset_names():
+        raise ValueError(f"no preset {name!r}; there are: {', '.join(preset_names())}")
+    return read_settings_file(PRESETS / f"{name}.toml")
