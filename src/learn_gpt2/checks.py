@@ -627,10 +627,11 @@ def expect_own_start(make: Callable[[], nn.Module]) -> None:
     """Check that two modules start with numbers of their own: no seed is set in __init__, and
     nothing is shared.
     """
-    states = []
+    states, random = [], []
     for seed in (1, 2):
         torch.default_generator.manual_seed(seed)
         states.append(make().state_dict())
+        random.append(torch.default_generator.get_state())
     one, two = states
     for name, value in one.items():
         if any(value.data_ptr() == other.data_ptr() for other in two.values() if value.numel()):
@@ -639,14 +640,13 @@ def expect_own_start(make: Callable[[], nn.Module]) -> None:
                 "in __init__, anew for each module. [shared-between-modules]",
                 ["shared-between-modules"],
             )
-    if (
-        one
-        and all(torch.equal(one[name], two[name]) for name in one)
-        and any(value.std() > 0 for value in one.values() if value.numel() > 1)
-    ):
+    same = all(torch.equal(one[name], two[name]) for name in one) and any(
+        value.std() > 0 for value in one.values() if value.numel() > 1
+    )
+    if same or torch.equal(*random):
         raise CheckFailed(
-            "Two modules start with the very same numbers: a seed is set in __init__, for the "
-            "whole program. Whoever trains sets the seed, once. [seed-set]",
+            "A seed is set in __init__, for the whole program: every module made after it starts "
+            "with the very same numbers. Whoever trains sets the seed, once. [seed-set]",
             ["seed-set"],
         )
 
