@@ -778,7 +778,7 @@ def test_dropout(piece):
     """Dropout acts on the sum, in training only, with the rate that was asked for"""
     ids = ids_of(3, 16)
     layer = layer_of(piece, dropout=1.0)
-    expect_mode_kept(layer, lambda: layer(ids))
+    expect_mode_kept(layer, lambda: (layer(ids), layer(ids, 3)))
     layer.train()
     w = weights(layer)
     wte, wpe = w["wte.weight"], w["wpe.weight"]

@@ -22,7 +22,7 @@ from learn_gpt2.checks import (
 )
 
 # Sizes that all differ, so that a swapped axis can't hide; no root of one is another, rounded.
-B, H, T, S, D, E = 2, 3, 5, 7, 8, 6
+B, H, T, S, D, E = 2, 3, 5, 7, 10, 6
 
 NO_SCALE = mistake(
     "no-scale",
@@ -289,7 +289,8 @@ MASK_CUT = mistake(
     4,
     masking=lambda s, m: s.masked_fill(~m[..., : s.size(-2), : s.size(-2)], -torch.inf),
 )
-MISTAKES += [UNMASKED, MASK_CUT]
+MISTAKES[:0] = [MASK_CUT]  # ahead of a transposed mask, which a square one tells before
+MISTAKES += [UNMASKED]
 # What can be wrong with the weights when the output is right.
 RETURNED = [
     mistake(

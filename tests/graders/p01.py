@@ -424,3 +424,133 @@ bank.right_file(
             return self.drop(self.wte(input_ids) + places)
     """,
 )
+
+
+# ── answers of somebody who has not seen the table ──────────────────────────────────────────────
+
+PLAIN = """
+    import torch
+    import torch.nn as nn
+
+    class Embeddings(nn.Module):
+        def __init__(self, vocab_size, n_positions, n_embd, dropout=0.1):
+            super().__init__()
+            self.n_positions = n_positions
+            self.wte = nn.Embedding(vocab_size, n_embd)
+            self.wpe = nn.Embedding(n_positions, n_embd)
+            self.drop = nn.Dropout(p=dropout)
+
+        def forward(self, input_ids, start_pos=0):
+            seq_len = input_ids.size(-1)
+            if start_pos + seq_len > self.n_positions:
+                raise ValueError(f"need {start_pos + seq_len} positions, have {self.n_positions}")
+            pos = torch.arange(start_pos, start_pos + seq_len, device=input_ids.device)
+            tok_emb = self.wte(input_ids)
+            pos_emb = self.wpe(pos)
+            return self.drop(tok_emb + pos_emb)
+"""
+bank.wrong_edit(
+    "module-remembers",
+    "positions kept from the first call of that length",
+    (
+        "pos = torch.arange(start_pos, start_pos + seq_len, device=input_ids.device)",
+        "if not hasattr(self, '_pos') or self._pos.numel() != seq_len:\n            self._pos = torch.arange(start_pos, start_pos + seq_len, device=input_ids.device)\n        pos = self._pos",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "positions-from-wte",
+    "positions looked up in the table of tokens",
+    ("pos_emb = self.wpe(pos)", "pos_emb = self.wte(pos)"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "grad-left-off",
+    "gradients switched off and left off",
+    (
+        "pos = torch.arange(start_pos, start_pos + seq_len, device=input_ids.device)",
+        "torch.set_grad_enabled(False)\n        pos = torch.arange(start_pos, start_pos + seq_len, device=input_ids.device)",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "seed-set",
+    "the seed is set in forward",
+    (
+        "return self.drop(tok_emb + pos_emb)",
+        "torch.manual_seed(0)\n        return self.drop(tok_emb + pos_emb)",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "seed-set",
+    "the seed is set in __init__",
+    ("super().__init__()", "super().__init__()\n        torch.manual_seed(1337)"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "mode-changed",
+    "forward switches to eval mode when there is a past",
+    (
+        "pos = torch.arange(start_pos, start_pos + seq_len, device=input_ids.device)",
+        "if start_pos > 0:\n            self.eval()\n        pos = torch.arange(start_pos, start_pos + seq_len, device=input_ids.device)",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "positions-ignore-start",
+    "start_pos is used in eval mode alone",
+    (
+        "pos = torch.arange(start_pos, start_pos + seq_len, device=input_ids.device)",
+        "pos = torch.arange(seq_len, device=input_ids.device) + (0 if self.training else start_pos)",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "dropout-missing",
+    "no dropout when there is a past",
+    (
+        "return self.drop(tok_emb + pos_emb)",
+        "x = tok_emb + pos_emb\n        return self.drop(x) if start_pos == 0 else x",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "wrong-error-type",
+    "a RuntimeError",
+    (
+        'raise ValueError(f"need {start_pos + seq_len} positions, have {self.n_positions}")',
+        'raise RuntimeError(f"need {start_pos + seq_len} positions, have {self.n_positions}")',
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "edits-weights",
+    "a lookup that changes the table",
+    (
+        "tok_emb = self.wte(input_ids)",
+        "tok_emb = self.wte(input_ids)\n        self.wte.weight.data[input_ids] += 0.001",
+    ),
+    base=PLAIN,
+)
+bank.right_edit(
+    "int32 positions, dropout asked for in training alone",
+    (
+        "pos = torch.arange(start_pos, start_pos + seq_len, device=input_ids.device)",
+        "pos = torch.arange(start_pos, start_pos + seq_len, dtype=torch.int32, device=input_ids.device)",
+    ),
+    (
+        "return self.drop(tok_emb + pos_emb)",
+        "x = tok_emb + pos_emb\n        return self.drop(x) if self.training else x",
+    ),
+    base=PLAIN,
+)
+bank.right_edit(
+    "a subclass of ValueError that names all three numbers",
+    ("class Embeddings", "class TooLong(ValueError):\n    pass\n\nclass Embeddings"),
+    (
+        'raise ValueError(f"need {start_pos + seq_len} positions, have {self.n_positions}")',
+        'raise TooLong(f"start_pos={start_pos} and T={seq_len} do not fit n_positions={self.n_positions}")',
+    ),
+    base=PLAIN,
+)

@@ -301,3 +301,91 @@ bank.right_file(
             return (weights[..., None] * v[:, None]).sum(2)
     """,
 )
+
+
+# ── answers of somebody who has not seen the table ──────────────────────────────────────────────
+
+PLAIN = """
+    import torch
+    import torch.nn as nn
+
+    class SimpleAttention(nn.Module):
+        def __init__(self, n_embd):
+            super().__init__()
+            self.query = nn.Linear(n_embd, n_embd)
+            self.key = nn.Linear(n_embd, n_embd)
+            self.value = nn.Linear(n_embd, n_embd)
+
+        def forward(self, x):
+            q = self.query(x)
+            k = self.key(x)
+            v = self.value(x)
+            scores = q @ k.transpose(-2, -1)
+            attn = torch.softmax(scores, dim=-1)
+            return attn @ v
+"""
+bank.wrong_edit(
+    "mixes-batch",
+    "every row attends to the first row's keys",
+    ("scores = q @ k.transpose(-2, -1)", "scores = q @ k[0].T"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "mixes-batch",
+    "every row gets the first row's values",
+    ("return attn @ v", "return attn @ v[0]"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "module-remembers",
+    "keys of the first call are kept",
+    (
+        "scores = q @ k.transpose(-2, -1)",
+        "if getattr(self, 'kept', None) is None or self.kept.shape != k.shape:\n            self.kept = k.detach()\n        k = self.kept\n        scores = q @ k.transpose(-2, -1)",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "scaled",
+    "scaled in training alone",
+    (
+        "scores = q @ k.transpose(-2, -1)",
+        "scores = q @ k.transpose(-2, -1)\n        if self.training:\n            scores = scores / x.size(-1) ** 0.5",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "mode-changed",
+    "forward switches to eval mode",
+    (
+        "attn = torch.softmax(scores, dim=-1)",
+        "self.eval()\n        attn = torch.softmax(scores, dim=-1)",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "seed-set",
+    "the seed is set in __init__",
+    ("super().__init__()", "super().__init__()\n        torch.manual_seed(0)"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "softmax-over-batch",
+    "nn.Softmax without an axis",
+    ("attn = torch.softmax(scores, dim=-1)", "attn = nn.Softmax()(scores)"),
+    base=PLAIN,
+)
+bank.right_edit(
+    "the largest score subtracted first",
+    (
+        "attn = torch.softmax(scores, dim=-1)",
+        "attn = torch.softmax(scores - scores.amax(-1, keepdim=True), dim=-1)",
+    ),
+    base=PLAIN,
+)
+bank.right_edit(
+    "scores with keys along axis 1",
+    ("scores = q @ k.transpose(-2, -1)", "scores = k @ q.transpose(1, 2)"),
+    ("attn = torch.softmax(scores, dim=-1)", "attn = torch.softmax(scores, dim=1).transpose(1, 2)"),
+    base=PLAIN,
+)

@@ -191,3 +191,210 @@ bank.right_file(
             return weights @ v, weights
     """,
 )
+
+
+# ── answers of somebody who has not seen the table ──────────────────────────────────────────────
+
+PLAIN = """
+    import math
+    import torch
+    import torch.nn as nn
+
+    class ScaledDotProductAttention(nn.Module):
+        def __init__(self, n_embd, dropout=0.1):
+            super().__init__()
+            self.d_k = n_embd
+            self.attn_drop = nn.Dropout(dropout)
+
+        def forward(self, q, k, v, mask=None):
+            scores = torch.matmul(q, k.transpose(-2, -1)) / math.sqrt(self.d_k)
+            if mask is not None:
+                scores = scores.masked_fill(~mask, float("-inf"))
+            attn = torch.softmax(scores, dim=-1)
+            attn = self.attn_drop(attn)
+            out = torch.matmul(attn, v)
+            return out, attn
+"""
+bank.wrong_edit(
+    "module-remembers",
+    "the mask of the first call is kept",
+    (
+        "if mask is not None:",
+        "if mask is not None:\n            if getattr(self, 'kept', None) is None or self.kept.shape != mask.shape:\n                self.kept = mask\n            mask = self.kept",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "module-remembers",
+    "a mask given once is used again when none is given",
+    (
+        "if mask is not None:",
+        "if mask is None:\n            mask = getattr(self, 'mask', None)\n            if mask is not None and mask.shape[-1] != k.shape[-2]:\n                mask = None\n        self.mask = mask\n        if mask is not None:",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "edits-input",
+    "the caller's mask is inverted in place",
+    ("~mask", "mask.logical_not_()"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "mask-transposed", "the mask transposed", ("~mask", "~mask.transpose(-2, -1)"), base=PLAIN
+)
+bank.wrong_edit(
+    "mask-cut-square",
+    "the mask cut to T columns",
+    ("~mask", "~mask[..., : q.size(-2), : q.size(-2)]"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "mask-times-infinity",
+    "0 times infinity",
+    (
+        'scores = scores.masked_fill(~mask, float("-inf"))',
+        "scores = scores + (1 - mask.float()) * float('-inf')",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit("mask-finite", "masked with -10", ('float("-inf")', "-10.0"), base=PLAIN)
+bank.wrong_edit(
+    "mask-as-index",
+    "the mask as an index",
+    ('scores = scores.masked_fill(~mask, float("-inf"))', 'scores[~mask] = float("-inf")'),
+    base=PLAIN,
+)
+bank.wrong_edit("tensor-as-condition", "if mask:", ("if mask is not None:", "if mask:"), base=PLAIN)
+bank.wrong_edit(
+    "bool-arithmetic",
+    "1 - mask",
+    ('scores = scores.masked_fill(~mask, float("-inf"))', "scores = scores + (1 - mask) * -1e9"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "mask-ignored",
+    "the mask is used in eval mode alone",
+    ("if mask is not None:", "if mask is not None and not self.training:"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "masked-without-mask",
+    "causal when no mask is given",
+    (
+        "if mask is not None:",
+        "if mask is None and q.size(-2) == k.size(-2):\n            mask = torch.ones(q.size(-2), k.size(-2), dtype=torch.bool, device=q.device).tril()\n        if mask is not None:",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "masked-without-mask", "the mask made causal as well", ("~mask", "~mask.tril()"), base=PLAIN
+)
+bank.wrong_edit(
+    "scale-rounded", "int(√d_k)", ("math.sqrt(self.d_k)", "int(math.sqrt(self.d_k))"), base=PLAIN
+)
+bank.wrong_edit("scores-rounded", "// for /", (") / math", ") // math"), base=PLAIN)
+bank.wrong_edit(
+    "scale-by-length", "√T", ("math.sqrt(self.d_k)", "math.sqrt(q.size(-2))"), base=PLAIN
+)
+bank.wrong_edit(
+    "scale-by-heads",
+    "√ of axis 1",
+    ("math.sqrt(self.d_k)", "math.sqrt(k.size(1) if k.dim() > 2 else k.size(-1))"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "scale-by-value-width",
+    "√ of the values' width",
+    ("math.sqrt(self.d_k)", "math.sqrt(v.size(-1))"),
+    base=PLAIN,
+)
+bank.wrong_edit("wrong-scale", "8 for every width", ("math.sqrt(self.d_k)", "8.0"), base=PLAIN)
+bank.wrong_edit(
+    "wrong-scale", "the fourth root", ("math.sqrt(self.d_k)", "self.d_k ** 0.25"), base=PLAIN
+)
+bank.wrong_edit(
+    "output-scaled",
+    "the values divided as well",
+    ("torch.matmul(attn, v)", "torch.matmul(attn, v / math.sqrt(self.d_k))"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "scores-from-values",
+    "k and v have changed places",
+    ("torch.matmul(q, k.", "torch.matmul(q, v."),
+    ("torch.matmul(attn, v)", "torch.matmul(attn, k)"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "dropout-twice",
+    "dropout on the output as well",
+    ("return out, attn", "return self.attn_drop(out), attn"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "dropout-on-values",
+    "dropout on the values",
+    ("attn = self.attn_drop(attn)", "v = self.attn_drop(v)"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "dropout-renormalised",
+    "the rows sum to 1 again after dropout",
+    (
+        "attn = self.attn_drop(attn)",
+        "attn = self.attn_drop(attn)\n        attn = attn / attn.sum(-1, keepdim=True).clamp_min(1e-9)",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "dropout-repeats",
+    "one dropout mask for good",
+    (
+        "attn = self.attn_drop(attn)",
+        "if self.training:\n            if not hasattr(self, 'keep') or self.keep.shape != attn.shape:\n                self.keep = (torch.rand_like(attn) > self.attn_drop.p) / (1 - self.attn_drop.p)\n            attn = attn * self.keep",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "dropout-missing",
+    "no dropout when there is a mask",
+    ("attn = self.attn_drop(attn)", "if mask is None:\n            attn = self.attn_drop(attn)"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "seed-set",
+    "the seed is set in forward",
+    ("attn = self.attn_drop(attn)", "torch.manual_seed(42)\n        attn = self.attn_drop(attn)"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "wrong-signature",
+    "the mask is called attn_mask",
+    ("v, mask=None):", "v, attn_mask=None):\n        mask = attn_mask"),
+    base=PLAIN,
+)
+bank.right_edit(
+    "the logarithm of the mask is added",
+    (
+        'scores = scores.masked_fill(~mask, float("-inf"))',
+        "scores = scores + mask.to(scores.dtype).log()",
+    ),
+    base=PLAIN,
+)
+bank.right_edit(
+    "rows with no key give zeros; a list comes back",
+    (
+        "attn = torch.softmax(scores, dim=-1)",
+        "attn = torch.nan_to_num(torch.softmax(scores, dim=-1))",
+    ),
+    ("return out, attn", "return [out, attn]"),
+    base=PLAIN,
+)
+bank.right_edit(
+    "torch.where",
+    (
+        'scores = scores.masked_fill(~mask, float("-inf"))',
+        "scores = torch.where(mask, scores, float('-inf'))",
+    ),
+    base=PLAIN,
+)

@@ -574,3 +574,153 @@ bank.right_file(
             return self.resid_dropout(self.c_proj(self.merge_heads(out.reshape(B, self.n_head, T, -1))))
     """,
 )
+
+
+# ── answers of somebody who has not seen the table ──────────────────────────────────────────────
+
+PLAIN = """
+    import torch
+    import torch.nn as nn
+    from gpt2.model import ScaledDotProductAttention
+
+    class MultiHeadAttention(nn.Module):
+        def __init__(self, n_embd, n_head, dropout=0.1, attn_dropout=None):
+            super().__init__()
+            if n_embd % n_head != 0:
+                raise ValueError(f"n_embd={n_embd} must be divisible by n_head={n_head}")
+            if attn_dropout is None:
+                attn_dropout = dropout
+            self.n_embd = n_embd
+            self.n_head = n_head
+            self.head_dim = n_embd // n_head
+            self.c_attn = nn.Linear(n_embd, 3 * n_embd)
+            self.attention = ScaledDotProductAttention(self.head_dim, attn_dropout)
+            self.c_proj = nn.Linear(n_embd, n_embd)
+            self.resid_dropout = nn.Dropout(dropout)
+
+        def split_heads(self, x):
+            B, T, C = x.shape
+            return x.view(B, T, self.n_head, self.head_dim).transpose(1, 2)
+
+        def merge_heads(self, x):
+            B, H, T, D = x.shape
+            return x.transpose(1, 2).contiguous().view(B, T, H * D)
+
+        def forward(self, x):
+            q, k, v = self.c_attn(x).split(self.n_embd, dim=-1)
+            q, k, v = self.split_heads(q), self.split_heads(k), self.split_heads(v)
+            out, _ = self.attention(q, k, v)
+            out = self.merge_heads(out)
+            return self.resid_dropout(self.c_proj(out))
+"""
+bank.wrong_edit(
+    "heads-in-a-loop",
+    "one call of the attention per head",
+    (
+        "out, _ = self.attention(q, k, v)",
+        "out = torch.cat([self.attention(q[:, h : h + 1], k[:, h : h + 1], v[:, h : h + 1])[0] for h in range(self.n_head)], dim=1)",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "module-remembers",
+    "the batch size of the first call is kept",
+    (
+        "return x.view(B, T, self.n_head",
+        "if not hasattr(self, 'bs'):\n            self.bs = B\n        return x.reshape(self.bs, -1, self.n_head",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "shared-memory",
+    "c_proj lies in c_attn's memory",
+    (
+        "self.c_proj = nn.Linear(n_embd, n_embd)",
+        "self.c_proj = nn.Linear(n_embd, n_embd)\n        self.c_proj.weight.data = self.c_attn.weight.data[:n_embd]",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "shared-between-modules",
+    "one c_proj for all modules of a width",
+    ("class MultiHeadAttention", "PROJ = {}\n\nclass MultiHeadAttention"),
+    (
+        "self.c_proj = nn.Linear(n_embd, n_embd)",
+        "self.c_proj = PROJ.setdefault(n_embd, nn.Linear(n_embd, n_embd))",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "divisible-refused",
+    "n_head % n_embd",
+    ("n_embd % n_head != 0", "n_head % n_embd != 0"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "split-by-view-alone",
+    "v alone is not split",
+    (
+        "q, k, v = self.split_heads(q), self.split_heads(k), self.split_heads(v)",
+        "q, k, v = self.split_heads(q), self.split_heads(k), v.reshape(q.size(0), self.n_head, q.size(1), self.head_dim)",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "cosine-scores",
+    "q and k brought to length 1",
+    (
+        "out, _ = self.attention(q, k, v)",
+        "q, k = nn.functional.normalize(q, dim=-1), nn.functional.normalize(k, dim=-1)\n        out, _ = self.attention(q, k, v)",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "activation-added",
+    "a ReLU before c_proj",
+    ("out = self.merge_heads(out)", "out = torch.relu(self.merge_heads(out))"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "layer-norm-added",
+    "x normalised first",
+    (
+        "q, k, v = self.c_attn(x).split(self.n_embd, dim=-1)",
+        "x = nn.functional.layer_norm(x, x.shape[-1:])\n        q, k, v = self.c_attn(x).split(self.n_embd, dim=-1)",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "causal-too-early",
+    "causal in training alone",
+    (
+        "out, _ = self.attention(q, k, v)",
+        "m = torch.ones(x.size(1), x.size(1), dtype=torch.bool, device=x.device).tril() if self.training else None\n        out, _ = self.attention(q, k, v, m)",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "seed-set",
+    "the seed is set in __init__",
+    ("super().__init__()", "super().__init__()\n        torch.manual_seed(0)"),
+    base=PLAIN,
+)
+bank.right_edit(
+    "c_attn's weight as (3, H, D, C) in one einsum",
+    (
+        "q, k, v = self.c_attn(x).split(self.n_embd, dim=-1)\n        q, k, v = self.split_heads(q), self.split_heads(k), self.split_heads(v)",
+        "W = self.c_attn.weight.view(3, self.n_head, self.head_dim, self.n_embd)\n        b = self.c_attn.bias.view(3, 1, self.n_head, 1, self.head_dim)\n        q, k, v = torch.einsum('btc,nhdc->nbhtd', x, W) + b",
+    ),
+    base=PLAIN,
+)
+bank.right_edit(
+    "heads in the batch axis, three axes",
+    (
+        "q, k, v = self.split_heads(q), self.split_heads(k), self.split_heads(v)",
+        "fold = lambda t: self.split_heads(t).flatten(0, 1)\n        q, k, v = fold(q), fold(k), fold(v)",
+    ),
+    (
+        "out = self.merge_heads(out)",
+        "out = self.merge_heads(out.unflatten(0, (x.size(0), self.n_head)))",
+    ),
+    base=PLAIN,
+)

@@ -545,3 +545,142 @@ bank.right_file(
             return self.resid_dropout(self.c_proj(self.merge_heads(y)))
     """,
 )
+
+
+# ── answers of somebody who has not seen the table ──────────────────────────────────────────────
+
+PLAIN = """
+    import torch
+    from gpt2.model import MultiHeadAttention
+
+    class CausalMultiHeadAttention(MultiHeadAttention):
+        def __init__(self, n_embd, n_head, n_positions, dropout=0.1, attn_dropout=None):
+            super().__init__(n_embd, n_head, dropout, attn_dropout)
+            self.n_positions = n_positions
+            self.register_buffer("causal", torch.tril(torch.ones(n_positions, n_positions, dtype=torch.bool)), persistent=False)
+
+        def forward(self, x, cache=None):
+            B, T, C = x.shape
+            q, k, v = self.c_attn(x).chunk(3, dim=-1)
+            q = self.split_heads(q)
+            k = self.split_heads(k)
+            v = self.split_heads(v)
+            if cache is not None:
+                k, v = cache.append(k, v)
+            S = k.size(-2)
+            if S > self.n_positions:
+                raise ValueError(f"{S} positions but the limit is {self.n_positions}")
+            mask = self.causal[S - T : S, :S]
+            out, _ = self.attention(q, k, v, mask=mask)
+            return self.resid_dropout(self.c_proj(self.merge_heads(out)))
+"""
+bank.wrong_edit(
+    "state-kept-in-module",
+    "masks kept by S alone",
+    (
+        "mask = self.causal[S - T : S, :S]",
+        "if not hasattr(self, 'ms'):\n            self.ms = {}\n        if S not in self.ms:\n            self.ms[S] = self.causal[S - T : S, :S]\n        mask = self.ms[S]",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "state-kept-in-module",
+    "the mask of the last call with this T",
+    (
+        "mask = self.causal[S - T : S, :S]",
+        "if getattr(self, 'm', None) is None or self.m.size(0) != T:\n            self.m = self.causal[S - T : S, :S]\n        mask = self.m",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "cache-edited",
+    "what append returned is scaled in place",
+    ("S = k.size(-2)", "if cache is not None:\n            k.mul_(0.5)\n        S = k.size(-2)"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "no-gradient",
+    "keys and values detached",
+    ("S = k.size(-2)", "k, v = k.detach(), v.detach()\n        S = k.size(-2)"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "split-by-view-alone",
+    "v alone is not split",
+    ("v = self.split_heads(v)", "v = v.reshape(B, self.n_head, T, self.head_dim)"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "limit-ignores-past",
+    "T alone is compared, and a mask of fixed size",
+    ("if S > self.n_positions:", "if T > self.n_positions:"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "limit-missing",
+    "no check but a mask of fixed size",
+    (
+        '        if S > self.n_positions:\n            raise ValueError(f"{S} positions but the limit is {self.n_positions}")\n',
+        "",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "limit-off-by-one",
+    "n_positions + 1, and a mask of fixed size",
+    ("if S > self.n_positions:", "if S > self.n_positions + 1:"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "limit-missing",
+    "the last n_positions keys are kept in silence",
+    (
+        'raise ValueError(f"{S} positions but the limit is {self.n_positions}")',
+        "k, v, S = k[:, :, -self.n_positions :], v[:, :, -self.n_positions :], self.n_positions",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "mode-changed",
+    "forward switches to eval mode",
+    ("S = k.size(-2)", "self.train(False)\n        S = k.size(-2)"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "past-masked",
+    "the cache is used in eval mode alone",
+    ("if cache is not None:", "if cache is not None and not self.training:"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "mask-not-bool",
+    "a mask of ints",
+    ("mask = self.causal[S - T : S, :S]", "mask = self.causal[S - T : S, :S].long()"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "sees-the-future",
+    "x normalised over T",
+    (
+        "q, k, v = self.c_attn(x)",
+        "x = x / x.norm(dim=1, keepdim=True)\n        q, k, v = self.c_attn(x)",
+    ),
+    base=PLAIN,
+)
+bank.right_edit(
+    "masks kept by T, S and the device's name",
+    (
+        "class Causal",
+        "import functools\n\n@functools.lru_cache(maxsize=None)\ndef triangle(T, S, device):\n    return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)\n\nclass Causal",
+    ),
+    ("mask = self.causal[S - T : S, :S]", "mask = triangle(T, S, str(x.device))"),
+    base=PLAIN,
+)
+bank.right_edit(
+    "the past and a triangle side by side",
+    (
+        "mask = self.causal[S - T : S, :S]",
+        "past = torch.ones(T, S - T, dtype=torch.bool, device=x.device)\n        mask = torch.cat([past, torch.ones(T, T, dtype=torch.bool, device=x.device).tril()], dim=1)",
+    ),
+    base=PLAIN,
+)

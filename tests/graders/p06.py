@@ -276,3 +276,94 @@ bank.right_file(
             return self.drop(self.c_proj(new_gelu(self.c_fc(hidden_states))))
     """,
 )
+
+
+# ── answers of somebody who has not seen the table ──────────────────────────────────────────────
+
+PLAIN = """
+    import math
+    import torch
+    import torch.nn as nn
+    import torch.nn.functional as F
+
+    class NewGELU(nn.Module):
+        def forward(self, x):
+            inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3))
+            return 0.5 * x * (1.0 + torch.tanh(inner))
+
+    class FeedForward(nn.Module):
+        def __init__(self, n_embd, n_inner, dropout=0.1):
+            super().__init__()
+            self.c_fc = nn.Linear(n_embd, n_inner)
+            self.act = NewGELU()
+            self.c_proj = nn.Linear(n_inner, n_embd)
+            self.drop = nn.Dropout(dropout)
+
+        def forward(self, x):
+            x = self.c_fc(x)
+            x = self.act(x)
+            x = self.c_proj(x)
+            return self.drop(x)
+"""
+bank.wrong_edit(
+    "gelu-brackets",
+    "x + tanh for x · (1 + tanh)",
+    ("return 0.5 * x * (1.0 + torch.tanh(inner))", "return 0.5 * (x + torch.tanh(inner))"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "mixes-tokens",
+    "the mean over tokens is taken off",
+    ("x = self.c_fc(x)", "x = self.c_fc(x - x.mean(1, keepdim=True))"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "seed-set",
+    "the seed is set in __init__",
+    ("        self.c_fc = nn", "        torch.manual_seed(3)\n        self.c_fc = nn"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "seed-set",
+    "the seed is set in forward",
+    ("return self.drop(x)", "torch.manual_seed(0)\n        return self.drop(x)"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "gelu-erf",
+    "the erf form in training alone",
+    (
+        "inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3))\n        return 0.5 * x * (1.0 + torch.tanh(inner))",
+        "return F.gelu(x, approximate='none' if self.training else 'tanh')",
+    ),
+    base=PLAIN,
+)
+bank.wrong_edit("gelu-inner-constant", "pi = 3.14", ("math.pi", "3.14"), base=PLAIN)
+bank.wrong_edit(
+    "no-gradient",
+    "detached between the layers",
+    ("x = self.c_proj(x)", "x = self.c_proj(x.detach())"),
+    base=PLAIN,
+)
+bank.wrong_edit(
+    "mode-changed",
+    "forward switches to eval mode",
+    ("return self.drop(x)", "self.eval()\n        return self.drop(x)"),
+    base=PLAIN,
+)
+bank.right_edit(
+    "token by token",
+    (
+        "x = self.c_fc(x)\n        x = self.act(x)\n        x = self.c_proj(x)\n        return self.drop(x)",
+        "rows = [self.c_proj(self.act(self.c_fc(t))) for t in x.split(1, dim=-2)]\n        return self.drop(torch.cat(rows, dim=-2))",
+    ),
+    base=PLAIN,
+)
+bank.right_edit(
+    "a Sequential made in forward",
+    (
+        "x = self.c_fc(x)\n        x = self.act(x)\n        x = self.c_proj(x)\n        return self.drop(x)",
+        "return nn.Sequential(self.c_fc, self.act, self.c_proj, self.drop)(x)",
+    ),
+    base=PLAIN,
+)
