@@ -224,6 +224,7 @@ class Watcher:
         self.cage = Cage(server.means, server.limits, server.root, scratch, question.uid)
         self.file = scratch / "problems" / question.problem.folder / "problem.py"
         self.end = time.monotonic() + server.limits.seconds
+        self.untouched: bool | None = None  # all TODOs open; None: not known yet
 
     def run(self) -> dict:
         """What came of the checks, as plain data, and what the file looks like."""
@@ -241,12 +242,26 @@ class Watcher:
                     "checks before. [out-of-time]"
                 )
                 result.mistakes = ["out-of-time"]
-            else:
+            elif not self._skipped(check, results, result):
                 result, loaded = self._check(check, results)
                 stopped = None if loaded else result
             results[check.name] = result
         data = [{k: v for k, v in vars(r).items() if k != "exception"} for r in results.values()]
         return {"results": data, **about}
+
+    def _skipped(self, check: Check, before: dict[str, Result], result: Result) -> bool:
+        """Whether what it needs has failed, as the runner sees it; then no child is needed."""
+        if self.untouched is not False:
+            return False
+        examination = Examination(
+            self.question.problem,
+            self.file,
+            "yours",
+            self.server.checks[self.question.problem.number],
+        )
+        examination.results = before
+        examination._piece = types.SimpleNamespace()  # loaded, and known not to be untouched
+        return examination._skip(check, result)
 
     # ── children
 
@@ -263,6 +278,7 @@ class Watcher:
             with contextlib.suppress(ValueError):
                 said |= json.loads(line)
         loaded = bool(said.get("loaded"))
+        self.untouched = said.get("untouched", self.untouched)
         if ending.how == "ended" and "result" in said:
             result = Result(**said["result"])
             result.message = self._clean(result.message)
@@ -472,7 +488,7 @@ def _examine(
     reached = integrity.listen(server.root, path.parents[2])
     loaded = _load(server, question, examination, result)
     if loaded:
-        say({"loaded": True})
+        say({"loaded": True, "untouched": examination._untouched()})
         result = examination.run(check.name)
         broken = server.seal.broken()
         if broken:

@@ -238,7 +238,7 @@ def unusual(source: bytes, files: bool = False) -> list[str]:
         elif isinstance(node, ast.Name) and node.id in _UNUSUAL_NAMES:
             found.add(node.id)
         elif isinstance(node, ast.Attribute):
-            if node.attr in _UNUSUAL_NAMES:
+            if node.attr in _UNUSUAL_NAMES and "_" in node.attr:  # model.eval() is as usual
                 found.add(node.attr)
             root = ast.unparse(node).split(".")[0]
             if isinstance(node.ctx, ast.Store) and root in ("torch", "F", "nn", "math", "pytest"):

@@ -112,7 +112,7 @@ def probe() -> Means:
 def protections(means: Means | None = None, limits: Limits | None = None) -> list[Protection]:
     """What students' code is kept from here, and how; what is not given says what remains."""
     m, limits = means or probe(), limits or Limits()
-    spaces, fork = bool(m.namespaces), m.fork
+    spaces, fork, linux = bool(m.namespaces), m.fork, LINUX and m.fork
     files = (
         (True, "a file system of its own: Python, the course without answers, one scratch folder")
         if spaces
@@ -133,14 +133,14 @@ def protections(means: Means | None = None, limits: Limits | None = None) -> lis
         (True, "a process namespace: nothing outlives it")
         if spaces
         else (True, "its children, also detached ones, are found in /proc and ended")
-        if LINUX
+        if linux
         else (True, "its process group is ended; one that detaches itself outlives the check")
         if fork
         else (False, "the process is ended; those that it started may stay")
     )
     memory = (
         (True, f"{limits.memory} MB per process by the system, and for all of them by a watch")
-        if LINUX
+        if linux
         else (True, f"{limits.memory} MB by a watch twice a second")
         if fork
         else (False, "not limited")
@@ -160,10 +160,8 @@ def protections(means: Means | None = None, limits: Limits | None = None) -> lis
         Protection(
             "output", fork, f"{limits.output:,} bytes per check" if fork else "thrown away unread"
         ),
-        Protection(
-            "file size", POSIX, f"{limits.file_size} MB per file" if POSIX else "not limited"
-        ),
-        Protection("processes", POSIX, f"{limits.processes}" if POSIX else "not limited"),
+        Protection("file size", fork, f"{limits.file_size} MB per file" if fork else "not limited"),
+        Protection("processes", fork, f"{limits.processes} at most" if fork else "not limited"),
         Protection("files", *files),
         Protection("network", *network),
         Protection("privileges", *user),

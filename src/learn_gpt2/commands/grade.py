@@ -21,6 +21,7 @@ from learn_gpt2.cli import Course
 @click.option("--jobs", type=click.IntRange(1, 256), help="At once (default: half the processors).")
 @click.option("--own-pieces", is_flag=True, help="Build on each student's own earlier pieces.")
 @click.option("--seconds", default=60.0, show_default=True, help="Time for one problem of one.")
+@click.option("--load-seconds", default=10.0, show_default=True, help="Time for importing one.")
 @click.option("--memory", default=1024, show_default=True, help="MB beyond what torch takes.")
 @click.option("--print-weights", is_flag=True, help="Print the points of each check, and stop.")
 @click.option("--print-protections", is_flag=True, help="Print what this system offers, and stop.")
@@ -34,6 +35,7 @@ def command(
     jobs: int | None,
     own_pieces: bool,
     seconds: float,
+    load_seconds: float,
     memory: int,
     print_weights: bool,
     print_protections: bool,
@@ -53,9 +55,9 @@ def command(
         chosen = tuple(problem.number for problem in manifest.select([problems]))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    if seconds <= 0 or memory < 64:
-        raise click.UsageError("--seconds must be above 0 and --memory at least 64 (MB)")
-    limits = Limits(seconds=seconds, memory=memory)
+    if min(seconds, load_seconds) <= 0 or memory < 64:
+        raise click.UsageError("times must be above 0, and --memory at least 64 (MB)")
+    limits = Limits(seconds=seconds, load_seconds=load_seconds, memory=memory)
     if print_weights:
         _print_weights(grade.weights(course.root, chosen), as_json)
         return
