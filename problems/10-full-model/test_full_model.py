@@ -15,7 +15,10 @@ from learn_gpt2.checks import (
     expect_copies,
     expect_error,
     expect_finite_gradients,
+    expect_mode_kept,
     expect_no_edit,
+    expect_no_seed,
+    expect_own_start,
     expect_state,
     fail,
     fill,
@@ -657,6 +660,28 @@ EXTRA_DROPOUT = mistake(
     "adds nothing.",
     7,
 )
+POSITIONS_WRONG = mistake(
+    "positions-wrong",
+    "With a cache, the new tokens get other positions than cache.length, cache.length + 1, …",
+    6,
+)
+CACHE_LAST_ONLY = mistake(
+    "cache-not-passed",
+    "With last_only=True the cache is not filled with all tokens. Every block sees every token; only the "
+    "head is spared.",
+    7,
+)
+TRAIN_DIFFERS = mistake(
+    "train-differs",
+    "Without dropout, training mode gives something else than eval mode. forward does the same in both: "
+    "only dropout, inside the pieces, asks which it is.",
+    7,
+)
+STARTS_IN_EVAL = mistake(
+    "mode-changed",
+    "A new model is in eval mode. Leave the mode alone in __init__: whoever trains expects dropout.",
+    4,
+)
 NOT_A_TENSOR = mistake(
     "not-a-tensor", "forward must return the logits alone, one tensor (B, T, V).", 7
 )
@@ -862,6 +887,8 @@ def test_attributes(piece):
         )
     config = configure()
     model = build(piece, config)
+    if not all(module.training for module in model.modules()):
+        fail(STARTS_IN_EVAL)
     if isinstance(getattr(model, "h", None), (list, tuple)):
         fail(PLAIN_LIST)
     attribute(
@@ -979,6 +1006,12 @@ def test_settings(piece):
 
 
 @check(todo=5, needs=test_tied)
+def test_models_are_apart(piece):
+    """Two models start with different numbers, and share none"""
+    expect_own_start(lambda: build(piece, configure()))
+
+
+@check(todo=5, needs=test_tied)
 def test_state_dict(piece):
     """state_dict() holds the checkpoint's tensors, under the contract's names"""
     for n_layer in (L, 1):
@@ -1024,10 +1057,12 @@ def test_parameter_counts(piece):
         (774_030_080, 1280, 36, 20),
         (1_557_611_200, 1600, 48, 25),
     )
+    from gpt2.checkpoints import skip_init
     from gpt2.model import GPT2Config
 
     for want, width, n_layer, n_head in sizes:
-        with torch.device("meta"):  # shapes without memory
+        # shapes without memory; drawing random numbers there would make PyTorch import its compiler
+        with torch.device("meta"), skip_init():
             model = build(piece, GPT2Config(n_embd=width, n_layer=n_layer, n_head=n_head))
         got = sum(p.numel() for p in model.parameters())
         if got != want:
@@ -1251,15 +1286,36 @@ def test_cache_continues(piece):
             _with_cache(model, pieces[0], cache)
             return _with_cache(model, pieces[1], cache)
 
-        compare(
-            run,
-            gpt2(w, config, [ids])[:, cut:],
-            CACHE,
-            lambda pieces=pieces, **switches: gpt2(w, config, pieces, **switches),
-            what=f"the output for {end - cut} new tokens after {cut} in the cache",
-            axes="B T V",
+        try:
+            compare(
+                run,
+                gpt2(w, config, [ids])[:, cut:],
+                CACHE,
+                lambda pieces=pieces, **switches: gpt2(w, config, pieces, **switches),
+                what=f"the output for {end - cut} new tokens after {cut} in the cache",
+                axes="B T V",
+                atol=5e-5,
+            )
+        except CheckFailed as failed:
+            if not failed.mistakes:
+                _name_positions(w, config, pieces, run())
+            raise
+
+
+def _name_positions(w, config, pieces, got):
+    """Fail when some other positions of the second piece explain what the model gives."""
+    cut = pieces[0].size(1)
+    for first in range(P - pieces[1].size(1) + 1):
+        if torch.allclose(
+            gpt2(w, config, pieces, start=lambda past, t, first=first: first if past else 0),
+            got,
+            rtol=1e-4,
             atol=5e-5,
-        )
+        ):
+            fail(
+                POSITIONS_WRONG,
+                f"The token after {cut} in the cache gets position {first}, expected {cut}.",
+            )
 
 
 @check(todo=10, needs=(test_cache_continues, test_last_only))
@@ -1273,6 +1329,11 @@ def test_cache_every_cut(piece):
     want = gpt2(w, config, [ids])
     cache = KVCache(config, batch_size=2)
     with torch.no_grad():
+        for size in (T - 1, 1):
+            _with_cache(model, ids[:, :size], cache, last_only=True)
+        lengths = [layer.length for layer in cache.layers]
+        if lengths != [T] * 2:
+            fail(CACHE_LAST_ONLY, f"After {T} tokens in two calls its layers hold {lengths}.")
         for cuts in itertools.product((False, True), repeat=T - 1):
             cache.reset()
             ends = [i + 1 for i, cut in enumerate(cuts) if cut] + [T]
@@ -1305,6 +1366,38 @@ def test_cache_every_cut(piece):
                     axes="B T V",
                     atol=5e-5,
                 )
+
+
+@check(todo=10, needs=(test_cache_continues, test_last_only))
+def test_same_in_training(piece):
+    """Without dropout, training mode gives the same; forward switches no mode and sets no seed"""
+    from gpt2.cache import KVCache
+
+    model, config = model_of(piece, embd_pdrop=0.0, resid_pdrop=0.0, attn_pdrop=0.0)
+    ids = ids_of()
+
+    def two_pieces(**keywords):
+        cache = KVCache(config, batch_size=B)
+        _with_cache(model, ids[:, :2], cache, **keywords)
+        got = _with_cache(model, ids[:, 2:], cache, **keywords)
+        if cache.length != T:
+            fail(TRAIN_DIFFERS, f"After {T} tokens in two calls the cache holds {cache.length}.")
+        return got
+
+    for name, run in (
+        ("A plain call", lambda: logits_of(model, ids)),
+        ("With last_only=True, it", lambda: logits_of(model, ids, last_only=True)),
+        ("With a cache, it", two_pieces),
+        ("With a cache and last_only=True, it", lambda: two_pieces(last_only=True)),
+    ):
+        expect_mode_kept(model, run)
+        expect_no_seed(run)
+        want, got = run(), (model.train(), run())[1]
+        random = not torch.equal(run(), got)
+        model.eval()
+        if not random and (got.shape != want.shape or not torch.allclose(got, want, atol=1e-4)):
+            shapes = f"{tuple(want.shape)} in eval, {tuple(got.shape)} in training mode"
+            fail(TRAIN_DIFFERS, f"{name} gives other numbers (or another shape): {shapes}.")
 
 
 @check(todo=10, needs=test_logits)

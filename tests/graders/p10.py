@@ -547,3 +547,180 @@ bank.right_edit(
         f"block = {ONE_BLOCK}\n        self.h = nn.ModuleList(copy.deepcopy(block) for _ in range(config.n_layer))"
     ),
 )
+
+# ── written by somebody who had not seen the checks ─────────────────────────────────────────────
+
+PLAIN = """
+    import torch
+    from torch import nn
+    from gpt2.model import Embeddings, LayerNorm, TransformerBlock
+
+    class GPT2Model(nn.Module):
+        def __init__(self, config):
+            super().__init__()
+            self.config = config
+            self.embeddings = Embeddings(
+                config.vocab_size, config.n_positions, config.n_embd, dropout=config.embd_pdrop
+            )
+            blocks = []
+            for _ in range(config.n_layer):
+                blocks.append(TransformerBlock(
+                    config.n_embd, config.n_head, config.n_positions, dropout=config.resid_pdrop,
+                    n_inner=config.n_inner, attn_dropout=config.attn_pdrop,
+                    layer_norm_epsilon=config.layer_norm_epsilon,
+                ))
+            self.h = nn.ModuleList(blocks)
+            self.ln_f = LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+            self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+            self.lm_head.weight = self.embeddings.wte.weight
+            self.apply(self._init_weights)
+
+        def _init_weights(self, module):
+            pass
+
+        def forward(self, input_ids, cache=None, last_only=False):
+            self._check(input_ids)
+            start = cache.length if cache is not None else 0
+            x = self.embeddings(input_ids, start_pos=start)
+            for i, block in enumerate(self.h):
+                layer = cache.layers[i] if cache is not None else None
+                x = block(x, layer)
+            x = self.ln_f(x)
+            if last_only:
+                x = x[:, -1:, :]
+            return self.lm_head(x)
+
+        def _check(self, ids):
+            if not torch.is_tensor(ids):
+                raise ValueError(f"expected a tensor, got {type(ids).__name__}")
+            if ids.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+                raise ValueError(f"expected integers, got {ids.dtype}")
+            if ids.ndim != 2 or ids.numel() == 0:
+                raise ValueError(f"expected (B, T), got {tuple(ids.shape)}")
+"""
+START = "start = cache.length if cache is not None else 0"
+LAYER = "layer = cache.layers[i] if cache is not None else None"
+for mistake, title, old, new in (
+    (
+        "seed-set",
+        "a seed before the weights are initialised",
+        "self.apply(self._init_weights)",
+        "torch.manual_seed(0); self.apply(self._init_weights)",
+    ),
+    ("seed-set", "a seed in forward", START, "torch.manual_seed(0); " + START),
+    (
+        "mode-changed",
+        "a new model is in eval mode",
+        "self.apply(self._init_weights)",
+        "self.apply(self._init_weights).eval()",
+    ),
+    (
+        "mode-changed",
+        "a cache switches to eval mode",
+        START,
+        START + "\n        self.train(self.training and cache is None)",
+    ),
+    (
+        "grad-left-off",
+        "a cache switches gradients off",
+        START,
+        START + "\n        torch.set_grad_enabled(cache is None)",
+    ),
+    (
+        "train-differs",
+        "last_only in eval mode only",
+        "if last_only:",
+        "if last_only and not self.training:",
+    ),
+    (
+        "train-differs",
+        "the cache in eval mode only",
+        START,
+        "cache = None if self.training else cache\n        " + START,
+    ),
+    (
+        "cache-not-passed",
+        "the cache is not filled with last_only",
+        LAYER,
+        "layer = cache.layers[i] if cache is not None and not last_only else None",
+    ),
+    (
+        "positions-wrong",
+        "positions of twice the cache's length",
+        START,
+        "start = 2 * cache.length if cache is not None else 0",
+    ),
+    (
+        "cache-not-passed",
+        "an empty cache is passed over",
+        LAYER,
+        "layer = cache.layers[i] if cache is not None and cache.length else None",
+    ),
+    (
+        "last-only-after-head",
+        "the logits of all positions, cut afterwards",
+        "x = x[:, -1:, :]",
+        "return self.lm_head(x)[:, -1:]",
+    ),
+    (
+        "untied-head",
+        "a new head after tying",
+        "self.apply(self._init_weights)",
+        "self.apply(self._init_weights)\n"
+        "        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)",
+    ),
+):
+    bank.wrong_edit(mistake, title, (old, new), base=PLAIN)
+bank.right_file(
+    "the head on the embedding's weight, tied the other way round; two loops",
+    """
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor, nn
+    import gpt2.model as g
+
+    class GPT2Model(nn.Module):
+        def __init__(self, config):
+            super().__init__()
+            self.config = c = config
+            self.lm_head = nn.Linear(c.n_embd, c.vocab_size, bias=False)
+            self.ln_f = g.LayerNorm(c.n_embd, c.layer_norm_epsilon)
+            self.h = nn.ModuleList([self._block(c) for _ in range(c.n_layer)])
+            self.embeddings = g.Embeddings(c.vocab_size, c.n_positions, c.n_embd, c.embd_pdrop)
+            self.embeddings.wte.weight = self.lm_head.weight
+            self.apply(self._init_weights)
+
+        @staticmethod
+        def _block(c):
+            return g.TransformerBlock(
+                c.n_embd, c.n_head, c.n_positions, c.resid_pdrop,
+                attn_dropout=c.attn_pdrop, layer_norm_epsilon=c.layer_norm_epsilon,
+            )
+
+        def _init_weights(self, module):
+            return None
+
+        def forward(self, input_ids: Tensor, cache=None, last_only: bool = False) -> Tensor:
+            if not isinstance(input_ids, Tensor):
+                raise ValueError(f"input_ids is a {type(input_ids).__name__}")
+            try:
+                torch.iinfo(input_ids.dtype)
+                assert input_ids.dtype != torch.bool
+            except Exception:
+                raise ValueError(f"input_ids is {input_ids.dtype}") from None
+            if input_ids.dim() != 2 or 0 in input_ids.shape:
+                raise ValueError(f"input_ids is {list(input_ids.shape)}")
+            if cache is None:
+                x = self.embeddings(input_ids)
+                for block in self.h:
+                    x = block(x)
+            else:
+                x = self.embeddings(input_ids, cache.length)
+                for block, layer in zip(self.h, cache.layers):
+                    x = block(x, cache=layer)
+            x = x.narrow(1, x.size(1) - 1, 1) if last_only else x
+            c = self.config
+            x = F.layer_norm(x, (c.n_embd,), self.ln_f.weight, self.ln_f.bias, c.layer_norm_epsilon)
+            return F.linear(x, self.embeddings.wte.weight)
+    """,
+)
