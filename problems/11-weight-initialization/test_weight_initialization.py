@@ -56,6 +56,22 @@ VARIANCE_AS_STD = mistake(
     "(normal_ takes the standard deviation).",
     2,
 )
+MEAN_FOR_STD = mistake(
+    "std-as-mean",
+    "0.02 is given as the mean: normal_'s first number is the mean, its second the standard deviation, "
+    "which stays 1. Name it: std=0.02.",
+    2,
+)
+EVAL_MODE = mistake(
+    "mode-changed",
+    "After _init_weights the model is in eval mode. It sets weights, and leaves the mode alone.",
+    5,
+)
+CONFIG_OF_MODULE = mistake(
+    "config-of-module",
+    "`module` is one layer of the model and has no config. The model is `self`: self.config.n_layer.",
+    4,
+)
 STD_ONE = mistake(
     "std-one",
     "The standard deviation is 1, what normal_ uses when none is given. It must be 0.02.",
@@ -226,6 +242,8 @@ def _explained(run):
         text = str(error)
         if "NoneType" in text or "no attribute 'bias'" in text:
             fail(NO_BIAS, f"Python says: {error}")
+        if "no attribute 'config'" in text:
+            fail(CONFIG_OF_MODULE, f"Python says: {error}")
         raise
     except RuntimeError as error:
         if "leaf Variable" in str(error):
@@ -303,19 +321,30 @@ def candidates(where, config):
     return found + [(NOT_NORMAL, bound / math.sqrt(3)) for bound in bounds]
 
 
-def expect_std(where, tensors, want, config, formula):
+def is_skipped(model, where):
+    """Whether _init_weights leaves a group of weights as it finds it."""
+    before = [t.clone() for t in group(fill(model), where)]
+    apply_again(model)
+    return all(torch.equal(a, b) for a, b in zip(before, group(model, where), strict=True))
+
+
+def expect_std(where, model, want, formula=""):
     """Check the weights' mean and standard deviation; a wrong one is named where it can be."""
+    tensors, config = [t.clone() for t in group(model, where)], model.config
     pooled = torch.cat([t.flatten() for t in tensors]).double()
     n = pooled.numel()
     if not torch.isfinite(pooled).all():
         fail(f"Some weights of {where} are not finite.")
     std, mean = float(pooled.std()), float(pooled.mean())
+    off = 5 * std / math.sqrt(n)
+    if abs(std - 1) < 0.05 and abs(mean - STD) < abs(mean) and not is_skipped(model, where):
+        fail(MEAN_FOR_STD, f"{where}: mean {mean:.4g}, standard deviation {std:.4g}.")
     numbers = f"{where}: standard deviation {std:.4g}, expected {want:.4g}{formula}."
     if std == 0:
         fail(ZEROS, f"{where}: all of them are {mean:.4g}.")
     if repeats(tensors[0]):
         fail(REPEATED_ROWS, f"Look at {where}.")
-    if abs(mean) > 5 * std / math.sqrt(n):
+    if abs(mean) > off:
         fail(MEAN, f"{where}: mean {mean:.4g}, standard deviation {std:.4g}.")
     if abs(std / want - 1) <= 5 / math.sqrt(2 * n):
         return
@@ -372,6 +401,8 @@ def test_model_builds(piece):
     for name in ("embeddings.wte.weight", "embeddings.wpe.weight", "lm_head.weight", "ln_f.weight"):
         if name not in names:
             fail(NOT_PARAMETER, f"{name} is not among the model's parameters any more.")
+    if not all(module.training for module in model.modules()):
+        fail(EVAL_MODE)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad or not parameter.is_leaf:
             fail(NOT_PARAMETER, f"{name} can't be trained.")
@@ -396,7 +427,7 @@ def test_linear_layers(piece):
     """Linear layers inside the blocks: N(0, 0.02²)"""
     model = build(piece)
     for where in LINEAR:
-        expect_std(where, group(model, where), STD, model.config, "")
+        expect_std(where, model, STD)
 
 
 @check(todo=3, needs=test_still_tied, points=2)
@@ -404,7 +435,7 @@ def test_embeddings(piece):
     """Token and position embeddings: N(0, 0.02²)"""
     model = build(piece)
     for where in EMBEDDINGS:
-        expect_std(where, group(model, where), STD, model.config, "")
+        expect_std(where, model, STD)
 
 
 @check(todo=3, needs=test_model_builds)
@@ -461,7 +492,7 @@ def test_residual_projections(piece):
             which = RESIDUAL[plain.index(True)]
             fail(ONE_OF_TWO, f"{which}: standard deviation 0.02, expected {want:.4g}{formula}.")
         for where in RESIDUAL:
-            expect_std(where, group(model, where), want, model.config, formula)
+            expect_std(where, model, want, formula)
 
 
 @check(todo=3, needs=(test_residual_projections, test_embeddings))

@@ -55,7 +55,7 @@ bank.wrong_edit(
 )
 bank.wrong_edit("wrong-mean", "mean 0.02", (NORMAL, "nn.init.normal_(module.weight, 0.02, 0.02)"))
 bank.wrong_edit(
-    "wrong-mean", "arguments swapped", (NORMAL, "nn.init.normal_(module.weight, 0.02, 1.0)")
+    "std-as-mean", "arguments swapped", (NORMAL, "nn.init.normal_(module.weight, 0.02, 1.0)")
 )
 bank.wrong_edit("zero-weights", "zeros", (NORMAL, "nn.init.zeros_(module.weight)"))
 bank.wrong_edit("zero-weights", "a constant", (NORMAL, "nn.init.constant_(module.weight, 0.02)"))
@@ -318,4 +318,132 @@ bank.right_edit(
         PAIR,
         "for projection in (p for block in module for p in (block.attn.c_proj, block.mlp.c_proj)):",
     ),
+)
+
+# ── written by somebody who had not seen the checks ─────────────────────────────────────────────
+
+PLAIN = """
+    import math
+    import torch
+    from torch import nn
+    import gpt2.model
+    from gpt2.model import LayerNorm
+
+    class GPT2Model(gpt2.model.GPT2Model):
+        def _init_weights(self, module):
+            if isinstance(module, nn.Linear):
+                std = 0.02
+                if self._writes_into_stream(module):
+                    std = 0.02 / math.sqrt(2 * self.config.n_layer)
+                module.weight.data.normal_(mean=0.0, std=std)
+                if module.bias is not None:
+                    module.bias.data.zero_()
+            elif isinstance(module, nn.Embedding):
+                module.weight.data.normal_(mean=0.0, std=0.02)
+            elif isinstance(module, LayerNorm):
+                module.weight.data.fill_(1.0)
+                module.bias.data.zero_()
+
+        def _writes_into_stream(self, module):
+            for block in self.h:
+                if module is block.attn.c_proj or module is block.mlp.c_proj:
+                    return True
+            return False
+"""
+for mistake, title, old, new in (
+    (
+        "std-as-mean",
+        "normal_(0.02) for embeddings",
+        "data.normal_(mean=0.0, std=0.02)",
+        "data.normal_(0.02)",
+    ),
+    (
+        "std-as-mean",
+        "normal_(std) for linear layers",
+        "data.normal_(mean=0.0, std=std)",
+        "data.normal_(std)",
+    ),
+    (
+        "config-of-module",
+        "module.config",
+        "2 * self.config.n_layer",
+        "2 * module.config.n_layer",
+    ),
+    (
+        "mode-changed",
+        "eval mode",
+        "if isinstance(module, nn.Linear):",
+        "module.eval()\n        if isinstance(module, nn.Linear):",
+    ),
+    (
+        "grad-left-off",
+        "gradients off for good",
+        "if isinstance(module, nn.Linear):",
+        "torch.set_grad_enabled(False)\n        if isinstance(module, nn.Linear):",
+    ),
+    (
+        "layers-differ",
+        "the last block forgotten",
+        "for block in self.h:",
+        "for block in self.h[:-1]:",
+    ),
+    (
+        "reseeded",
+        "a generator with the same seed for each weight",
+        "std=std)",
+        "std=std, generator=torch.Generator().manual_seed(0))",
+    ),
+    (
+        "scaled-everywhere",
+        "lm_head, and with it the embeddings, scaled as an output projection",
+        "if module is block.attn.c_proj or",
+        "if module is self.lm_head or module is block.attn.c_proj or",
+    ),
+):
+    bank.wrong_edit(mistake, title, (old, new), base=PLAIN)
+bank.right_file(
+    "by the module's own name",
+    """
+    import math
+    from torch import nn
+    import gpt2.model
+    from gpt2.model import LayerNorm
+
+    class GPT2Model(gpt2.model.GPT2Model):
+        def _init_weights(self, module):
+            match module:
+                case nn.Linear() | nn.Embedding():
+                    name = next(n for n, m in self.named_modules() if m is module)
+                    scale = math.sqrt(2 * len(self.h)) if name.endswith(".c_proj") else 1
+                    module.weight.data = module.weight.data.normal_().mul_(0.02 / scale)
+                    if isinstance(module, nn.Linear) and module.bias is not None:
+                        nn.init.constant_(module.bias, 0.0)
+                case LayerNorm():
+                    nn.init.constant_(module.weight, 1.0)
+                    nn.init.constant_(module.bias, 0.0)
+    """,
+)
+bank.right_file(
+    "the projections divided once, at their block; the tied head passed over",
+    """
+    import math
+    from torch import nn
+    import gpt2.model
+    from gpt2.model import LayerNorm, TransformerBlock
+
+    class GPT2Model(gpt2.model.GPT2Model):
+        def _init_weights(self, module):
+            if module is self.lm_head:
+                return
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                module.weight.data.normal_(0.0, 0.02)
+                if isinstance(module, nn.Linear):
+                    module.bias.data.zero_()
+            elif isinstance(module, LayerNorm):
+                module.weight.data.fill_(1.0)
+                module.bias.data.zero_()
+            elif isinstance(module, TransformerBlock):
+                for projection in (module.attn.c_proj, module.mlp.c_proj):
+                    projection.weight.data.div_(math.sqrt(2 * self.config.n_layer))
+    """,
 )
