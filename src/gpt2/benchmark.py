@@ -6,6 +6,7 @@ the figure is each one's median. A new measurement is a function and a line in `
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -13,9 +14,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from gpt2.cache import KVCache
+from gpt2.engine import FEW_ROWS, prepare
 from gpt2.generate import generate
 from gpt2.model import GPT2Config, GPT2Model
 
@@ -115,6 +121,38 @@ def measure_cache(quick: bool = False, device: str = "cpu", rounds: int = 3) -> 
         "tokens/s",
         interleave([contender("with cache", True), contender("without", False)], rounds),
     )
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far a prepared model's predictions are from the plain model's: perplexities, and the mean
+    Kullback–Leibler divergence KL(plain ‖ prepared) in nats per token.
+    """
+
+    plain_perplexity: float
+    perplexity: float
+    kl: float
+
+
+@torch.no_grad()
+def drift(model: torch.nn.Module, windows: Tensor, **options: Any) -> Drift:
+    """Compare `prepare(model, **options)` with the plain model on texts (W, T).
+
+    The prepared model reads each text in pieces of as many tokens as its few-row layers take, so
+    that every token goes through the layers that decoding uses.
+    """
+    plain = [model(window[None])[0, :-1].log_softmax(-1) for window in windows]  # (T-1, V) each
+    loss = plain_loss = kl = 0.0
+    with prepare(model, **options) as prepared:
+        for window, want in zip(windows, plain, strict=True):
+            cache = KVCache(model.config, 1, len(window))
+            pieces = [prepared(piece[None], cache) for piece in window[:-1].split(FEW_ROWS)]
+            found = torch.cat(pieces, 1)[0].log_softmax(-1)
+            plain_loss += F.nll_loss(want, window[1:]).item()
+            loss += F.nll_loss(found, window[1:]).item()
+            kl += F.kl_div(found, want, log_target=True, reduction="batchmean").item()
+    W = len(windows)
+    return Drift(math.exp(plain_loss / W), math.exp(loss / W), kl / W)
 
 
 MEASUREMENTS: dict[str, Callable[..., Table]] = {"cache": measure_cache}
