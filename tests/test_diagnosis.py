@@ -29,7 +29,7 @@ def with_change(index, value) -> torch.Tensor:
         (WANT * -1, "wrong sign"),
         (WANT * -3, "3 times too large and of the wrong sign"),
         (WANT + 0.5, "off by the same +0.5"),
-        (WANT + torch.arange(6.0) + 1, "same vector at every position"),
+        (WANT + torch.arange(6.0) + 1, "same vector (along"),
         (WANT.transpose(1, 2), "T and S swapped"),
         (WANT.flip(3), "right slices along C, in another order"),
         (WANT[:, [1, 0, 2, 3]], "right slices along T, in another order"),
