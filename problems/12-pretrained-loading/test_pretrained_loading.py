@@ -4,6 +4,7 @@ The oracle computes GPT-2 from the checkpoint's own tensors, with Conv1D's x @ W
 """
 
 import inspect
+import itertools
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import re
 import socket
 import sys
 import tempfile
+import types
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -18,7 +20,7 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 
-from learn_gpt2.checks import CheckFailed, check, compare, fail, mistake
+from learn_gpt2.checks import CheckFailed, check, compare, expect_no_seed, fail, mistake
 
 # Sizes that all differ. attn.c_proj is (C, C): its shape can't tell whether it was transposed.
 V, P, C, L, H = 29, 13, 12, 3, 4
@@ -167,6 +169,12 @@ FILTER_TOO_WIDE = mistake(
     'Look for ".attn.bias", with the dot.',
     5,
 )
+HEAD_REQUIRED = mistake(
+    "head-required",
+    "lm_head.weight is looked for in the file, and most files do not hold it: the head is tied to wte. "
+    "Neither ask for it nor map it.",
+    5,
+)
 HEAD_REFUSED = mistake(
     "head-refused",
     "Some files hold the tied head a second time, as lm_head.weight. That is no error: it is wte.",
@@ -215,6 +223,24 @@ UNTIED = mistake(
     "putting a new one in its place.",
     7,
 )
+QKV_ORDER = mistake(
+    "qkv-reordered",
+    "The three parts of c_attn are in another order. Theirs is query, key, value, and so is ours: copy "
+    "the tensor as it is.",
+    7,
+)
+DROPOUT_CHANGED = mistake(
+    "config-not-read",
+    "The model's dropout is not what config.json says. eval() switches dropout off; its probabilities "
+    "stay, for whoever trains on.",
+    4,
+)
+OPTIONS = mistake(
+    "options-not-passed",
+    "from_pretrained takes revision, cache_dir and token and does not hand them on to open_checkpoint: "
+    "another version of the model would be loaded than was asked for.",
+    4,
+)
 NEEDS_NO_GRAD = mistake(
     "needs-no-grad", "Copying into a parameter needs torch.no_grad() around it.", 7
 )
@@ -257,9 +283,9 @@ def settings_of(**changes):
     return {
         "activation_function": "gelu_new",
         "architectures": ["GPT2LMHeadModel"],
-        "attn_pdrop": 0.1,
+        "attn_pdrop": 0.21,
         "bos_token_id": 0,
-        "embd_pdrop": 0.1,
+        "embd_pdrop": 0.22,
         "eos_token_id": 0,
         "initializer_range": 0.02,
         "layer_norm_epsilon": EPS,
@@ -270,7 +296,7 @@ def settings_of(**changes):
         "n_inner": None,
         "n_layer": L,
         "n_positions": P,
-        "resid_pdrop": 0.1,
+        "resid_pdrop": 0.23,
         "vocab_size": V,
         **changes,
     }
@@ -417,6 +443,10 @@ def _behind(error, folder):
         return NEEDS_NO_GRAD
     if re.search(r"attn\.masked_bias|(?<!c_)attn\.bias", text):
         return MASK_AS_WEIGHT
+    if re.search(
+        r"(missing|KeyError|not in|lack)[^;]*lm_head|lm_head\S* (is )?(missing|not)", text, re.I
+    ):
+        return HEAD_REQUIRED
     if "lm_head" in text:
         return HEAD_REFUSED
     if "c_attn.bias" in text and "c_proj.bias" not in text and "ln_1" not in text:
@@ -478,6 +508,10 @@ def expect_weights(model, tensors, settings, nothing=NOT_LOADED):
         fail(WRONG_DTYPE, "The numbers are rounded: they pass through a dtype of fewer bits.")
     if len(wrong) == len(tensors):
         fail(nothing, listed)
+    if all(".c_attn." in n for n in wrong) and all(
+        _reordered(mine[ours(n)].float(), turned(n, tensors[n]).float()) for n in wrong
+    ):
+        fail(QKV_ORDER, listed)
     if all(n.endswith("c_attn.bias") for n in wrong):
         fail(FILTER_TOO_WIDE, listed)
     if all(n.endswith(".bias") for n in wrong):
@@ -486,6 +520,14 @@ def expect_weights(model, tensors, settings, nothing=NOT_LOADED):
     if len(layers) == 1 and all(n.startswith("h.") for n in wrong) and len(wrong) > 6:
         fail(LAYER_NOT_LOADED, listed)
     fail(SKIPPED, listed)
+
+
+def _reordered(got, want):
+    """Whether the thirds of one tensor are those of the other, in another order."""
+    return any(
+        torch.equal(got, torch.cat([want.chunk(3)[i] for i in order]))
+        for order in itertools.permutations(range(3))
+    )
 
 
 def expect_logits(model, tensors, settings, t=7):
@@ -515,6 +557,9 @@ def mapping_of(piece, n_layer):
         if "positional argument" in str(error):
             fail(NOT_STATIC, f"Python says: {error}")
         raise
+    method = inspect.getattr_static(piece.GPT2Model, "_build_weight_mapping")
+    if isinstance(method, types.FunctionType):
+        fail(NOT_STATIC, "Called on a model it would take the model for n_layer.")
     if not isinstance(mapping, dict):
         fail(NOT_A_MAPPING, f"It is a {type(mapping).__name__}.")
     pairs = {}
@@ -625,6 +670,15 @@ def test_loads_a_folder(piece):
         got = getattr(model.config, field, None)
         if got != settings[field]:
             fail(CONFIG_NOT_READ, f"config.{field} is {got}, config.json says {settings[field]}.")
+    default = type(model.config)()
+    for field in ("embd_pdrop", "attn_pdrop", "resid_pdrop"):
+        got = getattr(model.config, field, None)
+        # the contract does not say that dropout is read, but what is there must not be lost
+        if got not in (settings[field], getattr(default, field)):
+            fail(DROPOUT_CHANGED, f"config.{field} is {got}, config.json says {settings[field]}.")
+    p = model.embeddings.drop.p
+    if p != model.config.embd_pdrop:
+        fail(DROPOUT_CHANGED, f"embeddings.drop.p is {p}, embd_pdrop {model.config.embd_pdrop}.")
 
 
 @check(todo=8, needs=test_loads_a_folder, points=3)
@@ -661,6 +715,43 @@ def test_tied_and_ready(piece):
         model(torch.arange(5)[None]).pow(2).mean().backward()
     except RuntimeError as error:
         fail(FROZEN, f"PyTorch says: {_short(error)}")
+
+
+@check(todo=8, needs=test_every_weight)
+def test_leaves_torch_alone(piece):
+    """Loading a model sets no seed and leaves torch as it was"""
+    settings = settings_of()
+    with checkpoint(tensors_of(settings), settings) as folder:
+        expect_no_seed(lambda: load(piece, folder), "from_pretrained")
+
+
+@check(todo=8, needs=test_every_weight)
+def test_options(piece):
+    """revision, cache_dir and token go to open_checkpoint, and a hub name to the hub"""
+    from gpt2 import checkpoints
+
+    settings, asked = settings_of(), []
+    with checkpoint(tensors_of(settings), settings) as folder:
+
+        def download(repo, *given):
+            asked.append((repo, *given))
+            return Path(folder)
+
+        options = {"revision": "v2", "cache_dir": "there", "token": "secret"}
+        with mock.patch.object(checkpoints, "_download", download):
+            try:
+                call(piece, "owner/name", **options)
+            except NotImplementedError:
+                raise
+            except Exception:
+                if asked:
+                    raise
+                return  # whoever reads hub and files by himself is not followed there
+    if asked and asked[0] != ("owner/name", *options.values()):
+        seen = ", ".join(f"{n}={v!r}" for n, v in zip(options, asked[0][1:], strict=True))
+        fail(
+            OPTIONS, f"Asked for 'owner/name' with {options}, it gets {asked[0][0]!r} with {seen}."
+        )
 
 
 @check(todo=8, needs=test_every_weight, points=2)

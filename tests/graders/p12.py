@@ -322,7 +322,7 @@ bank.wrong_edit(
     (THEIRS, 'theirs = {key.lstrip("transformer."): key for key in tensors}'),
 )
 bank.wrong_edit(
-    "head-refused", "the head must be in the file", (HEAD, 'head = theirs.pop("lm_head.weight")')
+    "head-required", "the head must be in the file", (HEAD, 'head = theirs.pop("lm_head.weight")')
 )
 bank.wrong_edit(
     "untied-head",
@@ -540,4 +540,219 @@ bank.right_edit(
         "owner, _, leaf = our_name.rpartition('.')\n                setattr(model.get_submodule(owner), leaf, torch.nn.Parameter(tensor.to(dtype).clone()))",
     ),
     (EVAL, "model.lm_head.weight = model.embeddings.wte.weight\n        return model.eval()"),
+)
+
+# ── written by somebody who had not seen the checks ─────────────────────────────────────────────
+
+PLAIN = """
+    import torch
+    import gpt2.model
+    from gpt2.checkpoints import open_checkpoint, skip_init
+    from gpt2.model import GPT2Config
+
+    class GPT2Model(gpt2.model.GPT2Model):
+        @staticmethod
+        def _build_weight_mapping(n_layer):
+            mapping = {}
+            for name in ("wte", "wpe"):
+                mapping[name + ".weight"] = ("embeddings." + name + ".weight", False)
+            for i in range(n_layer):
+                for part in ("ln_1", "ln_2"):
+                    for kind in ("weight", "bias"):
+                        mapping[f"h.{i}.{part}.{kind}"] = (f"h.{i}.{part}.{kind}", False)
+                for part in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"):
+                    mapping[f"h.{i}.{part}.weight"] = (f"h.{i}.{part}.weight", True)
+                    mapping[f"h.{i}.{part}.bias"] = (f"h.{i}.{part}.bias", False)
+            for kind in ("weight", "bias"):
+                mapping[f"ln_f.{kind}"] = (f"ln_f.{kind}", False)
+            return mapping
+
+        @classmethod
+        def from_pretrained(cls, model_name="gpt2", *, dtype=torch.float32, **options):
+            settings, tensors = open_checkpoint(model_name, **options)
+            config = GPT2Config(**settings)
+            with skip_init():
+                model = cls(config).to(dtype)
+            mapping = cls._build_weight_mapping(config.n_layer)
+            found = {}
+            for key in tensors.keys():
+                name = key[len("transformer."):] if key.startswith("transformer.") else key
+                if name == "lm_head.weight":
+                    continue
+                if name.endswith(".attn.bias") or name.endswith(".attn.masked_bias"):
+                    continue
+                found[name] = key
+            missing = [name for name in mapping if name not in found]
+            unexpected = [name for name in found if name not in mapping]
+            if missing or unexpected:
+                raise ValueError(f"missing tensors {missing}, unexpected tensors {unexpected}")
+            params = dict(model.named_parameters())
+            with torch.no_grad():
+                for name, (ours, transpose) in mapping.items():
+                    value = tensors[found[name]]
+                    if transpose:
+                        value = value.t()
+                    target = params[ours]
+                    if value.shape != target.shape:
+                        raise ValueError(f"{found[name]}: {value.shape} and not {target.shape}")
+                    target.copy_(value)
+            model.eval()
+            return model
+"""
+CONFIG = "config = GPT2Config(**settings)"
+FOR_KEY = "for key in tensors.keys():"
+STRIP = 'name = key[len("transformer."):] if key.startswith("transformer.") else key'
+COPY = "target.copy_(value)"
+for mistake, title, *edits in (
+    (
+        "config-not-read",
+        "all dropout 0, for evaluation",
+        (CONFIG, "config = GPT2Config(**{**settings, 'resid_pdrop': 0.0, 'attn_pdrop': 0.0})"),
+    ),
+    (
+        "config-not-read",
+        "nn.Dropout set to 0 after loading",
+        (
+            "        model.eval()\n",
+            "        for m in model.modules():\n"
+            "            if isinstance(m, torch.nn.Dropout):\n"
+            "                m.p = 0.0\n"
+            "        model.eval()\n",
+        ),
+    ),
+    ("options-not-passed", "options dropped", ("(model_name, **options)", "(model_name)")),
+    ("not-static", "@staticmethod forgotten", ("    @staticmethod\n", "")),
+    (
+        "head-required",
+        "lm_head.weight is mapped",
+        ("return mapping", "return {**mapping, 'lm_head.weight': ('lm_head.weight', False)}"),
+    ),
+    (
+        "qkv-reordered",
+        "key, query, value",
+        (
+            COPY,
+            COPY.replace(
+                "value", "(value.roll(len(value) // 3, 0) if 'c_attn' in name else value)"
+            ),
+        ),
+    ),
+    (
+        "seed-set",
+        "a seed while loading",
+        (CONFIG, "torch.manual_seed(0)\n        " + CONFIG),
+    ),
+    (
+        "grad-left-off",
+        "gradients off for good",
+        ("with torch.no_grad():", "if torch.set_grad_enabled(False):"),
+    ),
+    (
+        "prefix",
+        "the prefix of the first key decides",
+        (FOR_KEY, "first = sorted(tensors)[0].startswith('transformer.')\n        " + FOR_KEY),
+        (STRIP, 'name = key[len("transformer."):] if first else key'),
+    ),
+    (
+        "unexpected-ignored",
+        "the whole head is passed over",
+        ('if name == "lm_head.weight":', 'if name.startswith("lm_head"):'),
+    ),
+    (
+        "frozen",
+        "loaded in inference mode",
+        ("with skip_init():", "with skip_init(), torch.inference_mode():"),
+        ("with torch.no_grad():", "with torch.inference_mode():"),
+    ),
+):
+    bank.wrong_edit(mistake, title, *edits, base=PLAIN)
+bank.right_file(
+    "load_state_dict on renamed tensors; its error as a ValueError",
+    """
+    import re
+    import torch
+    import gpt2.model
+    from gpt2.checkpoints import open_checkpoint, skip_init
+
+    class GPT2Model(gpt2.model.GPT2Model):
+        @staticmethod
+        def _build_weight_mapping(n_layer):
+            same = lambda k, t=False: (k, (k, t))
+            pairs = [same("ln_f.weight"), same("ln_f.bias")]
+            pairs += [(f"{w}.weight", (f"embeddings.{w}.weight", False)) for w in ("wte", "wpe")]
+            for layer in range(n_layer):
+                p = f"h.{layer}."
+                pairs += [same(p + n + s) for n in ("ln_1", "ln_2") for s in (".weight", ".bias")]
+                for n in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"):
+                    pairs += [same(p + n + ".weight", True), same(p + n + ".bias")]
+            return dict(pairs)
+
+        @classmethod
+        def from_pretrained(cls, model_name="gpt2", *, dtype=torch.float32, **options):
+            settings, tensors = open_checkpoint(model_name, **options)
+            with skip_init():
+                model = cls(gpt2.model.GPT2Config(**settings))
+            mapping = cls._build_weight_mapping(settings["n_layer"])
+            state = {}
+            for key in tensors:
+                short = re.sub(r"^transformer[.]", "", key)
+                mask = re.search(r"[.]attn[.](masked_)?bias$", short)
+                if mask or short == "lm_head.weight":
+                    continue
+                ours, turn = mapping.get(short, (short, False))
+                state[ours] = tensors[key].T if turn else tensors[key]
+            if "embeddings.wte.weight" in state:
+                state["lm_head.weight"] = state["embeddings.wte.weight"]
+            try:
+                model.load_state_dict(state, strict=True)
+            except RuntimeError as error:
+                raise ValueError(f"{model_name}: {error}") from error
+            return model.to(dtype).eval()
+    """,
+)
+bank.right_file(
+    "built on the meta device; the mapping from the model's own names",
+    """
+    import torch
+    import gpt2.model
+    from gpt2.checkpoints import open_checkpoint, skip_init
+    from gpt2.model import GPT2Config
+
+    class GPT2Model(gpt2.model.GPT2Model):
+        CONV1D = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+
+        @staticmethod
+        def _build_weight_mapping(n_layer):
+            with torch.device("meta"), skip_init():
+                model = gpt2.model.GPT2Model(GPT2Config(n_layer=n_layer))
+            names = [name for name, _ in model.named_parameters()]
+            return {n.removeprefix("embeddings."): (n, n.endswith(GPT2Model.CONV1D)) for n in names}
+
+        @classmethod
+        def from_pretrained(cls, model_name="gpt2", *, dtype=torch.float32, **options):
+            settings, tensors = open_checkpoint(model_name, **options)
+            with torch.device("meta"), skip_init():
+                model = cls(GPT2Config(**settings))
+            model.to_empty(device="cpu").to(dtype)
+            model.lm_head.weight = model.embeddings.wte.weight
+            mapping = cls._build_weight_mapping(model.config.n_layer)
+            left = set(mapping)
+            for key, value in tensors.items():
+                name = key.split("transformer.", 1)[-1]
+                if name == "lm_head.weight" or name.endswith((".attn.bias", ".attn.masked_bias")):
+                    continue
+                if name not in mapping:
+                    raise ValueError(f"no place for {key}")
+                ours, turn = mapping[name]
+                value = value.mT if turn and value.ndim == 2 else value
+                here = model.get_parameter(ours)
+                if here.shape != value.shape:
+                    raise ValueError(f"{key}: {tuple(value.shape)} against {tuple(here.shape)}")
+                with torch.no_grad():
+                    here[:] = value
+                left.discard(name)
+            if left:
+                raise ValueError("not in the file: " + ", ".join(sorted(left)))
+            return model.eval()
+    """,
 )
