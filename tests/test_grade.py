@@ -448,6 +448,23 @@ def test_root_does_not_lend_itself() -> None:
     assert not Means(fork=True, namespaces="root", readable=False).reason_to_refuse
 
 
+@pytest.mark.skipif(NO_FORK, reason="made with fork")
+def test_ending_everything_ends_its_own_alone() -> None:
+    """Catches a signal to all processes there are, where a namespace could not be entered."""
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        sent = []
+        sandbox.os.kill = lambda process, number: sent.append(process)
+        sandbox.end_all(True)
+        os.write(writable, json.dumps(sent).encode())
+        os._exit(0)
+    os.close(writable)
+    assert os.waitpid(child, 0)[1] == 0
+    assert json.loads(os.read(readable, 1000)) == []
+    os.close(readable)
+
+
 @slow_here
 def test_a_course_that_changes_is_told(course: Path, tmp_path: Path) -> None:
     """Catches marks from tests that were changed while the class was graded."""

@@ -174,17 +174,18 @@ def _start_watcher(server: Server, question: Question, scratch: Path, writable: 
     """Become the watcher, or in namespaces the parent of the watcher. Does not return."""
     spaces = server.means.namespaces
     try:
-        sandbox.guard()
+        sandbox.end_with_parent()
         if spaces:
-            sandbox.unshare(spaces)
+            sandbox.unshare(spaces)  # before `guard`, after which /proc/self is root's
             child = os.fork()
             if child:
                 os.close(writable)
                 os.waitpid(child, 0)
                 os._exit(0)
-            sandbox.guard()
+            sandbox.end_with_parent()
             sandbox.build_root(server.root, scratch, server.limits)
             scratch = sandbox.SCRATCH
+        sandbox.guard()
         data = Watcher(server, question, scratch).run()
     except Exception as error:  # ours, not the student's: told as it is
         data = {"error": f"{type(error).__name__}: {error}"}

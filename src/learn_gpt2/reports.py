@@ -202,8 +202,8 @@ def statistics_md(report: dict) -> str:
     lines += ["", "## Misconceptions", ""]
     for found in report["misconceptions"]:
         lines.append(
-            f"- {found['count']} of {found['handed_in']} in problem {found['problem']:02d}, "
-            f"{found['mistake']}: {plain(found['says'])}"
+            f"- {found['count']} of {found['handed_in']}: {plain(found['says'])} "
+            f"({found['mistake']}, problem {found['problem']:02d})"
         )
     if not report["misconceptions"]:
         lines.append("None was found.")

@@ -423,10 +423,16 @@ def free_uid(number: int) -> int:
 
 def guard() -> None:
     """For the process that watches: its end is the end of all it started, and nobody reads it."""
+    end_with_parent()
     if LINUX:
-        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
         _prctl(PR_SET_DUMPABLE, 0)
+
+
+def end_with_parent() -> None:
+    """Where the system can: this process ends when the one that started it does."""
+    if LINUX:
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def confine(cage: Cage) -> None:
@@ -534,13 +540,15 @@ def _other_processes() -> tuple[dict[int, int], Callable[[int], int]]:
     return parents, lambda process: sizes.get(process, 0)
 
 
-def end_all(alone: bool, groups: Iterable[int] = ()) -> None:
+def end_all(namespace: bool, groups: Iterable[int] = ()) -> None:
     """End every process below this one, also those that detached themselves, and reap them.
 
-    alone: this is the first process of a process namespace. groups: process groups known to be
-    below, for systems that can't list them all.
+    namespace: this process was to be the first of a process namespace. groups: process groups known
+    to be below, for systems that can't list them all.
     """
-    if alone:
+    # Outside a namespace of our own, "all" would be all that the system lets us end. So nothing
+    # but the number 1 will do; and 1 is also what a container's first process has.
+    if namespace and os.getpid() == 1 and os.getppid() == 0:
         with contextlib.suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)  # all but itself, in this namespace
         _reap(block=True)
