@@ -344,14 +344,30 @@ def test_a_reader_that_leaves(folder: Path) -> None:
     assert err == 1
 
 
+def test_int8_reaches_the_layers(run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a flag that changes nothing, and one that is ignored next to another dtype."""
+    from gpt2.engine import Int8
+
+    calls = []
+    plain = Int8.__call__
+    monkeypatch.setattr(Int8, "__call__", lambda self, x: calls.append(1) or plain(self, x))
+    base = ("generate", "--model", folder, "--prompt", "a", "--max-new-tokens", 3)
+    code, _, err = run(*base, "--quantize", "int8", "--device", "cpu")
+    assert code == 0, err
+    assert calls
+    code, _, err = run(*base, "--quantize", "int8", "--dtype", "bfloat16", "--device", "cpu")
+    assert code == 1
+    assert "float32" in err
+
+
 # ------------------------------------------------------------------------------------------ bench
 
 
 def test_bench_prints_both_and_the_ratio(run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a table without one of its figures; how fast it was is no test."""
-    monkeypatch.setattr(benchmark, "GPT2Config", lambda **_: tiny().config)
+    monkeypatch.setattr(benchmark, "subject", lambda *_: tiny())
     monkeypatch.setattr(benchmark, "generate", lambda model, ids, n, **_: ids)
-    code, out, err = run("bench", "--quick", "--rounds", 2)
+    code, out, err = run("bench", "cache", "--quick", "--rounds", 2)
     assert code == 0, err
     for line in (r"\| with cache \| [\d.]+ \|", r"\| without \| [\d.]+ \|.* 1\.00 \|", "torch 2"):
         assert re.search(line, out)

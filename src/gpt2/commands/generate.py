@@ -71,6 +71,11 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     show_default=True,
 )
 @click.option(
+    "--quantize",
+    type=click.Choice(["int8"]),
+    help="On the CPU: continue with int8 weights, a quarter of the bytes to read per token.",
+)
+@click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
     default="auto",
@@ -89,6 +94,7 @@ def command(
     no_cache: bool,
     sliding: bool,
     dtype: str,
+    quantize: str | None,
     device: str,
 ) -> None:
     """Continue a text.
@@ -110,6 +116,10 @@ def command(
     if place.type == "cpu" and sum(p.numel() for p in model.parameters()) < SMALL:
         # so little work that threads would wait for one another: on a busy machine, 30 times longer
         torch.set_num_threads(1)
+    if quantize is not None:
+        from gpt2.engine import prepare
+
+        prepare(model, quantize=quantize)
     ids = torch.tensor([start_ids(tokenizer, prompt)], device=place)
     if max_new_tokens is None:  # without room even for one, generation says so
         max_new_tokens = (
