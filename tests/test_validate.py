@@ -240,7 +240,9 @@ def dependents(number: int) -> set[int]:
     return found - {number}
 
 
-@pytest.mark.parametrize(("number", "spoil", "part"), TWELVE, ids=lambda value: str(value))
+@pytest.mark.parametrize(
+    ("number", "spoil", "part"), TWELVE, ids=lambda value: getattr(value, "__name__", str(value))
+)
 def test_a_fault_fails_at_its_checkpoint(
     folder: Path,
     reference: oracle.Reference,
@@ -369,7 +371,7 @@ def pieces_masked_from_the_left(model, patch) -> None:
         (late_weights_forgotten, 8, "GPT2Model.from_pretrained"),
         (pieces_masked_from_the_left, 12, "CausalMultiHeadAttention"),
     ],
-    ids=lambda value: str(value),
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_the_right_part_is_blamed(
     folder: Path,
