@@ -142,13 +142,15 @@ def drift(model: torch.nn.Module, windows: Tensor, **options: Any) -> Drift:
     The prepared model reads each text in pieces of as many tokens as its few-row layers take, so
     that every token goes through the layers that decoding uses.
     """
-    plain = [model(window[None])[0, :-1].log_softmax(-1) for window in windows]  # (T-1, V) each
+    plain = [
+        model(window[None])[0, :-1].double().log_softmax(-1) for window in windows
+    ]  # (T-1, V) each
     loss = plain_loss = kl = 0.0
     with prepare(model, **options) as prepared:
         for window, want in zip(windows, plain, strict=True):
             cache = KVCache(model.config, 1, len(window))
             pieces = [prepared(piece[None], cache) for piece in window[:-1].split(FEW_ROWS)]
-            found = torch.cat(pieces, 1)[0].log_softmax(-1)
+            found = torch.cat(pieces, 1)[0].double().log_softmax(-1)
             plain_loss += F.nll_loss(want, window[1:]).item()
             loss += F.nll_loss(found, window[1:]).item()
             kl += F.kl_div(found, want, log_target=True, reduction="batchmean").item()
