@@ -17,9 +17,11 @@ import queue
 import re
 import secrets
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -71,8 +73,8 @@ class ExaminerEnded(RuntimeError):
 class Examiner:
     """A process that answers questions; it is started when it is first needed."""
 
-    def __init__(self, root: Path, options: Options, means: Means):
-        self.root, self.options, self.means = root, options, means
+    def __init__(self, root: Path, options: Options, means: Means, scratch: Path):
+        self.root, self.options, self.means, self.scratch = root, options, means, scratch
         self._process: subprocess.Popen | None = None
         self._mark = ""
         self._unread = b""
@@ -95,7 +97,7 @@ class Examiner:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=_environment(self.root),
+            env=_environment(self.root, self.scratch),
             start_new_session=os.name == "posix",  # Ctrl-C is for whoever asks
         )
         self._unread = b""
@@ -182,7 +184,7 @@ class Examiner:
                 pipe.close()
 
 
-def _environment(root: Path) -> dict[str, str]:
+def _environment(root: Path, scratch: Path) -> dict[str, str]:
     """What the examiner is told: nothing that is secret, and nothing that changes results."""
     kept = (
         "PATH",
@@ -289,8 +291,10 @@ class Class:
 
         Interrupted on Ctrl-C: what is done stays in the cache, and the next call goes on.
         """
+        scratch = Path(os.path.realpath(tempfile.mkdtemp(prefix="learn-grade-")))
+        os.chmod(scratch, 0o755)  # the user that students' code runs as passes through
         examiners = [
-            Examiner(self.root, self.options, self.means) for _ in range(self.options.jobs)
+            Examiner(self.root, self.options, self.means, scratch) for _ in range(self.options.jobs)
         ]
         try:
             self.hello = self._checks(examiners[0])
@@ -299,6 +303,7 @@ class Class:
         finally:
             for examiner in examiners:
                 examiner.close()
+            shutil.rmtree(scratch, ignore_errors=True)
         after = course_files(self.root)
         changed = sorted(
             name for name in self.files | after if self.files.get(name) != after.get(name)
