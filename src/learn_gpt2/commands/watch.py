@@ -16,6 +16,7 @@ from learn_gpt2.keys import single_keys
 from learn_gpt2.manifest import Problem
 from learn_gpt2.warm import Warm
 
+POLL_SECONDS = 0.3
 KEYS = "h hint · n next · l list · a all · e explain · r reset · s solution · q quit"
 
 
@@ -36,6 +37,15 @@ def command(course: Course, problem: str | None, poll: bool) -> None:
         except ValueError as error:
             raise click.UsageError(str(error)) from None
     Watch(course, chosen, poll).run()
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What of a file changes when it is saved; () while it is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 class Watch:
@@ -71,6 +81,9 @@ class Watch:
             self.warm.close()
 
     def _watch(self) -> None:
+        if self.poll:
+            self._look_again_and_again()
+            return
         import watchfiles
 
         changes = watchfiles.watch(
@@ -79,13 +92,22 @@ class Watch:
             debounce=60,
             step=20,
             stop_event=self.stop,
-            force_polling=self.poll or None,
-            poll_delay_ms=300,
             raise_interrupt=False,
         )
         for change in changes:
             for _, path in change:
                 self.saved.put(Path(path))
+
+    def _look_again_and_again(self) -> None:
+        """For file systems that send no events. Two saves within a second are told apart, too."""
+        paths = [p.problem_path(self.course.root) for p in manifest.PROBLEMS]
+        seen = {path: _state(path) for path in paths}
+        while not self.stop.wait(POLL_SECONDS):
+            for path in paths:
+                state = _state(path)
+                if state != seen[path]:
+                    seen[path] = state
+                    self.saved.put(path)
 
     def _saves(self) -> None:
         numbers = set()
