@@ -1,6 +1,6 @@
 """Text to token shards: any amount of it, in parallel, in bounded memory, resumable.
 
-The text is cut into pieces of about 1 MB at places where no tokenizer joins what is before with
+The text is cut into pieces of about 128 kB at places where no tokenizer joins what is before with
 what is after; workers encode pieces, and they are written in order. `progress.json` says how many
 pieces are safely on disk, and whoever was interrupted goes on behind them.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from gpt2.tokenizers import Tokenizer
 
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 17  # encoding takes some hundred times its memory
 SHARD_TOKENS = 100_000_000
 BPE_TRAINING_BYTES = 64 << 20  # merges settle long before; more would only take memory
 PARALLEL_FROM_BYTES = 8 << 20  # below, starting workers takes longer than the work
@@ -221,7 +221,7 @@ def _same_content(one: Path, other: Path) -> bool:
 
 @dataclass
 class Piece:
-    """About 1 MB of one split's text: (bytes, does the document end here?) and where it is from."""
+    """Up to 128 kB of one split's text: (bytes, does the document end here?) and where it is from."""
 
     split: str
     segments: list[tuple[bytes, bool]]
@@ -373,7 +373,10 @@ def make_tokenizer(kind: str, vocab_size: int, source: Source, val_fraction: flo
             if kind == "bpe" and (piece.split != "train" or taken >= BPE_TRAINING_BYTES):
                 continue
             for data, _ in piece.segments:
-                yield data.decode("utf-8", errors="strict" if kind == "char" else "replace")
+                if kind == "char":
+                    yield data.decode("utf-8")
+                else:
+                    yield from _in_lines(data.decode("utf-8", errors="replace"))
             taken += piece.size
             if kind == "bpe" and source.total is None and taken >= BPE_TRAINING_BYTES:
                 return
@@ -382,6 +385,15 @@ def make_tokenizer(kind: str, vocab_size: int, source: Source, val_fraction: flo
         return train_char(texts()) if kind == "char" else train_bpe(texts(), vocab_size)
     except UnicodeDecodeError as error:
         raise ValueError(f"{source.name} is no UTF-8: {error}") from None
+
+
+def _in_lines(text: str, characters: int = 8192) -> Iterator[str]:
+    """A text in parts of whole lines; BPE's trainer takes a hundred times a part's memory."""
+    start = 0
+    while start < len(text):
+        end = text.rfind("\n", start, start + characters) + 1 or start + characters
+        yield text[start:end]
+        start = end
 
 
 # ---------------------------------------------------------------------------------------- writing
