@@ -220,10 +220,10 @@ def test_kernels_are_close(kernel, off: float, M: int, N: int, K: int, bias: boo
 def test_int8_takes_out_what_the_logits_have_in_common() -> None:
     """Catches the head's mean row left in: its part would cost the logits their digits."""
     torch.manual_seed(0)
-    module = nn.Linear(20, 400, bias=False)
+    module = nn.Linear(32, 400, bias=False)
     with torch.no_grad():
         module.weight.add_(3.0)
-        x = torch.randn(1, 20) + 2
+        x = torch.randn(1, 32) + 2
         want = F.linear(x.double(), module.weight.double())
         found = Int8(module)(x)
         coarse = torch._weight_int8pack_mm(x.bfloat16(), *pack(module.weight))

@@ -3,6 +3,7 @@
 The oracle computes GPT-2 from the checkpoint's own tensors, with Conv1D's x @ W + b. No network.
 """
 
+import contextlib
 import inspect
 import itertools
 import json
@@ -392,9 +393,24 @@ def no_network():
         yield
 
 
+@contextlib.contextmanager
+def _unset_memory_is_nan():
+    """Under skip_init a weight that is not loaded is whatever lay there: let that be NaN.
+
+    Otherwise it may be the file's own tensor, read a moment ago and freed, and look loaded.
+    """
+    # not torch.use_deterministic_algorithms, which imports the compiler: a second
+    before = torch.are_deterministic_algorithms_enabled()
+    torch._C._set_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch._C._set_deterministic_algorithms(before)
+
+
 def call(piece, folder, **keywords):
     """GPT2Model.from_pretrained(folder), errors and all."""
-    with no_network():
+    with no_network(), _unset_memory_is_nan():
         return piece.GPT2Model.from_pretrained(folder, **keywords)
 
 
