@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from gpt2.tokenizers import Tokenizer
 
-PIECE_BYTES = 1 << 17  # encoding takes some hundred times its memory
+PIECE_BYTES = 1 << 17  # encoding takes many times a piece's memory
 SHARD_TOKENS = 100_000_000
 BPE_TRAINING_BYTES = 64 << 20  # merges settle long before; more would only take memory
 PARALLEL_FROM_BYTES = 8 << 20  # below, starting workers takes longer than the work
@@ -221,7 +221,7 @@ def _same_content(one: Path, other: Path) -> bool:
 
 @dataclass
 class Piece:
-    """Up to 128 kB of one split's text: (bytes, does the document end here?) and where it is from."""
+    """Up to 128 kB of one split: (bytes, does the document end here?) and where it is from."""
 
     split: str
     segments: list[tuple[bytes, bool]]
@@ -388,7 +388,7 @@ def make_tokenizer(kind: str, vocab_size: int, source: Source, val_fraction: flo
 
 
 def _in_lines(text: str, characters: int = 8192) -> Iterator[str]:
-    """A text in parts of whole lines; BPE's trainer takes a hundred times a part's memory."""
+    """A text in parts of whole lines; BPE's trainer takes many times a part's memory."""
     start = 0
     while start < len(text):
         end = text.rfind("\n", start, start + characters) + 1 or start + characters
