@@ -23,27 +23,16 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from gpt2.files import END_OF_TEXT_ID, HUB_NAMES, WEIGHTS, download_file, read_json
+
 if TYPE_CHECKING:
     from gpt2.model import GPT2Model
     from gpt2.tokenizers import Tokenizer
 
-# The hub's short names, which it forwards to these repositories.
-HUB_NAMES = {
-    "gpt2": "openai-community/gpt2",
-    "gpt2-medium": "openai-community/gpt2-medium",
-    "gpt2-large": "openai-community/gpt2-large",
-    "gpt2-xl": "openai-community/gpt2-xl",
-    "distilgpt2": "distilbert/distilgpt2",
-}
-
-WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-END_OF_TEXT_ID = 50256  # `<|endoftext|>` in GPT-2's own vocabulary of 50,257
 
-# GPT-2 XL's header takes 60 kB and its config 1 kB; the limits keep a hostile file from filling
-# the memory with JSON.
+# GPT-2 XL's header takes 60 kB; the limit keeps a hostile file from filling the memory with JSON.
 MAX_HEADER_BYTES = 8 * 2**20
-MAX_JSON_BYTES = 8 * 2**20
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 HOW_TO_CONVERT = (
@@ -102,22 +91,6 @@ def find_checkpoint(
             "any other model on the Hugging Face hub is owner/name"
         )
     return _download(HUB_NAMES.get(name, name), revision, cache_dir, token)
-
-
-def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """A JSON file → its object. ValueError that names the file when it is none, or is too large."""
-    try:
-        size = path.stat().st_size
-        if size > limit:
-            raise ValueError(f"{size} bytes; at most {limit} are read")
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path.parent} has no {path.name}") from None
-    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a JSON {type(found).__name__}, not an object")
-    return found
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -416,47 +389,6 @@ def _download(
             if download_file(repo, shard.name, **options) is None:
                 raise ValueError(f"{repo} on the hub lacks {shard.name}, which its index lists")
     return config.parent
-
-
-def download_file(repo: str, filename: str, **options: Any) -> Path | None:
-    """One file of a hub repository → its path in the local cache, fetched if it isn't there; None
-    when the repository has no such file.
-
-    ValueError that says what to do for an unknown repository, no network, and no permission.
-    """
-    try:
-        from huggingface_hub import errors, hf_hub_download
-    except ImportError:
-        raise ValueError(
-            f"{repo} is on the Hugging Face hub, and huggingface_hub is not installed: "
-            "`pip install huggingface_hub`, or give a folder with "
-            f"config.json and {WEIGHTS}"
-        ) from None
-    try:
-        try:  # what is here already is taken as it is: no network, no wait without one
-            return Path(hf_hub_download(repo, filename, **options, local_files_only=True))
-        except errors.LocalEntryNotFoundError:
-            return Path(hf_hub_download(repo, filename, **options))
-    except errors.GatedRepoError:
-        raise ValueError(f"{repo} is gated: accept its terms on the hub and pass a token") from None
-    except errors.RepositoryNotFoundError:
-        raise ValueError(
-            f"no model {repo!r} on the Hugging Face hub (or it is private and needs a token); "
-            f"known names: {', '.join(HUB_NAMES)}"
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise ValueError(f"{repo} on the hub has no revision {options.get('revision')!r}") from None
-    except errors.LocalEntryNotFoundError:  # before EntryNotFoundError, of which it is one
-        raise ValueError(
-            f"{repo} is not on this machine and the Hugging Face hub cannot be reached; "
-            f"connect once, or give a folder with config.json and {WEIGHTS}"
-        ) from None
-    except errors.EntryNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{repo} could not be fetched from the Hugging Face hub: {error}"
-        ) from None
 
 
 # ---------------------------------------------------------------------------- without random values

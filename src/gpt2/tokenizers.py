@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2.checkpoints import END_OF_TEXT_ID, HUB_NAMES, download_file, read_json
+from gpt2.files import END_OF_TEXT_ID, HUB_NAMES, download_file, read_json
 
 if TYPE_CHECKING:
     import tiktoken
