@@ -6,12 +6,12 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY := $(BIN)/python
 # Where the set-up left off. The checksum is the folder's: a checkout that was copied or renamed
 # is set up again, because a virtual environment holds its own path.
-READY := $(VENV)/.ready-$(firstword $(shell pwd | cksum))
-JUPYTER := $(VENV)/.jupyter-$(firstword $(shell pwd | cksum))
+FOLDER := $(firstword $(shell pwd | cksum))
+READY := $(VENV)/.ready-$(FOLDER)
 PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
 ACTIVATE := $(if $(filter Windows_NT,$(OS)),$(VENV)\Scripts\activate,. $(VENV)/bin/activate)
 
-.PHONY: help setup demo test graders bench notebooks notebooks-update lab lint clean
+.PHONY: help setup demo test graders bench notebooks notebooks-update lab site links lint clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -38,17 +38,26 @@ bench: $(READY)  ## speeds: generation with and without the KV cache, the learne
 	$(PY) -m gpt2 bench
 	$(PY) -m learn_gpt2.benchmark
 
-notebooks: $(JUPYTER)  ## run all notebooks: untouched skeletons, solutions, a mix of both
+notebooks: $(VENV)/.notebooks-$(FOLDER)  ## run all notebooks: untouched skeletons, solutions, a mix of both
 	$(PY) -m learn_gpt2.notebooks run
 
-notebooks-update: $(JUPYTER)
+notebooks-update: $(VENV)/.notebooks-$(FOLDER)
 	$(PY) -m learn_gpt2.notebooks update
 
-lab: $(JUPYTER)  ## open the notebooks in JupyterLab
+lab: $(VENV)/.notebooks-$(FOLDER)  ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab problems
 
-lint: $(READY)  ## ruff: rules and format
+site: $(VENV)/.site-$(FOLDER)  ## READMEs, notebooks and docstrings as HTML, in build/site
+	$(PY) -m sphinx -q -E -W --keep-going -c docs/site -d build/site-pages . build/site
+	@echo "Open build/site/index.html"
+
+links: $(READY)  ## ask every external link of the documents whether it still answers
+	$(PY) -m tests.links
+
+lint: $(VENV)/.lint-$(FOLDER)  ## ruff's rules and format; the GitHub workflows' form and safety
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+	$(PY) -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet .github
 
 clean:  ## remove .venv and caches; leaves every file you wrote
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis src/*.egg-info
@@ -66,10 +75,10 @@ $(READY): pyproject.toml constraints.txt
 	@rm -f $(VENV)/.ready-* && touch $@
 	@echo "Set up in $(VENV). To use gpt2, learn and pytest by name: $(ACTIVATE)"
 
-# What runs notebooks is a set-up of its own: only they need it.
-$(JUPYTER): $(READY)
-	@echo "Installing Jupyter."
-	$(PIP_INSTALL) --quiet -e ".[dev,plots,notebooks]"
+# What the rest needs goes in where it is asked for: the extra of that name, as in .venv/.site-…
+$(VENV)/.%-$(FOLDER): $(READY)
+	@echo "Installing what [$*] in pyproject.toml names."
+	$(PIP_INSTALL) --quiet -e ".[dev,plots,$*]"
 	@touch $@
 
 # The first interpreter that runs and is new enough; or what was found instead.

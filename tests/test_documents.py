@@ -1,4 +1,4 @@
-"""What the documents say is so: tables equal the manifest, links lead somewhere, commands exist.
+"""What the documents say is so: tables equal the manifest, commands exist.
 
 A command in a `sh`, `console` or `powershell` block, or in a line of code that starts with one of
 the project's commands, is checked by a function of its own kind; one that no function knows is
@@ -20,6 +20,7 @@ import click
 import pytest
 
 from learn_gpt2.manifest import PROBLEMS, select
+from tests.links import without_code_blocks
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [
@@ -51,70 +52,6 @@ def test_the_table_equals_the_manifest():
         for p in PROBLEMS
     ]
     assert table_rows(text) == expected
-
-
-# ---------------------------------------------------------------- links
-
-
-def anchors(text: str) -> set[str]:
-    """The anchors of a document's headings, made as GitHub makes them, and explicit ids."""
-    found: set[str] = set()
-    for title in re.findall(r"^#+ (.+)$", without_code_blocks(text), re.MULTILINE):
-        slug = re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
-        name, count = slug, 0
-        while name in found:
-            count += 1
-            name = f"{slug}-{count}"
-        found.add(name)
-    return found | set(re.findall(r"<a (?:id|name)=\"([^\"]+)\"", text))
-
-
-def without_code_blocks(text: str) -> str:
-    """The text with its fenced blocks left out."""
-    return re.sub(r"^(`{3,}|~{3,}).*?^\1`*\s*$", "", text, flags=re.MULTILINE | re.DOTALL)
-
-
-def broken_links(path: Path, text: str) -> list[str]:
-    """Links and pictures to files, folders and headings that are not there."""
-    prose = re.sub(r"`[^`\n]*`", "", without_code_blocks(text))
-    targets = re.findall(r"\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)", prose)
-    targets += re.findall(r"(?:src|href)=\"([^\"]+)\"", prose)
-    broken = []
-    for target in targets:
-        if re.match(r"[a-z]+:", target):
-            continue  # somebody else's site
-        name, _, anchor = target.partition("#")
-        file = (path.parent / name) if name else path
-        if name and not file.exists():
-            broken.append(target)
-        elif anchor and file.suffix == ".md":
-            there = text if file == path else file.read_text(encoding="utf-8")
-            if anchor not in anchors(there):
-                broken.append(target)
-    return broken
-
-
-@documents
-def test_links_lead_somewhere(path: Path):
-    """Catches a link to a file or a heading that was renamed."""
-    assert broken_links(path, path.read_text(encoding="utf-8")) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "broken"),
-    [
-        ("[a](README.md) [b](#here)\n\n# Here", 0),
-        ("[a](nowhere.md)", 1),
-        ("[a](README.md#nowhere)", 1),
-        ("[a](#nowhere)\n\n# Here", 1),
-        ('<img src="nowhere.svg">', 1),
-        ("`[a](nowhere.md)` and [b](https://example.org/nowhere.md)", 0),
-        ("```\n# Here\n```\n[a](#here)", 1),
-    ],
-)
-def test_a_broken_link_is_found(text: str, broken: int):
-    """Catches a search for links that finds none."""
-    assert len(broken_links(ROOT / "made-up.md", text)) == broken
 
 
 # ---------------------------------------------------------------- commands
