@@ -8,7 +8,9 @@ PY := $(BIN)/python
 # is set up again, because a virtual environment holds its own path.
 FOLDER := $(firstword $(shell pwd | cksum))
 READY := $(VENV)/.ready-$(FOLDER)
-PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check -c constraints.txt
+# Which versions: `make test CONSTRAINTS=/dev/null` takes the newest of everything.
+CONSTRAINTS := constraints.txt
+PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check -c $(CONSTRAINTS)
 ACTIVATE := $(if $(filter Windows_NT,$(OS)),$(VENV)\Scripts\activate,. $(VENV)/bin/activate)
 
 .PHONY: help setup demo test graders bench notebooks notebooks-update lab site links lint clean
@@ -69,7 +71,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null 2>&1 || { $(MAKE_VENV); }
 	@if ls $(VENV)/.ready-* >/dev/null 2>&1 && [ ! -e $@ ]; then $(REPOINT); fi
 	@echo "Installing PyTorch, at most once; it is the large one."
-	$(PIP_INSTALL) $(shell grep '^torch==' constraints.txt)
+	$(PIP_INSTALL) $(or $(shell grep '^torch==' $(CONSTRAINTS)),torch)
 	@echo "Installing the rest."
 	$(PIP_INSTALL) --quiet -e ".[dev,plots]"
 	@rm -f $(VENV)/.ready-* && touch $@

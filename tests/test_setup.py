@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -228,6 +230,41 @@ def test_make_installs_torch_first_and_once(checkout: Checkout):
 
 
 @needs_make
+@pytest.mark.parametrize(
+    ("target", "extra", "command"),
+    [
+        ("site", "site", "-m sphinx"),
+        ("lint", "lint", "-m ruff check"),
+        ("notebooks", "notebooks", "-m learn_gpt2.notebooks run"),
+    ],
+)
+def test_what_few_need_is_installed_where_it_is_asked_for(
+    checkout: Checkout, target: str, extra: str, command: str
+):
+    """Catches a set-up that makes every learner wait for Sphinx, and one repeated at every run."""
+    checkout.python("python3", "3.11.2")
+    assert checkout.make("setup").returncode == 0
+    assert not any(extra in call for call in checkout.calls())
+    checkout.make(target)
+    install, first, *_ = checkout.calls()
+    assert install.endswith(f"-c constraints.txt --quiet -e .[dev,plots,{extra}]")
+    assert first.startswith(command)
+    checkout.make(target)
+    assert checkout.calls()[0] == first
+
+
+@needs_make
+def test_make_takes_the_newest_versions_when_asked(checkout: Checkout):
+    """Catches a weekly job that tests the pinned versions once more."""
+    checkout.python("python3", "3.11.2")
+    result = checkout.make("setup", "CONSTRAINTS=/dev/null")
+    assert result.returncode == 0, result.stderr
+    _, torch, rest = checkout.calls()
+    assert torch.endswith("-c /dev/null torch")
+    assert "-c /dev/null" in rest
+
+
+@needs_make
 def test_make_sets_a_renamed_folder_up_again(checkout: Checkout):
     """Catches an environment that goes on using the folder it was copied from."""
     checkout.python("python3", "3.12.0")
@@ -296,29 +333,67 @@ def test_ci_run_calls_make_test(tmp_path: Path):
     assert result.returncode == 0, result.stderr
 
 
-def workflow_defects(text: str) -> list[str]:
-    """Actions that are not pinned, and targets that make doesn't have."""
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def missing_targets(text: str) -> list[str]:
+    """What a text has make do that the Makefile has no target for."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    names = re.findall(r"(?:run:\s*|&& |\")make ([\w-]+)", text)
+    return [name for name in names if not re.search(rf"^{re.escape(name)}:", makefile, re.M)]
+
+
+def workflow_defects(text: str) -> list[str]:
+    """Actions that are not pinned, or don't say what they are, and targets that make hasn't."""
+    pinned = r"@[0-9a-f]{40} # v\d+\.\d+\.\d+$"
     defects = [
-        f"{name} is not pinned to a commit"
-        for name in re.findall(r"uses:\s*(\S+)", text)
-        if not name.startswith("./") and not re.search(r"@[0-9a-f]{40}$", name)
+        f"{name} is not pinned to a commit, with its version behind it"
+        for name in re.findall(r"uses:\s*(.+)", text)
+        if not name.startswith("./") and not re.search(pinned, name)
     ]
-    for target in re.findall(r"run:\s*make (\S+)", text):
-        if not re.search(rf"^{re.escape(target)}:", makefile, re.M):
-            defects.append(f"make has no target {target}")
-    return defects
+    return defects + [f"make has no target {name}" for name in missing_targets(text)]
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_workflows(path: Path):
     """Catches a workflow that runs whatever an action's tag points to, or a missing target."""
     assert workflow_defects(path.read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize("line", ["uses: actions/checkout@v4", "run: make nonsense"])
+def test_workflows_pin_the_same_actions():
+    """Catches an action that was renewed in one workflow only."""
+    texts = [path.read_text(encoding="utf-8") for path in WORKFLOWS]
+    pins_of: dict[str, set[str]] = {}
+    for name, pin in re.findall(r"uses: ([^@\s]+)@(.+)", "\n".join(texts)):
+        pins_of.setdefault(name, set()).add(pin)
+    assert {name: pins for name, pins in pins_of.items() if len(pins) > 1} == {}
+    assert "actions/checkout" in pins_of
+
+
+def test_ci_does_what_the_makefile_offers():
+    """Catches a check that a maintainer runs by hand and CI does not."""
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert "run: .ci/run\n" in text  # which is make test
+    for target in ("demo", "lint", "graders", "notebooks", "site"):
+        assert f"run: make {target}\n" in text
+
+
+def test_the_newest_releases_are_what_the_weekly_job_tests():
+    """Catches a step without CONSTRAINTS=…, which would install the pinned versions again."""
+    text = (ROOT / ".github" / "workflows" / "newest.yml").read_text(encoding="utf-8")
+    steps = re.findall(r"run: (make .+)", text)
+    assert len(steps) > 2
+    assert all(step.endswith(" CONSTRAINTS=/dev/null") for step in steps)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "uses: actions/checkout@v4",
+        "uses: actions/checkout@de0fac2e4500dabe0009e67214ff5f5447ce83dd",
+        "run: make nonsense",
+    ],
+)
 def test_a_defect_of_a_workflow_is_found(line: str):
     """Catches a search that finds nothing."""
     assert len(workflow_defects(line)) == 1
@@ -334,3 +409,33 @@ def test_windows_runs_the_readmes_commands():
     assert len(rest) == 2
     for line in rest:
         assert f"run: {line}\n" in workflow
+
+
+# ---------------------------------------------------------------- dev container
+
+
+def test_dev_container():
+    """Catches a container that can't be read, is too old, or runs what the project hasn't."""
+    text = (ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8")
+    settings = json.loads(text)
+    image = re.fullmatch(
+        r"mcr\.microsoft\.com/devcontainers/python:(3\.\d+)-\w+", settings["image"]
+    )
+    assert SpecifierSet(PROJECT["project"]["requires-python"]).contains(image[1])
+    commands = [settings["onCreateCommand"], settings["postCreateCommand"]]
+    assert commands[1].startswith("make setup && ")
+    assert missing_targets(text) == []
+    for command in commands:
+        for name in re.findall(r"-c (\S+)", command):
+            assert (ROOT / name).is_file()
+        for name in re.findall(r"-c constraints\.txt (\S+)", command):
+            assert name in PINS
+    tools = settings["customizations"]
+    assert {"ms-python.python", "ms-toolsai.jupyter"} <= set(tools["vscode"]["extensions"])
+    for name in tools["codespaces"]["openFiles"]:
+        assert (ROOT / name).is_file()
+
+
+def test_a_missing_target_of_the_container_is_found():
+    """Catches a search that overlooks what a container runs."""
+    assert missing_targets('{"postCreateCommand": "make this && make setup"}') == ["this"]
