@@ -520,6 +520,27 @@ def test_what_is_here_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.Monke
     assert all(options["local_files_only"] for _, _, options in calls)
 
 
+def test_without_a_network_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches half a minute of retries where the hub's name cannot even be looked up."""
+    import socket
+    import urllib.request
+
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def no_network(*args: object) -> None:
+        raise OSError("Name or service not known")
+
+    def download(filename: str) -> Path:
+        raise http_error(LocalEntryNotFoundError)
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    monkeypatch.setattr(urllib.request, "getproxies", dict)
+    calls = fake_hub(monkeypatch, download)
+    with pytest.raises(ValueError, match="cannot be reached"):
+        open_checkpoint("gpt2")
+    assert [options["local_files_only"] for _, _, options in calls] == [True]
+
+
 def http_error(kind: type[Exception]) -> Exception:
     """A hub error without a request behind it."""
     error = kind.__new__(kind)

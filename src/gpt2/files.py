@@ -57,6 +57,8 @@ def download_file(repo: str, filename: str, **options: Any) -> Path | None:
         try:  # what is here already is taken as it is: no network, no wait without one
             return Path(hf_hub_download(repo, filename, **options, local_files_only=True))
         except errors.LocalEntryNotFoundError:
+            if not _hub_has_an_address():
+                raise
             return Path(hf_hub_download(repo, filename, **options))
     except errors.GatedRepoError:
         raise ValueError(f"{repo} is gated: accept its terms on the hub and pass a token") from None
@@ -78,3 +80,20 @@ def download_file(repo: str, filename: str, **options: Any) -> Path | None:
         raise ValueError(
             f"{repo} could not be fetched from the Hugging Face hub: {error}"
         ) from None
+
+
+def _hub_has_an_address() -> bool:
+    """Can the hub be looked up? Without a network its library would retry for 23 seconds."""
+    import socket
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies
+
+    from huggingface_hub import constants
+
+    if getproxies():
+        return True  # a proxy looks names up itself
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+    except OSError:
+        return False
+    return True
