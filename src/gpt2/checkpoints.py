@@ -11,7 +11,6 @@ import json
 import math
 import os
 import re
-import reprlib
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +22,15 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from gpt2.files import END_OF_TEXT_ID, HUB_NAMES, WEIGHTS, download_file, read_json
+from gpt2.files import (
+    END_OF_TEXT_ID,
+    HUB_NAMES,
+    WEIGHTS,
+    download_file,
+    in_a_run,
+    read_json,
+    short,
+)
 
 if TYPE_CHECKING:
     from gpt2.model import GPT2Model
@@ -56,10 +63,15 @@ def open_checkpoint(
     names, each read from the file when it is asked for.
 
     model_name: `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, `distilgpt2`, any `owner/name` on
-    the Hugging Face hub, or a folder. revision, cache_dir and token matter to the hub alone.
-    ValueError that says what is wrong and where, for anything that is not a whole GPT-2.
+    the Hugging Face hub, a folder, a training run's folder or a GGUF file. revision, cache_dir and
+    token matter to the hub alone. ValueError that says what is wrong and where, for anything that
+    is not a whole GPT-2.
     """
     folder = find_checkpoint(model_name, revision=revision, cache_dir=cache_dir, token=token)
+    if folder.is_file():
+        from gpt2.gguf import open_gguf
+
+        return open_gguf(folder)
     settings = read_settings(folder / "config.json")
     tensors = Tensors(_weight_files(folder))
     _check_sizes(settings, tensors, folder)
@@ -73,15 +85,23 @@ def find_checkpoint(
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
 ) -> Path:
-    """A hub name or a local folder → the folder on this machine, downloaded when need be."""
+    """A hub name or a local path → the folder or GGUF file on this machine, downloaded when need
+    be; of a training run, the checkpoint in it.
+    """
     name = os.fspath(model_name)
     if not isinstance(name, str) or not name or "\0" in name:
         raise ValueError(f"a model's name is a folder or a name on the hub, got {model_name!r}")
     path = Path(name).expanduser()
     if path.is_dir():
-        return path
+        return in_a_run(path)
     if path.is_file():
-        raise ValueError(_why_no_file(path))
+        with path.open("rb") as file:
+            start = file.read(8)
+        if start.startswith(b"GGUF"):
+            return path
+        raise ValueError(_why_no_file(path, start))
+    if name.lower().endswith(".gguf"):
+        raise ValueError(f"no file {name!r}")
     looks_local = path.is_absolute() or name.startswith((".", "~")) or "\\" in name
     if looks_local or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise ValueError(f"no folder {name!r}; a model is a folder with config.json and {WEIGHTS}")
@@ -108,14 +128,14 @@ def read_settings(path: Path) -> dict[str, Any]:
             value is want or (value == want and type(value) is type(want)) for want in wanted
         ):
             choices = " or ".join(json.dumps(want) for want in wanted)
-            raise ValueError(f"{path}: {field} is {_short(value)}; this GPT-2 needs {choices}")
+            raise ValueError(f"{path}: {field} is {short(value)}; this GPT-2 needs {choices}")
 
     require("model_type", None, ("gpt2",))
     sizes = {}
     for field in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
         value = config.get(field)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
-            raise ValueError(f"{path}: {field} must be a positive int, got {_short(value)}")
+            raise ValueError(f"{path}: {field} must be a positive int, got {short(value)}")
         sizes[field] = value
     rates = {}
     for field, default in (
@@ -128,7 +148,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         number = not isinstance(value, bool) and isinstance(value, (int, float))
         low_enough = number and value <= 1  # an epsilon above 1 would drown what it steadies
         if not low_enough or value < 0 or (field == "layer_norm_epsilon" and value == 0):
-            raise ValueError(f"{path}: {field} must be a number in [0, 1], got {_short(value)}")
+            raise ValueError(f"{path}: {field} must be a number in [0, 1], got {short(value)}")
         rates[field] = float(value)
     require("activation_function", "gelu_new", ("gelu_new", "gelu_pytorch_tanh"))
     require("n_inner", None, (None, 4 * sizes["n_embd"]))
@@ -266,15 +286,15 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         if bits is None and isinstance(dtype, str) and name.endswith(BUFFERS):
             bits = BUFFER_BITS.get(dtype)
         if bits is None:
-            raise refuse(f"{_short(name)} has dtype {_short(dtype)}, not {', '.join(DTYPE_BITS)}")
+            raise refuse(f"{short(name)} has dtype {short(dtype)}, not {', '.join(DTYPE_BITS)}")
         if not _are_sizes(shape) or len(shape) > 8:
-            raise refuse(f"{_short(name)} has shape {_short(shape)}")
+            raise refuse(f"{short(name)} has shape {short(shape)}")
         if not _are_sizes(span) or len(span) != 2:
-            raise refuse(f"{_short(name)} has data_offsets {_short(span)}")
+            raise refuse(f"{short(name)} has data_offsets {short(span)}")
         if span[1] - span[0] != math.prod(shape) * bits // 8:
             raise refuse(
-                f"{_short(name)} of shape {_short(shape)} and dtype {dtype} should take "
-                f"{math.prod(shape) * bits // 8:.6g} bytes, its data_offsets are {_short(span)}"
+                f"{short(name)} of shape {short(shape)} and dtype {dtype} should take "
+                f"{math.prod(shape) * bits // 8:.6g} bytes, its data_offsets are {short(span)}"
             )
         infos[name] = TensorInfo(dtype, tuple(shape), path)
         spans.append(span)
@@ -308,7 +328,7 @@ def _foreign(start: bytes) -> str | None:
     if start.startswith(b"PK\x03\x04") or re.match(rb"\x80[\x02-\x05]", start):
         return f"it is a PyTorch pickle; {HOW_TO_CONVERT}"
     for magic, what in (
-        (b"GGUF", "it is a GGUF file"),
+        (b"GGUF", "it is a GGUF file; name it itself, not its folder, and with its own ending"),
         (b"version ", "it is a Git LFS pointer; the weights themselves were never fetched"),
         (b"\x89HDF", "it is an HDF5 (Keras) file"),
         (b"<", "it is a web page or XML"),
@@ -316,13 +336,6 @@ def _foreign(start: bytes) -> str | None:
         if start.startswith(magic):
             return what
     return None
-
-
-def _short(value: Any) -> str:
-    """A value from a file for an error message, cut to a line's length."""
-    text = value if isinstance(value, str) else reprlib.repr(value)
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 80 else text[:77] + "…"
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -338,9 +351,9 @@ def _weight_files(folder: Path) -> list[Path]:
     held = Tensors(files).infos
     for key, name in listed.items():
         if key not in held or held[key].path.name != name:
-            raise ValueError(f"{folder / INDEX} looks for {_short(key)} in {name}; it is not there")
+            raise ValueError(f"{folder / INDEX} looks for {short(key)} in {name}; it is not there")
     if extra := [key for key in held if key not in listed]:
-        raise ValueError(f"{folder / INDEX} does not list {_short(extra[0])}, which a shard holds")
+        raise ValueError(f"{folder / INDEX} does not list {short(extra[0])}, which a shard holds")
     return files
 
 
@@ -352,17 +365,17 @@ def _read_index(path: Path) -> tuple[list[Path], dict[str, str]]:
     for name in listed.values():
         # a plain name only: an index must not send the reader to files elsewhere
         if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
-            raise ValueError(f"{path}: {_short(name)} is not the name of a safetensors file")
+            raise ValueError(f"{path}: {short(name)} is not the name of a safetensors file")
     return [path.parent / name for name in sorted(set(listed.values()))], listed
 
 
-def _why_no_file(path: Path) -> str:
-    """A file where a folder was expected → the message."""
+def _why_no_file(path: Path, start: bytes) -> str:
+    """A file that is no model, and its first bytes → the message."""
     if path.suffix.lower() in PICKLES:
         return f"{path} is a pickle: {HOW_TO_CONVERT}"
-    with path.open("rb") as file:
-        foreign = _foreign(file.read(8))
-    if foreign:
+    if path.suffix.lower() == ".gguf":
+        return f"{path} is no GGUF file: it begins with {start[:4]!r}"
+    if foreign := _foreign(start):
         return f"{path} is not a folder: {foreign}"
     return f"{path} is a file; give the folder that holds config.json and {WEIGHTS}"
 

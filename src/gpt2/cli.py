@@ -22,6 +22,7 @@ COMMANDS = {
     "eval": "gpt2.commands.eval:command",
     "attention": "gpt2.commands.attention:command",
     "validate": "gpt2.commands.validate:command",
+    "export": "gpt2.commands.export:command",
 }
 
 

@@ -6,6 +6,8 @@ Tokenizers stand on this alone, so that a process that only encodes text stays s
 from __future__ import annotations
 
 import json
+import re
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,31 @@ HUB_NAMES = {
     "gpt2-xl": "openai-community/gpt2-xl",
     "distilgpt2": "distilbert/distilgpt2",
 }
+
+
+# A training checkpoint's folder, `RUN/checkpoints/step-00000250`
+STEP_NAME = re.compile(r"step-(\d{8,})")
+
+
+def in_a_run(folder: Path) -> Path:
+    """A training run's folder → its best checkpoint, or the last one where none was validated; any
+    other folder → itself.
+    """
+    if (folder / "config.json").is_file():
+        return folder
+    if (folder / "best" / "config.json").is_file():
+        return folder / "best"
+    inside = folder if folder.name == "checkpoints" else folder / "checkpoints"
+    found = inside.iterdir() if inside.is_dir() else ()
+    steps = {int(match[1]): path for path in found if (match := STEP_NAME.fullmatch(path.name))}
+    return steps[max(steps)] if steps else folder
+
+
+def short(value: Any) -> str:
+    """A value from a file for an error message, cut to a line's length."""
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    text = text[:200] if text[:200].isprintable() else ascii(text[:200])
+    return text if len(text) <= 80 else text[:77] + "…"
 
 
 def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:

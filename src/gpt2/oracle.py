@@ -126,9 +126,12 @@ def ask_transformers(folder: Path, device: torch.device | str = "cpu") -> Refere
     talk.disable_progress_bar()
     talk.set_verbosity_error()
     try:
-        theirs = transformers.GPT2LMHeadModel.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True
-        )
+        if folder.is_file():  # of GGUF: their reader wants packages of its own
+            theirs = _their_model(transformers, settings, tensors)
+        else:
+            theirs = transformers.GPT2LMHeadModel.from_pretrained(
+                folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True
+            )
     finally:
         talk.set_verbosity(level)
         if bar:
@@ -139,6 +142,18 @@ def ask_transformers(folder: Path, device: torch.device | str = "cpu") -> Refere
         for text, ids in prompts(folder, settings)
     ]
     return Reference(f"transformers {transformers.__version__}", tuple(scenes), _weights(tensors))
+
+
+def _their_model(transformers: Any, settings: dict[str, Any], tensors: Any) -> Any:
+    """Their model with these weights."""
+    config = transformers.GPT2Config(
+        **settings, bos_token_id=None, eos_token_id=None, attn_implementation="eager"
+    )
+    model = transformers.GPT2LMHeadModel(config)
+    weights = {f"transformer.{key}": tensors[key] for key in tensors if key != "lm_head.weight"}
+    weights["lm_head.weight"] = weights["transformer.wte.weight"]
+    model.load_state_dict(weights)
+    return model
 
 
 @torch.no_grad()
@@ -241,6 +256,8 @@ def read_stored(folder: Path) -> Reference:
     """
     from safetensors import SafetensorError, safe_open
 
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file, which holds no reference: install transformers")
     path = folder / STORED
     if not path.is_file():
         raise ValueError(f"{folder} has no {STORED}: {MADE_BY}; or install transformers")

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2.files import END_OF_TEXT_ID, HUB_NAMES, download_file, read_json
+from gpt2.files import END_OF_TEXT_ID, HUB_NAMES, download_file, in_a_run, read_json
 
 if TYPE_CHECKING:
     import tiktoken
@@ -323,10 +323,14 @@ class JSONTokenizer(Tokenizer):
             message = f"no token {token_id}: the vocabulary has {self.vocab_size}"
             raise ValueError(message) from None
 
+    def describe(self) -> dict[str, Any]:
+        """tokenizer.json's content."""
+        return json.loads(self._backend.to_str())
+
     def save(self, folder: str | os.PathLike[str]) -> None:
         folder = Path(folder)
         # how this object encodes is no part of the file: `transformers` decides for itself
-        described = json.loads(self._backend.to_str())
+        described = self.describe()
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
@@ -362,11 +366,18 @@ def load_tokenizer(name: str | os.PathLike[str], **options: Any) -> Tokenizer:
     """A model's folder or hub name → its tokenizer.
 
     In a folder: tokenizer.json, or vocab.bpe and encoder.json, or merges.txt and vocab.json; none
-    of them and a config.json with GPT-2's 50,257 tokens: GPT-2's own. options (revision,
-    cache_dir, token) are for the hub.
+    of them and a config.json with GPT-2's 50,257 tokens: GPT-2's own. In a training run: the
+    checkpoint's. A GGUF file: its own. options (revision, cache_dir, token) are for the hub.
     """
     folder = Path(name).expanduser()
-    if not folder.is_dir():
+    if folder.is_file():
+        from gpt2.gguf import read_tokenizer
+
+        return read_tokenizer(folder)
+    if folder.is_dir():
+        # of what else a run's folder holds, a tokenizer of its own comes first
+        folder = folder if (folder / "tokenizer.json").is_file() else in_a_run(folder)
+    else:
         if str(name) in HUB_NAMES or str(name) in HUB_NAMES.values():
             return GPT2Tokenizer.load()  # all five have the one vocabulary
         path = download_file(os.fspath(name), "tokenizer.json", **options)

@@ -10,25 +10,25 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from gpt2.files import STEP_NAME
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 STATE_NAME = "training.json"
 TENSORS_NAME = "training.safetensors"
-NAME = re.compile(r"step-(\d{8,})")
 ASIDE = ".writing-"
 GOING = ".deleting-"
 
 
 def checkpoint_step(path: Path) -> int | None:
     """The step in a checkpoint folder's name; None for any other name."""
-    match = NAME.fullmatch(path.name)
+    match = STEP_NAME.fullmatch(path.name)
     return int(match[1]) if match else None
 
 

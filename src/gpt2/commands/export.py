@@ -1,0 +1,76 @@
+"""`gpt2 export`: a model in another format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="export")
+@click.argument("model", required=False)
+@click.option(
+    "--gguf",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a GGUF file, for llama.cpp and whatever reads its files.",
+)
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(["f32", "f16", "q8_0", "q4_0"]),
+    help="Of the GGUF file's matrices. Default: f32, which keeps every bit.",
+)
+@click.option(
+    "--out",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write a folder in Hugging Face's layout.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    help="Of the folder's weights. Default: float32.",
+)
+@click.option("--no-tokenizer", is_flag=True, help="Leave the vocabulary out.")
+def command(
+    model: str | None,
+    file: Path | None,
+    kind: str | None,
+    folder: Path | None,
+    dtype: str | None,
+    no_tokenizer: bool,
+) -> None:
+    """Write MODEL (a folder, hub name, training run or GGUF file; default: the bundled one) as a
+    GGUF file, as a folder in Hugging Face's layout, or both.
+    """
+    if file is None and folder is None:
+        raise click.UsageError("give --gguf FILE or --out DIR")
+    if kind is not None and file is None:
+        raise click.UsageError("--type is of a GGUF file: give --gguf FILE too")
+    if dtype is not None and folder is None:
+        raise click.UsageError("--dtype is of a folder's weights: give --out DIR too")
+    import torch
+
+    from gpt2.checkpoints import save_pretrained
+    from gpt2.commands.generate import bundled, load
+    from gpt2.gguf import save_gguf
+    from gpt2.model import GPT2Model
+
+    name = bundled() if model is None else model
+    if no_tokenizer:
+        loaded, tokenizer = GPT2Model.from_pretrained(name), None
+    else:
+        try:
+            loaded, tokenizer = load(name, torch.float32, torch.device("cpu"))
+        except ValueError as error:
+            if "tokenizer" not in str(error):
+                raise
+            raise ValueError(f"{error}. Without one: --no-tokenizer") from None
+    if file is not None:
+        kind = kind or "f32"
+        save_gguf(loaded, file, tokenizer, kind)
+        click.echo(f"Wrote {file} ({kind}, {file.stat().st_size:,} bytes)")
+    if folder is not None:
+        save_pretrained(loaded, folder, tokenizer, getattr(torch, dtype or "float32"))
+        click.echo(f"Wrote {folder} ({dtype or 'float32'}, Hugging Face's layout)")
