@@ -35,6 +35,7 @@ project = "Build GPT-2 in twelve problems"
 author = "the contributors"
 html_title = project
 language = "en"
+smartquotes = False
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_copybutton"]
 root_doc = "README"
@@ -205,7 +206,12 @@ def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
     """Our docstrings are plain text with `code`: made into reStructuredText that shows the same."""
     parts = re.split(r"(`[^`]+`)", "\n".join(lines))
     for i, part in enumerate(parts):
-        parts[i] = f"`{part}`" if i % 2 else re.sub(r"([\\*_|])", r"\\\1", part)
+        # where code touches a letter, as in `id`s, a backslash and a space part them, unseen
+        before, after = parts[i - 1 : i], parts[i + 1 : i + 2]
+        left = "\\ " if before and before[0][-1:].isalnum() else ""
+        right = "\\ " if after and after[0][:1].isalnum() else ""
+        text = re.sub(r"([\\*_|])", r"\\\1", part)
+        parts[i] = f"{left}`{part}`{right}" if i % 2 else text
     lines[:] = "".join(parts).splitlines()
 
 

@@ -166,8 +166,7 @@ class Examination:
             where = f" It was at {shown(self.path)}:{line}: {code}" if line else ""
             self._failed(
                 result,
-                f"Stopped after {seconds:g} s: does a loop never end?{where} "
-                "[endless-loop]",
+                f"Stopped after {seconds:g} s: does a loop never end?{where} [endless-loop]",
                 ["endless-loop"],
                 error,
             )
