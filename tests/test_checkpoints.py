@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import shutil
 import struct
+import subprocess
 import sys
 import threading
 import types
@@ -23,7 +26,9 @@ from gpt2.checkpoints import (
     save_pretrained,
     skip_init,
 )
+from gpt2.gguf import save_gguf
 from gpt2.model import GPT2Model
+from gpt2.tokenizers import load_tokenizer
 
 
 @pytest.fixture
@@ -117,6 +122,82 @@ def test_half_precision_on_disk(tmp_path: Path, dtype: torch.dtype) -> None:
     expected = tiny().h[1].mlp.c_fc.weight.to(dtype).float()
     assert torch.equal(loaded.h[1].mlp.c_fc.weight, expected)
     assert GPT2Model.from_pretrained(folder, dtype=dtype).ln_f.weight.dtype == dtype
+
+
+def test_through_us_and_back(tmp_path: Path) -> None:
+    """Catches a bit lost on the way from Hugging Face's files through ours to theirs."""
+    from transformers import GPT2LMHeadModel
+
+    theirs = hugging_face()
+    theirs.save_pretrained(tmp_path / "theirs", max_shard_size="20KB")
+    ours = GPT2Model.from_pretrained(tmp_path / "theirs")
+    again = GPT2LMHeadModel.from_pretrained(save_pretrained(ours, tmp_path / "ours")).eval()
+    for key, tensor in theirs.state_dict().items():
+        assert torch.equal(again.state_dict()[key], tensor), key
+    with torch.no_grad():
+        assert torch.equal(again(prompt()).logits, theirs(prompt()).logits)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+def test_files_follow_the_umask(tmp_path: Path) -> None:
+    """Catches weights that only their owner can read, as safetensors writes them."""
+    old = os.umask(0o027)
+    try:
+        folder = save_pretrained(tiny(), tmp_path / "m", char_tokenizer("abc"))
+    finally:
+        os.umask(old)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o640}
+
+
+def test_loading_needs_no_transformers(folder: Path, tmp_path: Path) -> None:
+    """Catches an import of transformers (seconds, 200 MB) on the way to a model."""
+    program = (
+        "import sys; from gpt2.model import GPT2Model\n"
+        "for path in sys.argv[1:]: GPT2Model.from_pretrained(path)\n"
+        "print('transformers' in sys.modules)"
+    )
+    file = save_gguf(tiny(), tmp_path / "m.gguf", type="q8_0")
+    done = subprocess.run(
+        [sys.executable, "-c", program, folder, file], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
+
+
+# ---------------------------------------------------------------------------------- a training run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """What a run's folder looks like; every model in it is another one."""
+    run = tmp_path / "run"
+    save_pretrained(tiny(seed=1), run / "best", char_tokenizer("".join(map(chr, range(32, 129)))))
+    for seed, step in ((2, 250), (3, 100_000_000)):
+        save_pretrained(tiny(seed=seed), run / "checkpoints" / f"step-{step:08d}")
+    (run / "checkpoints" / ".writing-step-999999999-1").mkdir()
+    return run
+
+
+def test_a_run_stands_for_its_best_checkpoint(run: Path) -> None:
+    """Catches a run's folder refused, or answered with another checkpoint than the best one."""
+    assert torch.equal(GPT2Model.from_pretrained(run)(prompt()), tiny(seed=1)(prompt()))
+    assert load_tokenizer(run).vocab_size == 97
+
+
+def test_a_run_without_a_best_one_stands_for_its_last(run: Path) -> None:
+    """Catches steps ordered as text (100000000 before 250), and half-written folders taken."""
+    shutil.rmtree(run / "best")
+    for path in (run, run / "checkpoints", run / "checkpoints" / "step-100000000"):
+        assert torch.equal(GPT2Model.from_pretrained(path)(prompt()), tiny(seed=3)(prompt()))
+
+
+def test_an_empty_run_says_what_is_missing(tmp_path: Path) -> None:
+    """Catches a StopIteration or a message about another folder."""
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match=r"has no config\.json"):
+        GPT2Model.from_pretrained(tmp_path)
+
+
+# --------------------------------------------------------------------------------- what was written
 
 
 def test_saving_over_a_folder_keeps_its_other_files(folder: Path) -> None:

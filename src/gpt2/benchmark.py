@@ -337,17 +337,21 @@ def measure_batch(
     return Table("Decoding against batch", setting, "tokens/s", results)
 
 
-OURS = """
+LOAD_OURS = """
 import sys, torch
 from gpt2.model import GPT2Model
 from gpt2.generate import generate
 model = GPT2Model.from_pretrained(sys.argv[1])
+"""
+OURS = f"""{LOAD_OURS}
 generate(model, torch.tensor([[1, 2, 3]]), int(sys.argv[2]), temperature=0.0)
 """
-THEIRS = """
+LOAD_THEIRS = """
 import sys, torch
 from transformers import GPT2LMHeadModel
 model = GPT2LMHeadModel.from_pretrained(sys.argv[1])
+"""
+THEIRS = f"""{LOAD_THEIRS}
 ids = torch.tensor([[1, 2, 3]])
 model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=int(sys.argv[2]),
                do_sample=False, pad_token_id=0)
@@ -396,17 +400,27 @@ def measure_memory(
     weights = sum(p.numel() * p.element_size() for p in own.parameters())
     cache = KVCache(own.config, 1, 3 + new).buffer.nbytes
     imports = "import sys, torch, gpt2.model, gpt2.generate, safetensors.torch"
+    their_imports = "import sys, torch; from transformers import GPT2LMHeadModel"
     with tempfile.TemporaryDirectory() as temporary:
         folder = save_pretrained(own, Path(temporary) / "model")
-        programs = {"gpt2": OURS, "Hugging Face": THEIRS, "imports alone": imports}
+        programs = {
+            "gpt2": OURS,
+            "Hugging Face": THEIRS,
+            "gpt2, loading alone": LOAD_OURS,
+            "Hugging Face, loading alone": LOAD_THEIRS,
+            "gpt2, imports alone": imports,
+            "Hugging Face, imports alone": their_imports,
+        }
         peaks = {name: int(_process(code + PEAK, folder, new)) for name, code in programs.items()}
-    base = peaks["imports alone"]
+    base = peaks["gpt2, imports alone"]
     ratio = (peaks["gpt2"] - base) / (weights + cache)
+    loading = (peaks["gpt2, loading alone"] - base) / weights
     results = [Result(name, (peak / 1e6,)) for name, peak in peaks.items()]
     results.append(Result("weights + cache", ((weights + cache) / 1e6,)))
     setting = (
         f"{_described(own)}; loaded, then {new} tokens in float32 on the CPU; one run each. "
-        f"Above its imports, gpt2 takes {ratio:.2f} of weights + cache."
+        f"Above its imports, gpt2 takes {ratio:.2f} of weights + cache, and {loading:.2f} of the "
+        "weights to load them."
     )
     return Table("Peak memory", setting, "MB", tuple(results))
 

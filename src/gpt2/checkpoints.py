@@ -474,6 +474,8 @@ def save_pretrained(
         _write_json(aside / "config.json", _their_config(model, tokenizer, stored))
         _write_json(aside / "generation_config.json", _special_ids(model, tokenizer))
         save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
+        # safetensors lets only the owner read its files; these are for whom the umask says
+        shutil.copymode(aside / "config.json", aside / WEIGHTS)
         if tokenizer is not None:
             tokenizer.save(aside)
         if folder.exists():

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -243,6 +244,7 @@ def store(folder: str | os.PathLike[str], reference: Reference) -> Path:
     aside = folder / f".{STORED}-{uuid.uuid4().hex}"
     try:
         save_file(tensors, aside, metadata=metadata)
+        shutil.copymode(folder / WEIGHTS, aside)
         os.replace(aside, folder / STORED)
     finally:
         aside.unlink(missing_ok=True)

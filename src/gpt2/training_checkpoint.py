@@ -78,6 +78,8 @@ class CheckpointStore:
             save_file(dict(tensors), aside / TENSORS_NAME)
             with (aside / STATE_NAME).open("w", encoding="utf-8", newline="\n") as file:
                 json.dump(state, file, indent=1)
+            # safetensors lets only the owner read its files; these are for whom the umask says
+            shutil.copymode(aside / STATE_NAME, aside / TENSORS_NAME)
             for path in aside.iterdir():
                 sync(path)
             sync(aside)
