@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,6 +146,7 @@ def glossary() -> dict[str, str]:
 
 
 TERMS = glossary()
+RAW = re.compile(r'\b((?:href|src|srcset)=)"(?![a-z]+:|#)([^"]+)"')
 
 
 class Links(SphinxTransform):
@@ -175,10 +177,33 @@ class Links(SphinxTransform):
             link["internal"] = True
             node.replace_self(link)
         for node in self.document.findall(nodes.raw):
-            for name in re.findall(
-                r"\b(?:href|src|srcset)=\"(?![a-z]+:|#)([^\"]+)\"", node.rawsource
-            ):
-                log.warning("a link in raw HTML is not followed: %s", name, location=node)
+            raw = RAW.sub(lambda match, node=node: self.raw_link(match, here, node), node.astext())
+            node[:] = [nodes.Text(raw)]
+
+    def raw_link(self, match: re.Match[str], here: Path, node: nodes.Node) -> str:
+        """A link or picture in raw HTML: a page's address; other files keep theirs, and come along.
+
+        Pages lie where their sources do, so that relative addresses are the same.
+        """
+        name, _, anchor = match[2].partition("#")
+        file = (here / name).resolve()
+        page = file / "README.md" if file.is_dir() else file
+        if not page.is_file():
+            log.warning("a link in raw HTML leads nowhere: %s", match[2], location=node)
+        elif self.env.path2doc(str(page)) in self.env.found_docs:
+            name = name.rstrip("/") + "/README.md" if file.is_dir() else name
+            name = name.rpartition(".")[0] + ".html"
+        else:
+            files = self.env.metadata[self.env.docname].setdefault("copied", set())
+            files.add(file.relative_to(ROOT).as_posix())
+        return f'{match[1]}"{name}{"#" if anchor else ""}{anchor}"'
+
+
+def copy_files(app: Sphinx, error: Exception | None) -> None:
+    """The files that raw HTML asks for, to where they are in the repository."""
+    for name in set().union(*(data.get("copied", ()) for data in app.env.metadata.values())):
+        (Path(app.outdir) / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, Path(app.outdir) / name)
 
 
 def file_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -220,4 +245,5 @@ def setup(app: Sphinx) -> None:
     app.connect("source-read", add_sidebar)
     app.connect("autodoc-process-docstring", docstring)
     app.connect("html-collect-pages", file_pages)
+    app.connect("build-finished", copy_files)
     app.add_transform(Links)
