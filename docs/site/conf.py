@@ -109,6 +109,7 @@ SIDEBAR = {
     "Beyond": {
         "solutions/README": "",
         "docs/training": "Training",
+        "docs/formats": "Checkpoints and formats",
         "docs/instructors": "For instructors",
     },
     "Inside": {

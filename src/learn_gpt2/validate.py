@@ -66,8 +66,8 @@ def run(root: Path, model: str | None = None, seconds: float = SECONDS) -> Valid
     environment.pop("GPT2_TRACEBACK", None)
     command = [sys.executable, "-P", "-m", "gpt2", "validate", "--json", "--device", "cpu"]
     if model is not None:
-        # a folder's name means the same from everywhere; a hub name is no folder
-        command.append(os.path.abspath(model) if Path(model).expanduser().is_dir() else model)
+        # a path means the same from everywhere; a hub name is no path
+        command.append(os.path.abspath(model) if Path(model).expanduser().exists() else model)
     try:
         done = subprocess.run(
             command, capture_output=True, timeout=seconds, env=environment, stdin=subprocess.DEVNULL

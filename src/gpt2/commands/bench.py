@@ -11,7 +11,9 @@ import click
 @click.argument("names", nargs=-1, metavar="[MEASUREMENT]...")
 @click.option("--quick", is_flag=True, help="A smaller model: rougher figures, sooner.")
 @click.option("--explain", is_flag=True, help="Bytes per token, and what bounds decoding.")
-@click.option("--model", "model_name", help="Hub name or folder. Default: GPT-2 small's size.")
+@click.option(
+    "--model", "model_name", help="Hub name, folder, run or GGUF file. Default: GPT-2 small's size."
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures too.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option(

@@ -27,7 +27,11 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 
 
 @click.command(name="generate")
-@click.option("--model", "model_name", help="Hub name or folder. Default: the bundled model.")
+@click.option(
+    "--model",
+    "model_name",
+    help="Hub name, folder, training run or GGUF file. Default: the bundled model.",
+)
 @click.option("--prompt", help="How the text begins. Default: standard input, when it is a pipe.")
 @click.option(
     "--max-new-tokens",

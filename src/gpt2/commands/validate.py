@@ -44,8 +44,9 @@ COLOURS = {"passed": "green", "failed": "red"}
 def command(
     model: str | None, oracle: str, dtype: str, device: str, as_json: bool, store: bool
 ) -> None:
-    """Compare MODEL (a folder or hub name; default: the bundled one) with an oracle at twelve
-    checkpoints, from the first norm to the text. Exit code 1 when one fails.
+    """Compare MODEL (a folder, hub name, training run or GGUF file; default: the bundled one)
+    with an oracle at twelve checkpoints, from the first norm to the text. Exit code 1 when one
+    fails.
     """
     import torch
 
