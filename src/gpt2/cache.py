@@ -93,6 +93,23 @@ class KVCache:
         """Tokens stored, by every layer: a forward pass that broke off halfway does not count."""
         return min(layer.length for layer in self.layers)
 
+    def rows(self, first: int, last: int, length: int) -> KVCache:
+        """Rows first … last−1 as a cache of their own in the same memory, `length` tokens full.
+
+        ValueError for rows that are not there, or a length beyond max_length.
+        """
+        if not 0 <= first < last <= self.buffer.size(2):
+            raise ValueError(f"no rows {first} … {last - 1}: there are {self.buffer.size(2)}")
+        if not 0 <= length <= self.max_length:
+            raise ValueError(f"length = {length} is outside 0 … max_length = {self.max_length}")
+        view = object.__new__(KVCache)
+        view.max_length = self.max_length
+        view.buffer = self.buffer[:, :, first:last]
+        view.layers = [LayerCache(keys, values) for keys, values in view.buffer]
+        for layer in view.layers:
+            layer.length = length
+        return view
+
     def truncate(self, length: int) -> None:
         """Forget all but the first `length` tokens. ValueError when fewer are stored."""
         if not 0 <= length <= self.length:

@@ -8,7 +8,7 @@ prompt, n new tokens, V vocab_size, P n_positions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -257,6 +257,132 @@ def generate(
     )
     new = [tokens[:, None] for tokens in steps]
     return torch.cat([input_ids.to(next(model.parameters()).device, torch.int64), *new], dim=1)
+
+
+def generate_batch(
+    model: GPT2Model,
+    prompts: Sequence[Tensor],
+    max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    eos_token_id: int | None = None,
+    use_cache: bool = True,
+    generators: Sequence[torch.Generator] | None = None,
+    sliding: bool = False,
+) -> list[Tensor]:
+    """Prompts (T₀,), (T₁,), … → each with its continuation, as `generate` gives it alone.
+
+    A forward pass has one position for all its rows, so rows are in step by position: a row joins
+    when the others have come to its prompt's end, and leaves after its n tokens or its end token.
+    The closer the lengths, the more rows share a pass. generators: one per prompt, which draws what
+    it would draw for that prompt alone; None draws from torch's own. Arguments and errors else as
+    in `stream`.
+    """
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    options["repetition_penalty"] = repetition_penalty
+    check_sampling(model.config.vocab_size, **options, eos_token_id=eos_token_id)
+    if generators is not None and len(generators) != len(prompts):
+        raise ValueError(f"{len(prompts)} prompts, but {len(generators)} generators")
+    rows = []
+    for i, prompt in enumerate(prompts):
+        if not isinstance(prompt, Tensor) or prompt.dim() != 1:
+            what = tuple(prompt.shape) if isinstance(prompt, Tensor) else type(prompt).__name__
+            raise ValueError(f"prompt {i} must be an integer tensor (T,), got {what}")
+        try:
+            rows.append(check_prompt(model, prompt[None], max_new_tokens, sliding)[0])
+        except ValueError as error:
+            raise ValueError(f"prompt {i}: {error}") from None
+    if not rows or max_new_tokens == 0:
+        return rows
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    draws = None if generators is None else [generators[i] for i in order]
+    text = _Rows(model, [rows[i] for i in order], max_new_tokens, use_cache)
+    found = text.write(options, eos_token_id, draws)
+    return [found[order.index(i)] for i in range(len(rows))]
+
+
+class _Rows:
+    """Rows in the order of their prompts' lengths, in one buffer: those in work lie side by side.
+
+    So their part of the ids and of the KV cache is a view, and no row is ever copied to join.
+    """
+
+    def __init__(self, model: GPT2Model, prompts: list[Tensor], n: int, use_cache: bool):
+        self.model, self.n = model, n
+        self.config, self.P = model.config, model.config.n_positions
+        self.lengths = [len(prompt) for prompt in prompts]
+        N, longest = len(prompts), self.lengths[-1] + n
+        device = prompts[0].device
+        self.ids = torch.zeros(N, longest, dtype=torch.int64, device=device)
+        for row, prompt in zip(self.ids, prompts, strict=True):
+            row[: len(prompt)] = prompt
+        self.ends = [length + n for length in self.lengths]
+        self.cache = None
+        if use_cache:
+            weight = next(model.parameters())
+            size = min(self.P, longest)
+            self.cache = KVCache(model.config, N, size, weight.device, weight.dtype)
+
+    def write(
+        self,
+        options: dict[str, Any],
+        eos_token_id: int | None,
+        generators: list[torch.Generator] | None,
+    ) -> list[Tensor]:
+        """Position by position, from the shortest prompt's end to the last row's."""
+        inference = Inference(self.model)
+        penalty = options["repetition_penalty"] != 1.0
+        first = last = 0  # rows first … last−1 are in work
+        position = self.lengths[0]
+        while True:
+            while first < last and self.ends[first] <= position:
+                first += 1
+            if first == last:
+                if last == len(self.lengths):
+                    return [row[:end] for row, end in zip(self.ids, self.ends, strict=True)]
+                position = self.lengths[last]
+            with inference:
+                logits = [] if first == last else [self._read(first, last, position)]
+                joining = last
+                while joining < len(self.lengths) and self.lengths[joining] == position:
+                    joining += 1
+                if joining > last:
+                    logits.append(self._join(last, joining, position))
+            last = joining
+            found = torch.cat(logits)
+            _check_logits(found)
+            ids = self.ids[first:last]
+            seen = _seen(ids[:, :position], self.config.vocab_size) if penalty else None
+            filtered = filter_logits(found, **options, seen=seen)
+            if generators is None:
+                tokens = sample(filtered, options["temperature"])
+            else:
+                drawn = zip(filtered, generators[first:last], strict=True)
+                tokens = torch.cat(
+                    [sample(row[None], options["temperature"], g) for row, g in drawn]
+                )
+            for i, token in enumerate(tokens.tolist(), first):
+                if position < self.ends[i]:
+                    self.ids[i, position] = token
+                    if token == eos_token_id:
+                        self.ends[i] = position + 1
+            position += 1
+
+    def _join(self, first: int, last: int, position: int) -> Tensor:
+        """Read prompts of one length: → logits of what follows (rows, V)."""
+        ids = self.ids[first:last, max(0, position - self.P) : position]
+        cache = None if self.cache is None else self.cache.rows(first, last, 0)
+        return prefill(self.model, ids, cache)
+
+    def _read(self, first: int, last: int, position: int) -> Tensor:
+        """Read the newest token of rows in work: → logits of what follows (rows, V)."""
+        if self.cache is None or position > self.P:
+            return self._join(first, last, position)
+        cache = self.cache.rows(first, last, position - 1)
+        return decode_step(self.model, self.ids[first:last, position - 1], cache)
 
 
 def _steps(
