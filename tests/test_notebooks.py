@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import json
 import re
 from pathlib import Path
@@ -147,6 +148,21 @@ def test_code_needs_no_network_and_has_no_clock_where_outputs_are_compared(
             assert not names & {"urlopen", "urlretrieve", "hf_hub_download", "get_ipython"}
         if names & {"perf_counter", "perf_counter_ns", "monotonic", "time_ns"}:
             assert VARIES in cell["metadata"].get("tags", []), cell["id"]
+
+
+@there
+def test_a_picture_in_a_readme_is_what_the_notebook_shows(problem: Problem) -> None:
+    """Catches a picture of an older model beside its README, one with other words than the
+    notebook's, and one that no README shows or that is too large for one.
+    """
+    folder = problem.readme_path(ROOT).parent
+    readme = problem.readme_path(ROOT).read_text(encoding="utf-8")
+    there = notebooks.figures(notebooks.read(folder / "notebook.ipynb"))
+    for path in folder.glob("*.png"):
+        picture, alt = there[path.stem]
+        assert path.read_bytes() == picture, "python -m learn_gpt2.notebooks figure renews it"
+        assert f"![{alt}]({path.name})" in readme
+        assert len(picture) <= 60_000
 
 
 # ── what they run on ────────────────────────────────────────────────────────────────────────────
@@ -310,6 +326,28 @@ def test_streams_cut_differently_are_stored_alike() -> None:
         return notebooks.dump({"cells": [cell]})
 
     assert stored("one\n", "two\n") == stored("one\ntwo\n")
+
+
+def test_a_figure_is_saved_for_a_readme(tmp_path: Path) -> None:
+    """Catches a wrong file or words, and a cell without a figure that passes for one."""
+    problem = PROBLEMS[1]
+    path = notebooks.notebook_path(tmp_path, problem)
+    path.parent.mkdir(parents=True)
+    made = notebooks.from_text(TEXT, ROOT, problem)
+    made["cells"][4]["outputs"] = [
+        {
+            "output_type": "display_data",
+            "data": {"image/png": base64.b64encode(bytes_of).decode(), "text/plain": words},
+            "metadata": {"image/png": {"alt": words}},
+        }
+        for bytes_of, words in ((b"first", "A picture of so much."), (b"second", "Another."))
+    ]
+    path.write_bytes(notebooks.dump(made))
+    line = notebooks.save_figure(tmp_path, problem, "measured")
+    assert line == "![A picture of so much.](measured.png)"
+    assert (path.parent / "measured.png").read_bytes() == b"first"
+    with pytest.raises(ValueError, match="no cell 'piece' with a figure; measured"):
+        notebooks.save_figure(tmp_path, problem, "piece")
 
 
 @pytest.mark.parametrize("state", notebooks.STATES)

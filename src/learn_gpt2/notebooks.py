@@ -2,11 +2,12 @@
 
 `run` executes them in copies of the course in three states; `update` re-executes them and saves
 their outputs, so that nothing changes where nothing was edited; `text` and `write` turn one into
-Markdown and back, which is how they are edited.
+Markdown and back, which is how they are edited; `figure` saves a cell's figure for a README.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -220,6 +221,40 @@ def _output(output: dict[str, Any]) -> dict[str, Any]:
             for kind, value in stored["data"].items()
         }
     return dict(sorted(stored.items()))
+
+
+# ── pictures that a README shows ────────────────────────────────────────────────────────────────
+
+
+def figures(notebook: Notebook) -> dict[str, tuple[bytes, str]]:
+    """The first figure of each cell that has one: {its id: (the PNG, its words)}."""
+    found: dict[str, tuple[bytes, str]] = {}
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            if picture := output.get("data", {}).get("image/png"):
+                alt = output["metadata"]["image/png"]["alt"]
+                found.setdefault(cell["id"], (base64.b64decode("".join(picture)), alt))
+    return found
+
+
+def save_figure(root: Path, problem: Problem, cell: str) -> str:
+    """Write a cell's figure beside its notebook as `<cell>.png` → the Markdown that shows it.
+
+    ValueError when no cell of that name has a figure.
+    """
+    from learn_gpt2.swap import write_atomically
+
+    path = notebook_path(root, problem)
+    there = figures(read(path))
+    if cell not in there:
+        raise ValueError(
+            f"{_relative(problem)}: no cell {cell!r} with a figure; {', '.join(there)}"
+        )
+    picture, alt = there[cell]
+    target = path.with_name(f"{cell}.png")
+    if not target.is_file() or target.read_bytes() != picture:
+        write_atomically(target, picture)
+    return f"![{alt}]({target.name})"
 
 
 # ── running ─────────────────────────────────────────────────────────────────────────────────────
@@ -454,6 +489,8 @@ def update_command(problems: tuple[str, ...], fresh: bool, workers: int | None) 
             data = dump({"cells": cells})
             if data != before:
                 write_atomically(path, data)
+            for saved in sorted(path.parent.glob("*.png")):
+                save_figure(root, problem, saved.stem)
             click.echo(
                 f"{problem.folder:26} {run.seconds:6.1f} s ({run.busy:4.1f} s busy)  "
                 f"{len(data) / 1000:4.0f} kB  " + ("unchanged" if data == before else "saved")
@@ -477,6 +514,20 @@ def _kept(cells: list[dict[str, Any]], before: list[dict[str, Any]]) -> list[dic
         if varies and old and "".join(old["source"]) == "".join(cell["source"]):
             cell["outputs"] = old["outputs"]
     return cells
+
+
+@cli.command("figure")
+@click.argument("problem")
+@click.argument("cell")
+def figure_command(problem: str, cell: str) -> None:
+    """Save a cell's figure as a PNG beside its notebook, for the README, and print the line that
+    shows it. `update` renews the file.
+    """
+    root = manifest.find_root()
+    try:
+        click.echo(save_figure(root, manifest.get(problem), cell))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
 
 
 @cli.command("text")
