@@ -679,6 +679,22 @@ def test_a_wrong_type_or_place(tmp_path: Path) -> None:
         save_gguf(tiny(), tmp_path)
 
 
+def test_a_disk_that_is_full(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a half-written file under the model's name, rubbish beside it, and a message about a
+    file that the user never named.
+    """
+    before = file.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(package.GGUFWriter, "write_tensor_data", full)
+    with pytest.raises(ValueError, match=r"model\.gguf cannot be written: No space left"):
+        save_gguf(tiny(seed=3), file)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
+
+
 # ------------------------------------------------------------------------------- a path like others
 
 

@@ -743,6 +743,8 @@ def save_gguf(
             writer.write_tensor_data(_quantize(package, name, tensor, kind))
         writer.close()
         os.replace(aside, path)
+    except OSError as error:  # its own words name the file aside
+        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
         writer.close()
         aside.unlink(missing_ok=True)

@@ -230,6 +230,8 @@ def store(folder: str | os.PathLike[str], reference: Reference) -> Path:
     from safetensors.torch import save_file
 
     folder = Path(folder)
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: tensors are stored in a model's folder")
     tensors = {}
     for i, scene in enumerate(reference.scenes):
         tensors[f"{i}.ids"] = scene.ids.contiguous()
