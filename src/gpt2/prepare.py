@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PIECE_BYTES = 1 << 17  # encoding takes many times a piece's memory
 SHARD_TOKENS = 100_000_000
 BPE_TRAINING_BYTES = 64 << 20  # merges settle long before; more would only take memory
+DEFAULT_WORKERS = 4  # up to 85 MB each: any amount of text within 500 MB
 PARALLEL_FROM_BYTES = 8 << 20  # below, starting workers takes longer than the work
 PROGRESS_NAME = "progress.json"
 DEFAULT_SOURCE = "python-docs"
@@ -604,7 +605,7 @@ def _encode_all(
     }
     written = 0
     if workers is None:
-        workers = min(os.cpu_count() or 1, 8)
+        workers = min(os.cpu_count() or 1, DEFAULT_WORKERS)
         workers = 1 if source.total is not None and source.total < PARALLEL_FROM_BYTES else workers
 
     def save_progress() -> None:

@@ -25,7 +25,11 @@ import click
     help="Share of the text that is kept for validation: its end, or of a stream every so many-th "
     "document.",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Processes. Default: one per core.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes, up to 85 MB each. Default: one per core, at most 4; 1 for less than 8 MiB.",
+)
 @click.option("--shard-tokens", type=click.IntRange(min=1), default=100_000_000, show_default=True)
 @click.option("--limit", type=click.IntRange(min=1), help="Documents to take from a stream.")
 def command(
