@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_helpers import command, make_data, settings, torchrun
+from training_helpers import command, launcher, make_data, settings, torchrun
 
 from gpt2.train import read_log, resumed_config, train
 from gpt2.training_checkpoint import CheckpointStore
@@ -79,7 +83,61 @@ def test_one_process_s_run_goes_on_with_two(data: Path, tmp_path: Path, alone: P
     assert max(abs(a - b) for a, b in zip(losses(alone), losses(run), strict=True)) < 1e-5
 
 
-def test_a_dead_rank_ends_the_run_with_its_error(data: Path, tmp_path: Path) -> None:
+# a rank that tells its process's number and takes its time over each step
+SLOW_RANK = """
+import os, pathlib, runpy, sys, time
+import gpt2.train
+pathlib.Path(sys.argv.pop(1), "rank-" + os.environ["RANK"]).write_text(str(os.getpid()))
+step = gpt2.train.Trainer._step
+def slow(self):
+    time.sleep(0.1)
+    return step(self)
+gpt2.train.Trainer._step = slow
+runpy.run_module("gpt2.train", run_name="__main__")
+"""
+
+
+def test_a_killed_rank_ends_the_run_which_goes_on_with_four(
+    data: Path, tmp_path: Path, alone: Path
+) -> None:
+    """Catches a rank that waits for ever for a dead one, an end that does not say who died, and a
+    resumption on other ranks that repeats or leaves out sequences: the losses of all 20 steps are
+    those of one process.
+    """
+    if not hasattr(signal, "SIGKILL"):
+        pytest.skip("Windows has no SIGKILL")
+    run, script = tmp_path / "run", tmp_path / "rank.py"
+    script.write_text(SLOW_RANK, encoding="utf-8")
+    steps = [*STEPS[:-4], "--checkpoint-interval", "3", "--keep-last", "9"]
+    line = [*launcher(2), str(script), str(tmp_path), *command(data, *steps), "--out", str(run)]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while CheckpointStore(run).latest() is None:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        ranks = [int((tmp_path / f"rank-{rank}").read_text()) for rank in (0, 1)]
+        os.kill(ranks[1], signal.SIGKILL)
+        output = process.communicate(timeout=120)[0]
+    finally:
+        process.kill()
+    assert process.returncode != 0
+    assert f"(pid: {ranks[1]})" in output
+    assert "SIGKILL" in output
+    with pytest.raises(ProcessLookupError):  # the other one has ended as well
+        os.kill(ranks[0], 0)
+    assert CheckpointStore(run).all()[-1].name < "step-00000020"
+
+    result = torchrun(4, "--resume", str(run))
+    assert result.returncode == 0, result.stderr
+    assert "4 ranks × 1 × 2 × 10" in result.stdout
+    one, two = losses(alone), losses(run)
+    assert len(two) == 20
+    assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-5
+
+
+def test_a_rank_s_error_ends_the_run(data: Path, tmp_path: Path) -> None:
     """Catches ranks that wait for ever for one that failed, and an error that is swallowed."""
     result = torchrun(
         2, *command(data, *STEPS), "--total-batch-tokens", "90", "--out", str(tmp_path / "run")

@@ -58,12 +58,17 @@ def command(data: Path, *more: str) -> list[str]:
     return [*flags, *more]
 
 
-def torchrun(ranks: int, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess:
-    """`torchrun -m gpt2.train` with so many processes on this machine."""
+def launcher(ranks: int) -> list[str]:
+    """`torchrun` with so many processes on this machine; what they run comes behind it."""
     import torch.distributed as dist
 
     if not dist.is_available() or not dist.is_gloo_available():
         pytest.skip("this PyTorch has no gloo")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    launcher += [f"--nproc-per-node={ranks}", "-m", "gpt2.train", *arguments]
-    return subprocess.run(launcher, capture_output=True, text=True, timeout=timeout)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*start, f"--nproc-per-node={ranks}"]
+
+
+def torchrun(ranks: int, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess:
+    """`torchrun -m gpt2.train` with so many processes on this machine."""
+    line = [*launcher(ranks), "-m", "gpt2.train", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, timeout=timeout)
