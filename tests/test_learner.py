@@ -196,7 +196,7 @@ def test_doctor_says_what_to_do(course: Path) -> None:
     done = learn(course, "doctor")
     assert done.returncode == 1
     assert "missing: problems/05-causal-masking/problem.py" in done.stdout
-    assert "git checkout" in done.stdout
+    assert "learn reset 05" in done.stdout
 
 
 def test_help_and_status_import_no_torch(course: Path) -> None:

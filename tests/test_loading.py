@@ -66,7 +66,7 @@ def test_a_broken_file_is_one_message(tmp_path: Path, text, kind: str, says: str
 
 def test_a_missing_file_says_how_to_get_it_back(tmp_path: Path) -> None:
     """Catches a bare FileNotFoundError."""
-    with pytest.raises(PieceError, match="git checkout"):
+    with pytest.raises(PieceError, match="learn reset"):
         loading.load(manifest.get(2), tmp_path / "problem.py")
 
 

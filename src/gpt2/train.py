@@ -937,8 +937,10 @@ def train(
 
 if __name__ == "__main__":
     from gpt2.cli import run as run_command
+    from gpt2.cli import run_the_courses_own
     from gpt2.commands.train import command
 
+    run_the_courses_own("gpt2.train")
     code = run_command(command, "gpt2 train")
     if "RANK" in os.environ:
         # threads that FSDP leaves behind may abort a process that winds up in the usual way, when

@@ -7,14 +7,15 @@ wrong: one line on standard error, exit code 1.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import click
 
+from gpt2.checkout import hand_over
 from learn_gpt2 import manifest
 
 COMMANDS = {
@@ -28,14 +29,16 @@ COMMANDS = {
     "validate": "learn_gpt2.commands.validate:command",
     "bisect": "learn_gpt2.commands.bisect:command",
     "doctor": "learn_gpt2.commands.doctor:command",
+    "init": "learn_gpt2.commands.init:command",
     "update": "learn_gpt2.commands.update:command",
     "solution": "learn_gpt2.commands.solution:command",
     "reset": "learn_gpt2.commands.reset:command",
     "undo": "learn_gpt2.commands.undo:command",
     "grade": "learn_gpt2.commands.grade:command",
 }
+# The installed package does these itself: one makes a course, the other renews it.
+OUTSIDE = ("init", "update")
 DEFAULT = "status"  # what `learn` alone does
-HANDED_OVER = "LEARN_GPT2_HANDED_OVER"
 
 
 class Course:
@@ -82,38 +85,14 @@ def cli(ctx: click.Context, root: Path | None) -> None:
     """Build GPT-2 in twelve problems: check your pieces and run them in the model."""
     arguments = ctx.obj if isinstance(ctx.obj, list) else None
     ctx.obj = Course(manifest.find_root(root) if root is not None else None)
-    if arguments is not None:
-        hand_over(ctx.obj, arguments)
+    if arguments is not None and ctx.invoked_subcommand not in OUTSIDE:
+        with contextlib.suppress(FileNotFoundError):  # a subcommand that needs a course says so
+            hand_over(ctx.obj.root, "learn_gpt2", arguments)
     if ctx.invoked_subcommand is None:
         if DEFAULT in COMMANDS:
             ctx.invoke(cli.get_command(ctx, DEFAULT))
         else:
             click.echo(ctx.get_help())
-
-
-def hand_over(course: Course, arguments: list[str]) -> None:
-    """Go on with the `learn_gpt2` of the course's own folder, if another one is running.
-
-    Otherwise a second checkout's command would write, and check against, the first one's files.
-    """
-    try:
-        source = course.root / "src"
-    except FileNotFoundError:
-        return
-    own = source / "learn_gpt2"
-    running = Path(__file__).resolve().parent
-    if not (own / "__main__.py").is_file() or own.resolve() == running:
-        return
-    if os.environ.get(HANDED_OVER) == str(source):
-        raise ValueError(f"{own} can't be run: Python imports {running} instead")
-    paths = [str(source), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), HANDED_OVER: str(source)}
-    # -P: nothing in the current folder may pass for a module
-    command = [sys.executable, "-P", "-m", "learn_gpt2", *arguments]
-    sys.stdout.flush()
-    if os.name == "posix":
-        os.execve(sys.executable, command, environment)
-    raise SystemExit(subprocess.run(command, env=environment).returncode)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from learn_gpt2 import limits, swap
+from learn_gpt2 import course, limits, swap
 from learn_gpt2.manifest import PROBLEMS
 
 GOOD, NOTE, BAD = "good", "note", "bad"
@@ -74,9 +74,8 @@ def _environment(root: Path) -> list[Finding]:
         ]
     found = []
     if sys.prefix == sys.base_prefix:
-        found.append(
-            Finding(NOTE, "no virtual environment is active", "`make setup` makes one in .venv.")
-        )
+        to_do = "" if course.was_made(root) else "`make setup` makes one in .venv."
+        found.append(Finding(NOTE, "no virtual environment is active", to_do))
     stamp, sources = root / ".venv", [root / "pyproject.toml", root / "constraints.txt"]
     stale = [p.name for p in sources if p.exists() and stamp.exists() and _newer(p, root)]
     if stale:
@@ -97,7 +96,7 @@ def _torch(root: Path) -> list[Finding]:
     try:
         import torch
     except Exception as error:  # a broken installation raises OSError and others
-        return [Finding(BAD, f"torch can't be imported: {error}", "Run `make setup`.")]
+        return [Finding(BAD, f"torch can't be imported: {error}", _set_up(root))]
     devices = ["cpu"]
     if torch.cuda.is_available():
         devices.append(f"cuda ({torch.cuda.get_device_name(0)})")
@@ -133,12 +132,12 @@ def _packages(root: Path) -> list[Finding]:
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found.append(Finding(BAD, f"{name} is not installed", "Run `make setup`."))
+            found.append(Finding(BAD, f"{name} is not installed", _set_up(root)))
             continue
         pin = pins.get(name)
         if pin and version.split("+")[0] != pin.split("+")[0]:
             found.append(
-                Finding(NOTE, f"{name} {version}; the course is tested with {pin}", "`make setup`")
+                Finding(NOTE, f"{name} {version}; the course is tested with {pin}", _set_up(root))
             )
     optional = [n for n in ("matplotlib", "transformers") if not importlib.util.find_spec(n)]
     if optional:
@@ -150,9 +149,25 @@ def _packages(root: Path) -> list[Finding]:
     return found or [Finding(GOOD, "all packages at the tested versions")]
 
 
+def _back(root: Path, name: str) -> str:
+    """How to get a lost file of the course again."""
+    if name.endswith("problem.py"):
+        return f"`learn reset {name.split('/')[1][:2]}` brings it back."
+    if course.was_made(root):
+        return "`learn update` brings it back."
+    return f"`git checkout -- {name}` brings it back."
+
+
+def _set_up(root: Path) -> str:
+    """How to get a package that is missing or old."""
+    if course.was_made(root):
+        return "Run `python -m pip install -c constraints.txt --upgrade` with its name."
+    return "Run `make setup`."
+
+
 def _files(root: Path) -> list[Finding]:
     lost = [
-        str(path.relative_to(root))
+        path.relative_to(root).as_posix()
         for p in PROBLEMS
         for path in (
             p.problem_path(root),
@@ -167,7 +182,7 @@ def _files(root: Path) -> list[Finding]:
             Finding(
                 BAD,
                 f"missing: {', '.join(lost[:4])}",
-                f"`git checkout -- {lost[0]}` brings it back.",
+                _back(root, lost[0]),
             )
         ]
     return [Finding(GOOD, f"course {root}, all twelve problems there")]
@@ -238,11 +253,7 @@ def _bundled(root: Path) -> list[Finding]:
         return [
             Finding(GOOD, "the bundled model is there: `gpt2 generate` works without a network")
         ]
-    return [
-        Finding(
-            BAD, f"{folder} holds no model", "`git checkout -- src/gpt2/bundled` brings it back."
-        )
-    ]
+    return [Finding(BAD, f"{folder} holds no model", _back(root, "src/gpt2/bundled"))]
 
 
 def _vocabulary(root: Path) -> list[Finding]:

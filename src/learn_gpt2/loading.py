@@ -91,10 +91,10 @@ def read_source(path: Path) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise PieceError(
-            f"{shown(path)} is not there. `git checkout {shown(path)}` brings the skeleton back.",
-            "file-missing",
-        ) from None
+        back = ""
+        if path.name == "problem.py":
+            back = f" `learn reset {path.parent.name[:2]}` brings the skeleton back."
+        raise PieceError(f"{shown(path)} is not there.{back}", "file-missing") from None
     except OSError as error:
         raise PieceError(
             f"{shown(path)} can't be read: {error.strerror}.", "file-missing"

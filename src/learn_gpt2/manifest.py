@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpt2.checkout import course_around
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -245,15 +247,11 @@ def find_root(start: Path | str | None = None) -> Path:
     It is the first one that holds `problems/`, `solutions/` and `src/gpt2`. FileNotFoundError that
     says where was looked.
     """
-    start = Path(os.path.abspath(start or Path.cwd()))
-    for folder in (start, *start.parents):
-        if (
-            (folder / "problems").is_dir()
-            and (folder / "src" / "gpt2").is_dir()
-            and (folder / "solutions").is_dir()
-        ):
-            return folder
-    raise FileNotFoundError(
-        f"{start} is not inside the course: neither it nor a folder above it holds "
-        "problems/, solutions/ and src/gpt2/. Change into the course's folder, or use --root."
-    )
+    root = course_around(start)
+    if root is None:
+        raise FileNotFoundError(
+            f"{os.path.abspath(start or Path.cwd())} is not inside the course: neither it nor a "
+            "folder above it holds problems/, solutions/ and src/gpt2/. Change into the course's "
+            "folder, or use --root; `learn init FOLDER` makes a new one."
+        )
+    return root

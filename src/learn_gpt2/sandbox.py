@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from learn_gpt2.course import CARRIED
+
 LINUX = sys.platform == "linux"
 POSIX = os.name == "posix"
 MEGABYTE = 1 << 20
@@ -274,7 +276,19 @@ def visible(root: Path) -> tuple[list[Path], list[Path]]:
     paths |= {packages / "gpt2", packages / "learn_gpt2"}
     hidden = [packages / "gpt2" / "model.py", packages / "gpt2" / "__pycache__"]
     hidden.append(packages / "learn_gpt2" / "skeletons")
+    hidden += answers_elsewhere(packages)
     return sorted((p for p in paths if p.exists()), key=lambda p: len(p.parts)), hidden
+
+
+def answers_elsewhere(packages: Path) -> list[Path]:
+    """Answers in packages on Python's path that are not the course's own: what pip installed."""
+    found = []
+    for entry in sys.path:
+        folder = Path(os.path.realpath(entry))
+        if entry and folder != packages.resolve() and (folder / "learn_gpt2").is_dir():
+            found += [folder / "gpt2" / "model.py", folder / "gpt2" / "__pycache__"]
+            found += [folder / "learn_gpt2" / "skeletons", folder / "learn_gpt2" / CARRIED]
+    return [path for path in found if path.exists()]
 
 
 def build_root(root: Path, here: Path, limits: Limits) -> None:
@@ -365,21 +379,31 @@ def landlock(version: int, root: Path, scratch: Path) -> None:
     size = 8 if version < 4 else 16 if version < 6 else 24
     ruleset = _call("syscall", 444, attributes, ctypes.c_size_t(size), 0)
     paths, hidden = visible(root)
+    hidden = [Path(os.path.realpath(path)) for path in hidden]
     read, whole = _EXECUTE | _READ | _LIST, files & ~(1 << 15)
     for path in paths:
-        if path == root / "src" / "gpt2":
-            _allow(ruleset, path, _LIST)
-            for inner in path.iterdir():
-                if inner not in hidden:
-                    _allow(ruleset, inner, read)
-        else:
-            _allow(ruleset, path, read | (_WRITE if path == Path("/dev/null") else 0))
+        rights = read | (_WRITE if path == Path("/dev/null") else 0)
+        _allow_but(ruleset, Path(os.path.realpath(path)), rights, hidden)
     for path in (Path("/proc"), Path("/etc"), Path("/sys")):
         if path.exists():
             _allow(ruleset, path, _READ | _LIST)
     _allow(ruleset, scratch, whole)
     _call("syscall", 446, ruleset, 0)
     os.close(ruleset)
+
+
+def _allow_but(ruleset: int, path: Path, rights: int, hidden: list[Path]) -> None:
+    """Allow a path, but what is hidden in it: Landlock takes nothing back that it has given."""
+    if path in hidden:
+        return
+    if not any(answer.is_relative_to(path) for answer in hidden):
+        _allow(ruleset, path, rights)
+        return
+    _allow(ruleset, path, 0 if path == Path("/") else _LIST)
+    for inner in path.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a link that leads nowhere
+            # a link, lib64 → lib for instance, would lead around what is hidden
+            _allow_but(ruleset, Path(os.path.realpath(inner)), rights, hidden)
 
 
 def _allow(ruleset: int, path: Path, rights: int) -> None:

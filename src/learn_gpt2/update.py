@@ -3,37 +3,48 @@
 What the learner changes in files that git tracks are problem.py and the assembled model. Both are
 copied aside, put back to what git knows, git pulls, and both come back: problem.py byte for byte,
 the model assembled anew from the new reference and the learner's own pieces.
+
+A course that `learn init` made gets its files from the installed package instead; a file of the
+course that the learner has changed is kept in `.learn/backups/update-…` first.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from learn_gpt2 import files, sections, swap
+from learn_gpt2 import course, files, sections, swap
 from learn_gpt2.manifest import PROBLEMS, Problem
 from learn_gpt2.swap import write_atomically
 
-MODEL = "src/gpt2/model.py"
+MODEL = course.MODEL
 
 
 @dataclass(frozen=True)
 class Updated:
-    """What an update did: commits before and after, problems kept, pieces in the model again."""
+    """What an update did: versions before and after, problems kept, pieces in the model again.
+
+    backups: names of other files that the learner had changed; what they held is in `saved_in`.
+    """
 
     before: str
     after: str
     kept: tuple[int, ...]
     swapped: tuple[int, ...]
     note: str = ""
+    backups: tuple[str, ...] = ()
+    saved_in: Path | None = None
 
 
 def update(root: Path) -> Updated:
-    """Pull the newest version. ValueError, and everything as it was, when that can't be done."""
+    """Get the newest version. ValueError, and everything as it was, when that can't be done."""
+    if course.was_made(root):
+        return _from_package(root)
     if git(root, "rev-parse", "--is-inside-work-tree", check=False).strip() != "true":
         raise ValueError(
             f"{root} is no git checkout, so there is nothing to pull from. Clone the course anew "
@@ -46,8 +57,7 @@ def update(root: Path) -> Updated:
     before = git(root, "rev-parse", "--short", "HEAD").strip()
     save(root)
     try:
-        tracked = [MODEL, *(_name(p) for p in PROBLEMS)]
-        dirty = git(root, "diff", "--name-only", "HEAD", "--", *tracked).split()
+        dirty = git(root, "diff", "--name-only", "HEAD", "--", *_own_names()).split()
         if dirty:
             git(root, "checkout", "HEAD", "--", *dirty)
         git(root, "pull", "--no-rebase", "--no-edit", "-X", "ours")
@@ -60,6 +70,74 @@ def update(root: Path) -> Updated:
     shutil.rmtree(_aside(root))
     after = git(root, "rev-parse", "--short", "HEAD").strip()
     return Updated(before, after, kept, swapped, note)
+
+
+def _from_package(root: Path) -> Updated:
+    """The installed package's files, for a course that `learn init` made."""
+    source = course.installed_beside(root)
+    if source is None:
+        raise ValueError(
+            f"no installed package was found that {root} could be renewed from: install the course "
+            "with pip, in the environment that `learn` runs in"
+        )
+    if _aside(root).exists():
+        restore(root)  # an update was cut off
+    new = course.content(source)
+    old, now = course.read_record(root), course.record(source, new)
+    before, after = course.name_of(old), course.name_of(now)
+    if old["files"] == now["files"] and all((root / name).is_file() for name in new):
+        return Updated(before, after, (), ())
+    save(root)
+    touched = {name for name in _own_names() if (_aside(root) / name).exists()}
+    problems = {_name(p) for p in PROBLEMS}
+    saved_in = _new_folder(root)
+    written: dict[str, bytes | None] = {}
+    backups = []
+    try:
+        for name in sorted({*new, *old["files"]} - (touched & problems)):
+            path = root / name
+            present = path.read_bytes() if path.is_file() else None
+            if present == new.get(name):
+                continue
+            theirs = present is not None and name != MODEL and name not in problems
+            if theirs and course.fingerprint(present) != old["files"].get(name):
+                if name not in new:
+                    continue  # the course has no such file any more; it is the learner's
+                write_atomically(saved_in / name, present)
+                backups.append(name)
+            written[name] = present
+            _put(path, new.get(name))
+        _put(root / course.RECORD, course.encoded(now))
+    except BaseException:
+        for name, data in written.items():
+            _put(root / name, data)
+        restore(root)
+        raise
+    swapped, note = _finish(root)
+    shutil.rmtree(_aside(root))
+    kept = tuple(p.number for p in PROBLEMS if _name(p) in touched)
+    return Updated(before, after, kept, swapped, note, tuple(backups), saved_in)
+
+
+def _put(path: Path, data: bytes | None) -> None:
+    """Write a file as a whole; None: there is to be none. ValueError when the system refuses."""
+    try:
+        if data is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_atomically(path, data)
+    except OSError as error:
+        raise ValueError(
+            f"{path} can't be written ({error.strerror}); is it open in another program, a "
+            "notebook's kernel for instance? Close that and update again"
+        ) from None
+
+
+def _new_folder(root: Path) -> Path:
+    """`.learn/backups/update-0001`, or the next number; not made yet."""
+    folder = files.folder(root) / "backups"
+    taken = [int(p.name.removeprefix("update-")) for p in folder.glob("update-[0-9]*")]
+    return folder / f"update-{max(taken, default=0) + 1:04d}"
 
 
 def git(root: Path, *arguments: str, check: bool = True) -> str:
@@ -90,6 +168,11 @@ def _name(problem: Problem) -> str:
     return f"problems/{problem.folder}/problem.py"
 
 
+def _own_names() -> list[str]:
+    """The files that are the learner's."""
+    return [MODEL, *(_name(p) for p in PROBLEMS)]
+
+
 def save(root: Path) -> None:
     """Copy the model and every touched problem.py aside; complete once the folder has its name."""
     part = _aside(root).with_name("update-part")
@@ -104,7 +187,7 @@ def save(root: Path) -> None:
 
 def restore(root: Path) -> None:
     """Put everything back as it was saved."""
-    for name in (MODEL, *(_name(p) for p in PROBLEMS)):
+    for name in _own_names():
         if (_aside(root) / name).exists():
             write_atomically(root / name, (_aside(root) / name).read_bytes())
     shutil.rmtree(_aside(root), ignore_errors=True)
@@ -123,7 +206,7 @@ def _finish(root: Path) -> tuple[tuple[int, ...], str]:
         encoding="utf-8",
         errors="replace",
         cwd=root / "src",
-        env={**_environment(), "PYTHONPATH": str(root / "src")},
+        env={**os.environ, "PYTHONPATH": str(root / "src")},
         stdin=subprocess.DEVNULL,
     )
     try:
@@ -134,12 +217,6 @@ def _finish(root: Path) -> tuple[tuple[int, ...], str]:
         kept = files.folder(root) / "backups" / "model-before-update.py"
         write_atomically(kept, (_aside(root) / MODEL).read_bytes())
         return (), f"your pieces were not put into the new model ({tail}); it is the reference's"
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return dict(os.environ)
 
 
 def reassemble(root: Path, old_model: Path) -> tuple[list[int], str]:

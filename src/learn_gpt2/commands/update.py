@@ -1,4 +1,4 @@
-"""`learn update`: pull a newer version of the course; your work stays."""
+"""`learn update`: a newer version of the course; your work stays."""
 
 from __future__ import annotations
 
@@ -7,23 +7,50 @@ import click
 from learn_gpt2.cli import Course
 
 
-@click.command("update", short_help="Pull a newer version of the course; your work stays.")
+@click.command("update", short_help="Get a newer version of the course; your work stays.")
 @click.pass_obj
 def command(course: Course) -> None:
-    """Pull the newest version with git. Your problem.py files come through unchanged, and your
-    pieces run in the new model.
+    """Pull the newest version with git, or, in a course that `learn init` made, take over what is
+    installed. Your problem.py files come through unchanged, and your pieces run in the new model.
     """
+    from learn_gpt2.course import was_made
     from learn_gpt2.update import update
 
     done = update(course.root)
+    made = was_made(course.root)
     if done.before == done.after:
         click.echo(f"Nothing new: you have the newest version ({done.after}).")
+        if made:
+            click.echo(_how_to_renew())
+            return
     else:
         click.echo(f"Updated from {done.before} to {done.after}.")
     if done.kept:
         click.echo("Kept as they were: problems " + ", ".join(f"{n:02d}" for n in done.kept))
     if done.swapped:
         click.echo("In the model again: " + ", ".join(f"{n:02d}" for n in done.swapped))
+    for name in done.backups:
+        click.echo(f"You had changed {name}: {done.saved_in.relative_to(course.root) / name}")
     if done.note:
         click.echo(click.style(done.note, fg="yellow"))
-    click.echo("Next: make setup, if the packages changed; then learn check all")
+    setup = "" if made else "make setup, if the packages changed; then "
+    click.echo(f"Next: {setup}learn check all")
+
+
+def _how_to_renew() -> str:
+    """How to install a newer package, from where this one came."""
+    import importlib.metadata
+    import json
+
+    address = "ADDRESS"
+    try:
+        text = importlib.metadata.distribution("learn-gpt2").read_text("direct_url.json")
+        found = json.loads(text or "{}")
+        kind = found.get("vcs_info", {}).get("vcs")
+        address = (f"{kind}+" if kind else "") + found["url"]
+    except (importlib.metadata.PackageNotFoundError, ValueError, KeyError):
+        pass
+    return (
+        "It is the one that is installed. For a newer one: "
+        f"pip install --force-reinstall --no-deps {address}, then learn update"
+    )
