@@ -16,6 +16,7 @@ from gpt2.cache import KVCache
 from gpt2.engine import WORTH_SLICING, Inference, sliced_linear
 from gpt2.generate import (
     decode_step,
+    draw,
     filter_logits,
     generate,
     keep_top_k,
@@ -197,6 +198,22 @@ def test_top_p_keeps_the_token_that_crosses() -> None:
     assert kept[0.9] == [True, True, True]
 
 
+@pytest.mark.parametrize("spread", [0.01, 1.0, 4.0, 30.0])
+def test_top_p_in_a_large_vocabulary(spread: float) -> None:
+    """Catches a nucleus larger than the shortcut's being cut, and rows that disturb one another."""
+    g = torch.Generator().manual_seed(3)
+    logits = torch.randn(3, 5003, generator=g) * torch.tensor([[spread], [9.0], [0.5]])
+    for p in (0.5, 0.95):
+        for row, kept in zip(logits, keep_top_p(logits, p), strict=True):
+            chances = row.double().softmax(-1)
+            inside = kept > -math.inf
+            mass, least = chances[inside].sum(), chances[inside].min()
+            assert mass >= p - 1e-5  # they reach p …
+            assert mass - least < p + 1e-5  # … none can be spared …
+            assert chances[~inside].max() <= least  # … and none left out is likelier
+            assert torch.equal(kept[inside], row[inside])
+
+
 def test_top_k_keeps_k() -> None:
     """Catches k − 1 or k + 1."""
     logits, _ = logits_and_ids()
@@ -224,6 +241,32 @@ def test_sampling_follows_the_probabilities() -> None:
     drawn = sample(p.log().expand(20_000, 4), 1.0, generator)
     share = torch.bincount(drawn, minlength=4) / 20_000
     assert ((share - p).abs() < 5 * (p * (1 - p) / 20_000).sqrt()).all()
+
+
+@pytest.mark.parametrize(("u", "expected"), [(0.0, 1), (0.2499, 1), (0.25, 3), (0.9999, 3)])
+def test_a_draw_is_where_the_sum_passes_u(
+    u: float, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a token of weight 0 being drawn, first, last or between, and ≤ where < is meant."""
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.full(size, u, dtype=torch.float64))
+    assert draw(torch.tensor([[0.0, 0.5, 0.0, 1.5, 0.0]])).tolist() == [expected]
+
+
+def test_a_draw_stays_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches an index past the end where u times the total rounds up to the total."""
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.ones(size, dtype=torch.float64))
+    for V in (2, 3, 50_257):
+        weights = torch.full((2, V), 0.1)
+        weights[1, -1] = 0.0
+        assert draw(weights).tolist() == [V - 1, V - 2]
+
+
+def test_rows_draw_apart() -> None:
+    """Catches one number for all rows, and a draw that is not what the seed says."""
+    weights = torch.ones(64, 1000)
+    first, again = (draw(weights, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert len(set(first.tolist())) > 32
 
 
 @pytest.mark.parametrize("temperature", [0, 0.0, 1e-8, 1e-9])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gpt2.cache import KVCache
 from gpt2.engine import Inference
-from gpt2.generate import GREEDY, check_prompt, check_sampling, filter_logits
+from gpt2.generate import GREEDY, check_prompt, check_sampling, draw, filter_logits
 
 if TYPE_CHECKING:
     from gpt2.model import GPT2Model
@@ -96,9 +96,8 @@ def _rounds(
         _Reader(draft, end, ids.device, options),
     )
 
-    def draw(weights: Tensor) -> int:
-        at = weights.to(generator.device) if generator is not None else weights
-        return int(at.multinomial(1, generator=generator))
+    def token(weights: Tensor) -> int:
+        return int(draw(weights[None], generator))
 
     def uniform() -> float:
         device = generator.device if generator is not None else None
@@ -109,16 +108,16 @@ def _rounds(
         chances: list[Tensor] = []
         for _ in range(min(drafted, end - len(text) - 1)):  # the model itself adds one more
             chances.append(small.read(text + guesses, 1)[0])
-            guesses.append(draw(chances[-1]))
+            guesses.append(token(chances[-1]))
         wanted = large.read(text + guesses, len(guesses) + 1)  # (k+1, V)
         new: list[int] = []
         for guess, p, q in zip(guesses, wanted, chances, strict=False):
             if uniform() >= acceptance(p, q, guess):
-                new.append(draw(remainder(p, q)))
+                new.append(token(remainder(p, q)))
                 break
             new.append(guess)
         else:
-            new.append(draw(wanted[-1]))
+            new.append(token(wanted[-1]))
         if eos_token_id in new:
             new = new[: new.index(eos_token_id) + 1]
         text += new
