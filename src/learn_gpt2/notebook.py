@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import types
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ def start(seed: int = 0) -> None:
             f"this notebook's kernel, {sys.executable}, has no {error.name}. Choose the course's "
             "own (.venv in its folder; `make setup` creates it) as the kernel."
         ) from None
+    # tqdm misses a package of Jupyter's that no notebook here needs
+    warnings.filterwarnings("ignore", message="IProgress not found")
     torch.set_num_threads(1)  # so little work that threads would wait for one another
     torch.manual_seed(seed)
     torch.set_printoptions(precision=3, sci_mode=False, linewidth=100)
