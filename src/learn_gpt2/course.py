@@ -37,6 +37,7 @@ _OUTSIDE = (
     "solutions/*.py",
     "docs/instructors.md",
     "docs/training.md",
+    "AGENTS.md",
     "conftest.py",
     "constraints.txt",
     "pyproject.toml",
@@ -224,6 +225,8 @@ def make(folder: Path, source: Source | None = None) -> Path:
             f"{folder} lies inside the course {around}, which you can work in: `learn` shows it. "
             "For another one, choose a folder outside it"
         )
+    from learn_gpt2.swap import replace
+
     _must_be_free(folder)
     source = source or running()
     files = content(source)
@@ -237,12 +240,12 @@ def make(folder: Path, source: Source | None = None) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         if part.parent != folder:
-            part.rename(folder)
+            replace(part, folder)
             return folder
         # an empty folder that is there may be the current one, which must stay the same folder
         for path in sorted(part.iterdir(), key=lambda path: path.name == "src"):
             moved.append(folder / path.name)
-            path.rename(moved[-1])
+            replace(path, moved[-1])
         part.rmdir()
     except BaseException:
         for path in (part, *moved):
