@@ -19,6 +19,8 @@ from gpt2.data import BatchLoader, TokenSource, read_index, token_dtype
 from gpt2.prepare import Piece, cut_pieces, encode_piece, open_source, prepare
 from gpt2.tokenizer_training import train_bpe, train_char
 from gpt2.tokenizers import load_tokenizer
+from gpt2.train import train
+from gpt2.training_config import TrainConfig
 
 WORDS = "naïve 日本 to be, or not\nto be:  that is\n\nthe question 12 34 don't\tstop 🙂".split(" ")  # noqa: SIM905
 
@@ -349,6 +351,54 @@ def test_sizes_and_sources_that_cannot_be(tmp_path: Path) -> None:
         train_bpe(["abc"], 9)
     with pytest.raises(ValueError, match="no prepared data"):
         read_index(tmp_path)
+
+
+def test_one_process_at_a_time_writes_a_folder(tmp_path: Path) -> None:
+    """Catches two preparations or runs that write each other's files; and a lock that outlives a
+    killed process.
+    """
+    (tmp_path / "a.txt").write_text(some_text(500), encoding="utf-8")
+    holder = "import sys, time; from gpt2.folder_lock import only_one\n"
+    holder += "with only_one(sys.argv[1]):\n    print('held', flush=True); time.sleep(60)"
+    line = [sys.executable, "-c", holder, str(tmp_path / "d")]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="another process"):
+            prepare(str(tmp_path / "a.txt"), tmp_path / "d", tokenizer="char")
+        with pytest.raises(ValueError, match="another process"):
+            train(TrainConfig(data=str(tmp_path / "none")), tmp_path / "d")
+    finally:
+        process.kill()
+        process.wait()
+    prepare(str(tmp_path / "a.txt"), tmp_path / "d", tokenizer="char")
+    assert not (tmp_path / "d" / ".lock").exists()
+
+
+def test_a_source_that_changed_meanwhile_is_refused(tmp_path: Path, monkeypatch) -> None:
+    """Catches shards whose beginning and end come from two versions of a text."""
+    path = tmp_path / "a.txt"
+    path.write_text(some_text(4000), encoding="utf-8")
+
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gpt2.prepare.encode_piece", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(str(path), tmp_path / "d", tokenizer="char", piece_bytes=512)
+    path.write_text(some_text(4100), encoding="utf-8")
+    with pytest.raises(ValueError, match="bytes when"):
+        prepare(str(path), tmp_path / "d", tokenizer="char", piece_bytes=512)
+
+
+def test_a_vocabulary_past_65536_takes_wider_tokens(tmp_path: Path) -> None:
+    """Catches ids cut off at 16 bits."""
+    text = "".join(chr(code) for code in range(0x10000, 0x10000 + 66_000))
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    index = prepare(str(tmp_path / "a.txt"), tmp_path / "d", tokenizer="char", val_fraction=0.0)
+    assert (index.dtype, index.vocab_size) == ("uint32", 66_000)
+    assert whole(index, "train") == list(range(66_000))
 
 
 def test_the_last_characters_bytes_stay_together() -> None:

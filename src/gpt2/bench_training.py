@@ -114,7 +114,7 @@ def measure_training(
     quick: a smaller batch. The setting line holds each one's milliseconds per part.
     """
     from gpt2.benchmark import Contender, Table, interleave
-    from gpt2.train import autocast_dtype
+    from gpt2.optimization import autocast_dtype
 
     if size not in ("small", "124M"):
         raise ValueError(f"size must be small or 124M, got {size!r}")

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from gpt2.data import FORMAT, INDEX_NAME, SPLITS, DataIndex, read_index, token_dtype
+from gpt2.folder_lock import LOCK_NAME, only_one
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -200,7 +201,11 @@ def _files(name: str, paths: list[Path]) -> Source:
         same_size.append(path)
         documents.append(Document(str(path), size, path=path))
     if not documents:
-        raise ValueError(f"{name}: no text in it (files end in {', '.join(TEXT_SUFFIXES)})")
+        what = f"{len(found)} file(s), all empty" if found else "no files"
+        raise ValueError(
+            f"{name}: no text in it: {what}. In folders, files that end in "
+            f"{', '.join(TEXT_SUFFIXES)} are read"
+        )
     notes = {"files": len(documents)} | ({"copies_left_out": copies} if copies else {})
     return Source(
         ", ".join(path.name for path in paths), lambda: iter(documents), _total(documents), notes
@@ -371,7 +376,7 @@ def make_tokenizer(kind: str, vocab_size: int, source: Source, val_fraction: flo
     def texts() -> Iterator[str]:
         taken = 0
         for piece in cut_pieces(source, val_fraction):
-            if kind == "bpe" and (piece.split != "train" or taken >= BPE_TRAINING_BYTES):
+            if kind == "bpe" and piece.split != "train":
                 continue
             for data, _ in piece.segments:
                 if kind == "char":
@@ -379,7 +384,7 @@ def make_tokenizer(kind: str, vocab_size: int, source: Source, val_fraction: flo
                 else:
                     yield from _in_lines(data.decode("utf-8", errors="replace"))
             taken += piece.size
-            if kind == "bpe" and source.total is None and taken >= BPE_TRAINING_BYTES:
+            if kind == "bpe" and taken >= BPE_TRAINING_BYTES:
                 return
 
     try:
@@ -547,19 +552,23 @@ def prepare(
         return index
     opened = open_source(source, limit=limit)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        state = _read_progress(out, settings)
-        if state["pieces"] == 0 and not (out / "tokenizer.json").is_file():
-            if others := [path.name for path in out.iterdir() if path.name != PROGRESS_NAME]:
-                raise ValueError(f"{out} is no empty folder: it holds {sorted(others)[0]}")
-            write_json(out / PROGRESS_NAME, {"settings": settings, "pieces": 0, "splits": {}})
-            make_tokenizer(tokenizer, vocab_size, opened, val_fraction).save(out)
-        return _encode_all(opened, out, settings, state, workers, piece_bytes, progress)
+        with only_one(out):
+            state = _read_progress(out, settings, opened)
+            if state["pieces"] == 0 and not (out / "tokenizer.json").is_file():
+                ours = (PROGRESS_NAME, LOCK_NAME)
+                if others := sorted(path.name for path in out.iterdir() if path.name not in ours):
+                    raise ValueError(f"{out} is no empty folder: it holds {others[0]}")
+                write_json(
+                    out / PROGRESS_NAME,
+                    {"settings": settings, "bytes": opened.total, "pieces": 0, "splits": {}},
+                )
+                make_tokenizer(tokenizer, vocab_size, opened, val_fraction).save(out)
+            return _encode_all(opened, out, settings, state, workers, piece_bytes, progress)
     except OSError as error:
         raise ValueError(f"{out} cannot be written: {error}") from None
 
 
-def _read_progress(out: Path, settings: dict) -> dict:
+def _read_progress(out: Path, settings: dict, source: Source) -> dict:
     path = out / PROGRESS_NAME
     if not path.exists():
         return {"pieces": 0, "splits": {}}
@@ -569,6 +578,11 @@ def _read_progress(out: Path, settings: dict) -> dict:
             raise ValueError(
                 f"{out} holds a preparation with {state['settings']}, interrupted after "
                 f"{state['pieces']} pieces; repeat those settings, or delete the folder"
+            )
+        if state["bytes"] != source.total:
+            raise ValueError(
+                f"{source.name} had {state['bytes']} bytes when {out} was begun and has "
+                f"{source.total}: delete {out} and start again"
             )
         return {"pieces": int(state["pieces"]), "splits": dict(state["splits"])}
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
@@ -612,7 +626,10 @@ def _encode_all(
         for writer in writers.values():
             writer.sync()
         splits = {split: writer.state() for split, writer in writers.items()}
-        write_json(out / PROGRESS_NAME, {"settings": settings, "pieces": written, "splits": splits})
+        write_json(
+            out / PROGRESS_NAME,
+            {"settings": settings, "bytes": source.total, "pieces": written, "splits": splits},
+        )
 
     with ExitStack() as stack:
         for writer in writers.values():

@@ -11,185 +11,50 @@ same bits, and evaluating more or less often changes nothing. Shapes: B sequence
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
-import random
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpt2.folder_lock import only_one
+from gpt2.optimization import autocast_dtype, lr_at, make_optimizers
+from gpt2.ranks import World, open_world, pick_device, put_whole, seed_step, whole
+from gpt2.run_log import LOG_NAME, RunLog, clock, read_log
 from gpt2.training_config import TrainConfig
+from gpt2.training_setup import batch_plan, build_model, parallelise
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from gpt2.data import BatchLoader, DataIndex, TokenSource
     from gpt2.evaluate import Loss
-    from gpt2.model import GPT2Model
     from gpt2.tokenizers import Tokenizer
 
-LOG_NAME = "log.jsonl"
 BEST_NAME = "best"
 
-
-# ------------------------------------------------------------------------------------------ ranks
-
-
-@dataclass(frozen=True)
-class World:
-    """Which of how many processes this is, and where it computes."""
-
-    rank: int
-    size: int
-    device: torch.device
-
-    @property
-    def main(self) -> bool:
-        """Rank 0: the one that writes and prints."""
-        return self.rank == 0
-
-
-def pick_device(name: str, local_rank: int = 0) -> torch.device:
-    """`auto` → cuda, mps or cpu, whatever is there. ValueError when the one asked for is not."""
-    import torch
-
-    from gpt2.commands.generate import pick_device as pick
-
-    device = pick(name)
-    return torch.device("cuda", local_rank) if device.type == "cuda" else device
-
-
-@contextmanager
-def open_world(device: str) -> Iterator[World]:
-    """The processes that torchrun started, or this one alone."""
-    import torch
-    import torch.distributed as dist
-
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    picked = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")))
-    if picked.type == "cuda":
-        torch.cuda.set_device(picked)
-    if "RANK" not in os.environ or size == 1:
-        yield World(0, 1, picked)
-        return
-    dist.init_process_group("nccl" if picked.type == "cuda" else "gloo")
-    try:
-        yield World(dist.get_rank(), size, picked)
-        dist.barrier()  # nobody hangs up while another still talks
-    finally:
-        dist.destroy_process_group()
-
-
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Every random generator to a state that follows from these three alone."""
-    import numpy as np
-    import torch
-
-    digest = hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()
-    number = int.from_bytes(digest[:8], "little")
-    torch.manual_seed(number >> 1)
-    np.random.seed(number & 0xFFFFFFFF)
-    random.seed(number)
-
-
-# --------------------------------------------------------------------------------------- the step
-
-
-def lr_at(step: int, config: TrainConfig) -> float:
-    """The learning rate of step 0, 1, …: linear warm-up, then a cosine to min_lr_ratio of the
-    peak.
-    """
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    share = min(1.0, (step - config.warmup) / max(1, config.max_steps - config.warmup))
-    low = config.lr * config.min_lr_ratio
-    return low + (config.lr - low) * 0.5 * (1 + math.cos(math.pi * share))
-
-
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """What to compute in where float32 is not needed: bfloat16 where the hardware has it."""
-    import torch
-
-    if precision == "float32":
-        return None
-    if precision == "bfloat16":
-        return torch.bfloat16
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
-    if device.type == "cpu":
-        # elsewhere a CPU imitates bfloat16, and is slower with it than without
-        names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        checks = [getattr(torch.cpu, name, None) for name in names]
-        return torch.bfloat16 if any(check and check() for check in checks) else None
-    return None
-
-
-def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest.
-
-    Decay is on matrices only: biases and norms have no scale to keep small.
-    """
-    import torch
-
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    inner = {name for name, p in named if p.dim() == 2 and name.startswith("h.")}
-    by_muon = inner if config.optimizer == "muon" else set()
-    matrices = [p for name, p in named if p.dim() >= 2 and name not in by_muon]
-    vectors = [p for _, p in named if p.dim() < 2]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": config.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
-            lr=config.lr,
-            betas=(config.beta1, config.beta2),
-            fused=next(model.parameters()).device.type in ("cpu", "cuda"),
-        )
-    ]
-    if by_muon:
-        if not hasattr(torch.optim, "Muon"):
-            raise ValueError(
-                f"optimizer muon needs PyTorch 2.9 or newer, this is {torch.__version__}"
-            )
-        optimizers.append(
-            torch.optim.Muon(
-                [p for name, p in named if name in by_muon],
-                lr=config.lr,
-                weight_decay=config.weight_decay,
-                momentum=config.momentum,
-                # its steps as long as AdamW's, so that one learning rate does for both
-                adjust_lr_fn="match_rms_adamw",
-            )
-        )
-    return optimizers
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor that FSDP may have shared out between the ranks → all of it, on every rank."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-
-
-def put_whole(target: Tensor, value: Tensor) -> None:
-    """Copy a whole tensor, which every rank has, into one that FSDP may have shared out by rows."""
-    import torch
-
-    with torch.no_grad():
-        if hasattr(target, "device_mesh"):
-            mesh = target.device_mesh
-            rows = value.chunk(mesh.size(), dim=0)
-            target, rank = target.to_local(), mesh.get_local_rank()
-            if rank < len(rows):  # fewer rows than ranks leave the last ones nothing
-                target.copy_(rows[rank])
-        else:
-            target.copy_(value)
+__all__ = [
+    "BEST_NAME",
+    "LOG_NAME",
+    "Stopped",
+    "Trainer",
+    "World",
+    "autocast_dtype",
+    "code_version",
+    "lr_at",
+    "make_optimizers",
+    "open_world",
+    "pick_device",
+    "read_log",
+    "resumed_config",
+    "seed_step",
+    "train",
+]
 
 
 class Stopped(Exception):
@@ -217,6 +82,7 @@ class Trainer:
 
         self.config, self.run, self.world = config, Path(run), world
         self.on_event = on_event or (lambda event: None)
+        self.log: RunLog | None = None  # rank 0's, while it trains
         if config.threads:
             torch.set_num_threads(config.threads)
         self.index = self._prepare()
@@ -225,7 +91,7 @@ class Trainer:
         self.val_source: TokenSource | None = (
             TokenSource(self.index, "val") if "val" in self.index.splits else None
         )
-        self.micro, self.accumulate = self._batch_plan()
+        self.micro, self.accumulate = batch_plan(config, world.size)
         self.loader: BatchLoader = BatchLoader(
             self.train_source,
             self.micro,
@@ -246,8 +112,8 @@ class Trainer:
         if resume and not latest:
             raise ValueError(f"{self.run} holds no checkpoint to resume from")
         seed_step(config.seed, -1, 0)
-        self.core = self._build_model(latest)
-        self.model = self._parallelise(self.core)
+        self.core = build_model(config, self.index, latest, world.device)
+        self.model = parallelise(self.core, config, world)
         self.optimizers = make_optimizers(self.core, config)
         self.ema = (
             [p.detach().clone() for p in self.core.parameters()] if config.ema_decay else None
@@ -290,95 +156,10 @@ class Trainer:
 
             dist.barrier()
 
-    def _batch_plan(self) -> tuple[int, int]:
-        """(sequences per forward pass and rank, forward passes per step)."""
-        T, W = self.config.context, self.world.size
-        total = self.config.total_batch_tokens or self.config.batch_size * T * W
-        if total % (T * W):
-            raise ValueError(
-                f"total_batch_tokens = {total} is not divisible by context × ranks = {T} × {W}"
-            )
-        per_rank = total // (T * W)
-        micro = min(self.config.batch_size, per_rank)
-        if per_rank % micro:
-            raise ValueError(
-                f"{per_rank} sequences per rank and step (total_batch_tokens = {total} / "
-                f"({T} × {W})) are not divisible by batch_size = {micro}"
-            )
-        return micro, per_rank // micro
-
     @property
     def step_tokens(self) -> int:
         """Tokens per optimizer step, over all ranks."""
         return self.micro * self.accumulate * self.world.size * self.config.context
-
-    def _build_model(self, checkpoint: Path | None) -> GPT2Model:
-        from gpt2.model import GPT2Config, GPT2Model
-
-        config = self.config
-        attn = config.dropout if config.attn_dropout is None else config.attn_dropout
-        rates = {
-            "resid_pdrop": config.dropout,
-            "embd_pdrop": config.dropout,
-            "attn_pdrop": attn,
-        }
-        origin = str(checkpoint) if checkpoint else config.init_from
-        if origin:
-            loaded = GPT2Model.from_pretrained(origin)
-            shape = {
-                name: getattr(loaded.config, name)
-                for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
-            }
-            eps = loaded.config.layer_norm_epsilon
-            model = GPT2Model(GPT2Config(**shape, **rates, layer_norm_epsilon=eps))
-            model.load_state_dict(loaded.state_dict())
-            if shape["vocab_size"] != self.index.vocab_size:
-                raise ValueError(
-                    f"{origin} has {shape['vocab_size']} tokens, {self.index.folder} was "
-                    f"prepared with {self.index.vocab_size}: prepare the text with the model's "
-                    "tokenizer (--tokenizer gpt2, or its folder)"
-                )
-            if config.context > shape["n_positions"]:
-                raise ValueError(
-                    f"context = {config.context} > n_positions = {shape['n_positions']} of {origin}"
-                )
-        else:
-            model = GPT2Model(
-                GPT2Config(
-                    vocab_size=self.index.vocab_size,
-                    n_positions=config.context,
-                    n_embd=config.n_embd,
-                    n_layer=config.n_layer,
-                    n_head=config.n_head,
-                    **rates,
-                )
-            )
-        return model.to(self.world.device).train()
-
-    def _parallelise(self, core: GPT2Model) -> Callable[[Tensor], Tensor]:
-        """DDP copies the model to every rank, FSDP2 shares it out, block by block."""
-        if self.world.size > 1 and self.config.parallel == "fsdp":
-            from torch.distributed.device_mesh import init_device_mesh
-            from torch.distributed.fsdp import fully_shard
-
-            if self.config.optimizer == "muon":
-                raise ValueError("optimizer muon needs whole matrices, and fsdp shares them out")
-            mesh = init_device_mesh(self.world.device.type, (self.world.size,))
-            for block in core.h:
-                fully_shard(block, mesh=mesh)
-            # without this the last group stays whole after a validation, and is not read anew
-            fully_shard(core, mesh=mesh, reshard_after_forward=True)
-            return self._compiled(core)
-        if self.world.size > 1:
-            from torch.nn.parallel import DistributedDataParallel
-
-            return self._compiled(DistributedDataParallel(core))
-        return self._compiled(core)
-
-    def _compiled(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        import torch
-
-        return torch.compile(model) if self.config.compile else model
 
     # --------------------------------------------------------------------------------- checkpoints
 
@@ -590,38 +371,8 @@ class Trainer:
             print(text, flush=True)
 
     def _log(self, event: dict) -> None:
-        if not self.world.main:
-            return
-        with (self.run / LOG_NAME).open("a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(event, ensure_ascii=False) + "\n")
-        self.on_event(event)
-        if self.board:
-            for name, value in event.items():
-                if name != "step" and isinstance(value, (int, float)):
-                    self.board.add_scalar(name, value, event["step"])
-
-    def _open_log(self) -> None:
-        """Lines of steps that are about to be repeated go."""
-        self.board = None
-        if not self.world.main:
-            return
-        self.run.mkdir(parents=True, exist_ok=True)
-        path = self.run / LOG_NAME
-        if path.exists():
-            kept = [row for row in read_log(path) if row.get("step", 0) <= self.done]
-            aside = path.with_name(f".{path.name}.{os.getpid()}")
-            aside.write_text(
-                "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept),
-                encoding="utf-8",
-                newline="\n",
-            )
-            os.replace(aside, path)
-        if self.config.tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                raise ValueError("--tensorboard: pip install tensorboard") from None
-            self.board = SummaryWriter(str(self.run / "tensorboard"), purge_step=self.done)
+        if self.log:
+            self.log.write(event)
 
     # --------------------------------------------------------------------------------- the loop
 
@@ -680,12 +431,14 @@ class Trainer:
 
     def train(self) -> dict[str, Any]:
         """Run to the end → the last figures. Stopped after Ctrl-C, with a checkpoint written."""
-        with ExitStack() as stack:
-            self._open_log()
-            if self.board:
-                stack.callback(self.board.close)
+        if self.world.main:
+            self.log = RunLog(self.run, self.done, self.on_event, self.config.tensorboard)
+        try:
             self._announce()
             return self._run_steps()
+        finally:
+            if self.log:
+                self.log.close()
 
     def _run_steps(self) -> dict[str, Any]:
         config = self.config
@@ -779,7 +532,7 @@ class Trainer:
         left = (self.config.max_steps - self.done) * self.step_tokens / rate
         line = (
             f"step {self.done}/{self.config.max_steps}  loss {loss:.4f}  lr {lr:.2e}  "
-            f"|g| {norm:.2f}  {rate:,.0f} tokens/s  {_clock(left)} left"
+            f"|g| {norm:.2f}  {rate:,.0f} tokens/s  {clock(left)} left"
         )
         if self.world.main:
             if sys.stdout.isatty():
@@ -858,12 +611,6 @@ class Trainer:
             ) from None
 
 
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-
-
 def code_version() -> dict[str, str]:
     """What computes: the package's version, PyTorch's, and the model file's hash."""
     from importlib.metadata import PackageNotFoundError, version
@@ -882,23 +629,6 @@ def code_version() -> dict[str, str]:
         "torch": torch.__version__,
         "model.py": hashlib.sha256(source).hexdigest()[:16],
     }
-
-
-def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """A run's log; a last line that was cut off by a crash is left out."""
-    rows = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-    return rows
 
 
 def resumed_config(run: str | Path, changes: dict[str, Any]) -> TrainConfig:
@@ -931,7 +661,7 @@ def train(
     The run's folder gets `log.jsonl`, `checkpoints/` and `best/`. on_event is called with every
     line of the log.
     """
-    with open_world(config.device) as world:
+    with open_world(config.device) as world, only_one(run) if world.main else nullcontext():
         return Trainer(config, run, world, resume=resume, on_event=on_event).train()
 
 

@@ -43,8 +43,8 @@ def command(
     from gpt2.data import TokenSource, read_index
     from gpt2.evaluate import evaluate_hellaswag, evaluate_loss, read_hellaswag
     from gpt2.model import GPT2Model
+    from gpt2.ranks import pick_device
     from gpt2.tokenizers import load_tokenizer
-    from gpt2.train import pick_device
 
     name = model or str(Path(__file__).parents[1] / "bundled")
     # what can be wrong with the files is said before a model is loaded
