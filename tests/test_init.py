@@ -97,21 +97,20 @@ def test_an_interrupted_init_leaves_nothing(
     target = tmp_path / "course"
     if there:
         target.mkdir()
+    last = at + 1 if isinstance(at, int) else 3 if there else 1
     count = 0
+    owner, name = (swap, "replace") if at == "rename" else (Path, "write_bytes")
+    method = getattr(owner, name)
 
-    def stop(method, name):
-        def stopped(self, *arguments):
-            nonlocal count
-            count += 1
-            if (name == "rename" and count == (3 if there else 1)) or (count - 1 == at):
-                raise KeyboardInterrupt
-            return method(self, *arguments)
+    def stopped(*arguments):
+        nonlocal count
+        count += 1
+        if count == last:
+            raise KeyboardInterrupt
+        return method(*arguments)
 
-        return stopped
-
-    name = "rename" if at == "rename" else "write_bytes"
     with monkeypatch.context() as patch:
-        patch.setattr(Path, name, stop(getattr(Path, name), name))
+        patch.setattr(owner, name, stopped)
         with pytest.raises(KeyboardInterrupt):
             course.make(target)
     assert [p for p in tmp_path.rglob("*") if p != target] == []

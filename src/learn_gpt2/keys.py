@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -18,10 +19,28 @@ def single_keys() -> Iterator[Callable[[], str]]:
     elif os.name == "nt":
         import msvcrt
 
-        yield lambda: msvcrt.getwch() if msvcrt.kbhit() else ""
+        yield lambda: _windows_key(msvcrt)
     else:
         with _cbreak() as read:
             yield read
+
+
+def _windows_key(console: Any) -> str:
+    """The key that is waiting; an arrow or function key, which comes as two, is none."""
+    if not console.kbhit():
+        return ""
+    key = console.getwch()
+    if key in ("\x00", "\xe0"):
+        console.getwch()  # an arrow's second half is a letter
+        return ""
+    return key
+
+
+def _unix_key(data: bytes) -> str:
+    """What was read at once → a key; an arrow or function key, which comes as several, is none."""
+    if not data:
+        return "q"  # end of input: quit
+    return "" if data.startswith(b"\x1b") else data.decode("utf-8", "ignore")[:1]
 
 
 @contextmanager
@@ -36,7 +55,14 @@ def _cbreak() -> Iterator[Callable[[], str]]:
     def read() -> str:
         if not select.select([descriptor], [], [], 0)[0]:
             return ""
-        return os.read(descriptor, 1).decode("utf-8", "ignore") or "q"  # end of input: quit
+        data = os.read(descriptor, 1)
+        while data.startswith(b"\x1b") and select.select([descriptor], [], [], 0)[0]:
+            if not (more := os.read(descriptor, 1)):
+                break
+            data += more
+            if len(data) > 2 and more[0] in range(0x40, 0x7F):  # the sequence's last byte
+                break
+        return _unix_key(data)
 
     tty.setcbreak(descriptor)
     try:

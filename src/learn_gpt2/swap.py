@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from learn_gpt2.sections import Section, Source
 if TYPE_CHECKING:
     from learn_gpt2.runner import Report
 
+WINDOWS = os.name == "nt"
 VERIFY_SECONDS = 60.0
 DIFF_LINES = 40
 
@@ -213,7 +215,8 @@ def _verify_file(root: Path, path: Path, text: str, seconds: float) -> None:
         "PYTHONIOENCODING": "utf-8",
     }
     script = Path(__file__).with_name("trial.py")
-    with tempfile.TemporaryDirectory(prefix="learn-swap-") as folder:
+    # Windows can't delete what a process that outlived the trial holds open
+    with tempfile.TemporaryDirectory(prefix="learn-swap-", ignore_cleanup_errors=True) as folder:
         verdict = Path(folder) / "verdict.json"
         with open(Path(folder) / "output", "w+b") as output:
             process = subprocess.Popen(
@@ -266,6 +269,19 @@ def _whose_line(text: str, line: int | None) -> str:
     return f" ({where}: `{lines[line - 1].strip()}`)"
 
 
+def replace(source: Path, target: Path) -> None:
+    """Rename, onto a file that is there too. Windows refuses while another program reads either of
+    them, as virus scanners and editors do for a moment: it is tried again for a second.
+    """
+    for wait in (0.02, 0.05, 0.1, 0.2, 0.6) if WINDOWS else ():
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            time.sleep(wait)
+    os.replace(source, target)
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file as a whole: a reader sees the old one or the new one."""
     path = path.resolve()
@@ -281,7 +297,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         except FileNotFoundError:
             mode = 0o666 & ~_umask()
         os.chmod(name, mode)
-        os.replace(name, path)
+        replace(Path(name), path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

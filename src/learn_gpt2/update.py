@@ -20,7 +20,7 @@ from pathlib import Path
 
 from learn_gpt2 import course, files, sections, swap
 from learn_gpt2.manifest import PROBLEMS, Problem
-from learn_gpt2.swap import write_atomically
+from learn_gpt2.swap import replace, write_atomically
 
 MODEL = course.MODEL
 
@@ -182,7 +182,7 @@ def save(root: Path) -> None:
         if (root / name).exists():
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, part / name)
-    part.rename(_aside(root))
+    replace(part, _aside(root))
 
 
 def restore(root: Path) -> None:
