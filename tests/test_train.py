@@ -279,12 +279,20 @@ def test_hellaswag_and_tensorboard_while_training(data: Path, tmp_path: Path) ->
     assert list((tmp_path / "run/tensorboard").iterdir())
 
 
-def test_the_text_plot_puts_values_where_they_are() -> None:
-    """Catches a curve upside down or mirrored."""
+def test_the_text_plot_puts_values_where_they_are(tmp_path: Path) -> None:
+    """Catches a curve upside down or mirrored, or wider than the terminal."""
     rows = [{"step": s, "loss": 4.0 - s} for s in (1, 2, 3)] + [{"step": 2, "loss": math.nan}]
     lines = text_plot({"train loss": curve(rows, "loss")}, width=21, height=7).splitlines()
     places = [(y, line.index("t") - 11) for y, line in enumerate(lines[:7]) if "t" in line[11:]]
     assert places == [(0, 0), (3, 10), (6, 20)]
+    narrow = CliRunner(env={"COLUMNS": "40"})
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    output = narrow.invoke(cli, ["plot", str(log), "--text-only"], catch_exceptions=False).output
+    assert max(map(len, output.splitlines())) <= 40
+    (tmp_path / "bin").write_bytes(bytes(range(256)))
+    with pytest.raises(ValueError, match="no steps"):
+        narrow.invoke(cli, ["plot", str(tmp_path / "bin")], catch_exceptions=False)
     with pytest.raises(ValueError, match="no figures"):
         text_plot({"train loss": []})
     with pytest.raises(ValueError, match="no figures"):

@@ -103,6 +103,27 @@ def read_index(folder: str | Path) -> DataIndex:
     return DataIndex(folder, dtype, vocab_size, tokenizer, source, splits)
 
 
+def check_same_tokens(index: DataIndex, model: str) -> None:
+    """ValueError when the model's tokens are others than those that the data was prepared with.
+
+    The vocabularies' sizes are compared by whoever calls; a model without a tokenizer is believed.
+    """
+    from gpt2.tokenizers import load_tokenizer
+
+    try:
+        theirs = load_tokenizer(model)
+    except ValueError:
+        return
+    ours = load_tokenizer(index.folder)
+    for i in range(min(ours.vocab_size, theirs.vocab_size, index.vocab_size)):
+        if ours.token_bytes(i) != theirs.token_bytes(i):
+            raise ValueError(
+                f"{index.folder} was prepared with another tokenizer than {model} has: token {i} "
+                f"is {ours.token_bytes(i)!r} there and {theirs.token_bytes(i)!r} here "
+                "(gpt2 prepare --tokenizer takes the model's folder)"
+            )
+
+
 def _count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"{value!r} is no count")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,12 +20,13 @@ def only_one(folder: str | Path) -> Iterator[None]:
     """
     folder = Path(folder)
     path = folder / LOCK_NAME
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = path.open("ab")
     except OSError as error:
         raise ValueError(f"{folder} cannot be written: {error}") from None
-    try:
+    with file:
         try:
             _lock(file)
         except (BlockingIOError, PermissionError):
@@ -35,11 +36,14 @@ def only_one(folder: str | Path) -> Iterator[None]:
             ) from None
         except (ImportError, OSError):
             pass
-        yield
-        if os.name != "nt":  # Windows deletes no open file
-            path.unlink(missing_ok=True)
-    finally:
-        file.close()
+        try:
+            yield
+        finally:
+            if os.name != "nt":  # Windows deletes no open file
+                path.unlink(missing_ok=True)
+                if new:
+                    with suppress(OSError):
+                        folder.rmdir()  # nothing came of it
 
 
 def _lock(file: BinaryIO) -> None:

@@ -101,11 +101,14 @@ def plot_run(rows: Sequence[dict[str, Any]], path: str | Path, title: str = "") 
     rate_axes.set_xlabel("step")
     rate_axes.grid(alpha=0.3)
     path = Path(path)
+    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         figure.savefig(
-            path, dpi=110, metadata={"Software": None} if path.suffix == ".png" else None
+            aside, dpi=110, metadata={"Software": None} if path.suffix == ".png" else None
         )
+        os.replace(aside, path)
     except (OSError, ValueError) as error:
+        aside.unlink(missing_ok=True)
         raise ValueError(f"{path} cannot be written: {error}") from None
     return path
 

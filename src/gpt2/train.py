@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -469,6 +470,8 @@ class Trainer:
                 if self.done % config.checkpoint_interval == 0 or ended or early or self.stopping:
                     self.save()
                 if self.stopping:
+                    if self.world.main and sys.stdout.isatty():
+                        print()  # behind the line that was written over and over
                     raise Stopped(
                         f"stopped after step {self.done}; go on with "
                         f"`gpt2 train --resume {self.run}`"
@@ -536,6 +539,8 @@ class Trainer:
         )
         if self.world.main:
             if sys.stdout.isatty():
+                # a line that wraps could not be written over
+                line = line[: shutil.get_terminal_size().columns - 1]
                 print(f"\r\x1b[K{line}", end="", flush=True)
             else:
                 print(line, flush=True)

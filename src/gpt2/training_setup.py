@@ -45,6 +45,7 @@ def build_model(
 
     ValueError when its vocabulary or its positions don't fit the data and the settings.
     """
+    from gpt2.data import check_same_tokens
     from gpt2.model import GPT2Config, GPT2Model
 
     attn = config.dropout if config.attn_dropout is None else config.attn_dropout
@@ -69,6 +70,8 @@ def build_model(
                 f"prepared with {data.vocab_size}: prepare the text with the model's "
                 "tokenizer (--tokenizer gpt2, or its folder)"
             )
+        if not checkpoint:
+            check_same_tokens(data, origin)
         if config.context > shape["n_positions"]:
             raise ValueError(
                 f"context = {config.context} > n_positions = {shape['n_positions']} of {origin}"

@@ -40,7 +40,7 @@ def command(
     """
     if not data and not hellaswag:
         raise click.UsageError("give --data, --hellaswag, or both")
-    from gpt2.data import TokenSource, read_index
+    from gpt2.data import TokenSource, check_same_tokens, read_index
     from gpt2.evaluate import evaluate_hellaswag, evaluate_loss, read_hellaswag
     from gpt2.model import GPT2Model
     from gpt2.ranks import pick_device
@@ -60,6 +60,7 @@ def command(
                 f"{name} has {loaded.config.vocab_size} tokens, {data} was prepared with "
                 f"{source.index.vocab_size}"
             )
+        check_same_tokens(source.index, name)
         length = context or P
         result = evaluate_loss(
             loaded,

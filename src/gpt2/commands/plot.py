@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import click
@@ -20,8 +21,10 @@ def command(run: Path, out: Path | None, text_only: bool) -> None:
 
     log = run / LOG_NAME if run.is_dir() else run
     rows = read_log(log)
-    click.echo(
-        text_plot({"train loss": curve(rows, "loss"), "validation loss": curve(rows, "val_loss")})
-    )
+    if not rows:
+        raise ValueError(f"{log} holds no steps of a run yet")
+    columns = shutil.get_terminal_size((84, 24)).columns
+    curves = {"train loss": curve(rows, "loss"), "validation loss": curve(rows, "val_loss")}
+    click.echo(text_plot(curves, width=max(16, min(72, columns - 12))))
     if not text_only:
         click.echo(f"written: {plot_run(rows, out or log.with_name('curves.png'))}")
