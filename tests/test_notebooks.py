@@ -6,6 +6,7 @@ import ast
 import base64
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -373,3 +374,17 @@ def test_the_three_states(state: str, tmp_path: Path) -> None:
             "mix": [1, 3, 5, 7, 9, 11],
         }[state]
     )
+
+
+def test_the_set_up_cell_finds_the_course_from_vs_code(
+    course: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a set-up cell that only looks around the folder in which the kernel was started."""
+    cell = notebooks.setup_source(ROOT).split("\nfrom learn_gpt2")[0]
+    path = PROBLEMS[4].problem_path(course).with_name("notebook.ipynb")
+    for names, start in (({"__vsc_ipynb_file__": str(path)}, tmp_path), ({}, path.parent)):
+        monkeypatch.chdir(start)
+        monkeypatch.setattr("sys.path", list(sys.path))
+        exec(cell, names)
+        assert Path.cwd().samefile(path.parent)
+        assert sys.path[0] == str(course.resolve() / "src")

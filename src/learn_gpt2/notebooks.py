@@ -47,20 +47,27 @@ def repository(root: Path) -> str:
 
 
 def setup_source(root: Path) -> str:
-    """The first code cell: find the course above the current folder, or install it on Colab."""
+    """The first code cell: find the course around the notebook, or install it on Colab.
+
+    JupyterLab starts a kernel in the notebook's folder. VS Code may start it elsewhere, and says
+    in a variable of its own which file the notebook is.
+    """
     return f"""\
+import os
 import sys
 from pathlib import Path
 
-folders = [Path.cwd(), *Path.cwd().parents]
-root = next((f for f in folders if (f / "src" / "learn_gpt2").is_dir()), None)
-if root and str(root / "src") not in sys.path:
-    sys.path.insert(0, str(root / "src"))
-elif not root and "google.colab" in sys.modules:
+here = Path(globals().get("__vsc_ipynb_file__", "notebook.ipynb")).resolve().parent
+root = next((f for f in (here, *here.parents) if (f / "src" / "learn_gpt2").is_dir()), None)
+if root:
+    os.chdir(here)
+    if str(root / "src") not in sys.path:
+        sys.path.insert(0, str(root / "src"))
+elif "google.colab" in sys.modules:
     package = "learn-gpt2[plots] @ git+{repository(root)}"
     get_ipython().run_line_magic("pip", f'install --quiet "{{package}}"')
 
-from learn_gpt2.notebook import start
+from learn_gpt2.notebook import start  # not found? keep the notebook in the course's folder
 
 start()"""
 
