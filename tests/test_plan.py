@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 from small_gpt2 import tiny
 
+from gpt2.cli import cli
 from gpt2.model import GPT2Config, GPT2Model
 from gpt2.plan import ACTIVATIONS, parameter_count, plan
 
@@ -29,7 +31,7 @@ def test_the_documents_table_is_what_plan_computes() -> None:
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     row = r"^\| (124M|1\.5B) \| (\d+) \| (\w+) \| (\d+) \| (\d+)" + 3 * r" \| ([\d.]+)" + r" \|$"
     rows = re.findall(row, text, re.MULTILINE)
-    assert len(rows) == 6
+    assert len(rows) == 8
     for size, gpus, parallel, batch, accumulation, *memory in rows:
         found = plan(SIZES[size], 2**19, int(gpus), int(batch), parallel)
         assert found.accumulation == int(accumulation)
@@ -69,6 +71,22 @@ def test_activations_are_as_many_bytes_as_said() -> None:
     weights = 2 * 12 * C * C  # autocast's copies, which plan counts by themselves
     per_layer = (kept(3) - kept(1)) / 2 - weights
     assert per_layer / (2 * T * C) == pytest.approx(ACTIVATIONS, rel=0.03)
+
+
+def test_the_command_says_what_plan_computes() -> None:
+    """Catches a figure under another's name."""
+    line = ["plan", "1.5B", "--gpus", "8", "--batch-size", "16", "--parallel", "fsdp"]
+    output = CliRunner().invoke(cli, [*line, "--rate", "3e14"], catch_exceptions=False).output
+    found = plan(SIZES["1.5B"], 2**19, 8, 16, "fsdp")
+    for words in (
+        "1,557,611,200 parameters",
+        f"× {found.accumulation} passes × 16",
+        f"{found.state_bytes / 1e9:.1f} GB weights",
+        f"{found.activation_bytes / 1e9:.1f} GB activations",
+        "19,073 steps",
+        f"{24 * found.days(1e10, 8, 3e14):.1f} hours",
+    ):
+        assert words in output
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:

@@ -20,6 +20,7 @@ COMMANDS = {
     "bench": "gpt2.commands.bench:command",
     "prepare": "gpt2.commands.prepare:command",
     "train": "gpt2.commands.train:command",
+    "plan": "gpt2.commands.plan:command",
     "plot": "gpt2.commands.plot:command",
     "eval": "gpt2.commands.eval:command",
     "attention": "gpt2.commands.attention:command",
