@@ -13,7 +13,7 @@ import pytest
 import torch
 from small_gpt2 import byte_tokenizer, char_tokenizer, tiny
 
-from gpt2 import benchmark, cli
+from gpt2 import bench_generation, benchmark, cli
 from gpt2.checkpoints import save_pretrained
 from gpt2.commands import generate as command
 from gpt2.generate import generate
@@ -365,8 +365,8 @@ def test_int8_reaches_the_layers(run, folder: Path, monkeypatch: pytest.MonkeyPa
 
 def test_bench_prints_both_and_the_ratio(run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a table without one of its figures; how fast it was is no test."""
-    monkeypatch.setattr(benchmark, "subject", lambda *_: tiny())
-    monkeypatch.setattr(benchmark, "generate", lambda model, ids, n, **_: ids)
+    monkeypatch.setattr(bench_generation, "subject", lambda *_: tiny())
+    monkeypatch.setattr(bench_generation, "generate", lambda model, ids, n, **_: ids)
     code, out, err = run("bench", "cache", "--quick", "--rounds", 2)
     assert code == 0, err
     for line in (r"\| with cache \| [\d.]+ \|", r"\| without \| [\d.]+ \|.* 1\.00 \|", "torch 2"):

@@ -16,7 +16,7 @@ from small_gpt2 import ROOT, hugging_face, prompt, tiny
 from torch import nn
 
 from gpt2 import engine
-from gpt2.benchmark import drift
+from gpt2.bench_generation import drift
 from gpt2.cache import KVCache
 from gpt2.engine import FEW_ROWS, BFloat16, Half16, Int8, prepare
 from gpt2.generate import decode_step, generate, prefill

@@ -117,7 +117,6 @@ SIDEBAR = {
         "AGENTS": "For coding assistants",
         "docs/site/api": "",
         "src/gpt2/bundled/README": "The bundled model",
-        "src/learn_gpt2/texts/README": "",
     },
 }
 

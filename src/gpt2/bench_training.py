@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,6 +34,14 @@ def small_config() -> GPT2Config:
     )
 
 
+# name → config, batch (B, T)
+SIZES: dict[str, tuple[Callable[[], GPT2Config], tuple[int, int]]] = {
+    "small": (small_config, (16, 256)),
+    "10M": (lambda: replace(small_config(), n_embd=384), (8, 256)),
+    "124M": (GPT2Config.gpt2_small, (1, 512)),
+}
+
+
 def hugging_face_model(config: GPT2Config) -> nn.Module:
     """`transformers`' GPT2LMHeadModel of the same size, dropout and attention kernel (sdpa).
 
@@ -52,6 +61,54 @@ def hugging_face_model(config: GPT2Config) -> nn.Module:
         attn_implementation="sdpa",
     )
     return GPT2LMHeadModel(theirs)
+
+
+class PlainGPT2(nn.Module):
+    """A GPT-2 as a plain training script would have it: one projection, PyTorch's layers and its
+    fused attention, and nothing for a cache.
+    """
+
+    def __init__(self, config: GPT2Config):
+        super().__init__()
+        C, p = config.n_embd, config.resid_pdrop
+        self.wte, self.wpe = nn.Embedding(config.vocab_size, C), nn.Embedding(config.n_positions, C)
+        self.drop = nn.Dropout(config.embd_pdrop)
+        self.blocks = nn.ModuleList(
+            _PlainBlock(C, config.n_head, p, config.attn_pdrop) for _ in range(config.n_layer)
+        )
+        self.ln_f = nn.LayerNorm(C)
+        self.head = nn.Linear(C, config.vocab_size, bias=False)
+        self.head.weight = self.wte.weight
+        for parameter in self.parameters():
+            if parameter.dim() == 2:
+                nn.init.normal_(parameter, std=0.02)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (B, T) → logits (B, T, V)."""
+        x = self.drop(self.wte(ids) + self.wpe(torch.arange(ids.size(1), device=ids.device)))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.ln_f(x))
+
+
+class _PlainBlock(nn.Module):
+    def __init__(self, C: int, n_head: int, p: float, attn_p: float):
+        super().__init__()
+        self.n_head, self.attn_p = n_head, attn_p
+        self.ln_1, self.ln_2 = nn.LayerNorm(C), nn.LayerNorm(C)
+        self.qkv, self.out = nn.Linear(C, 3 * C), nn.Linear(C, C)
+        self.drop = nn.Dropout(p)
+        gelu = nn.GELU(approximate="tanh")
+        self.mlp = nn.Sequential(nn.Linear(C, 4 * C), gelu, nn.Linear(4 * C, C), nn.Dropout(p))
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, C = x.shape
+        heads = self.qkv(self.ln_1(x)).view(B, T, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = heads  # (B, H, T, D) each
+        p = self.attn_p if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
+        x = x + self.drop(self.out(y.transpose(1, 2).reshape(B, T, C)))
+        return x + self.mlp(self.ln_2(x))
 
 
 class Loop:
@@ -108,24 +165,26 @@ class Loop:
 def measure_training(
     quick: bool = False, device: str = "cpu", rounds: int = 5, size: str = "small", **_: Any
 ) -> Table:
-    """Training tokens/s, ours and Hugging Face's in turn, forward, backward and step apart.
+    """Training tokens/s: ours, a plain script's model and Hugging Face's in turn.
 
-    size: "small" (the shakespeare-char preset's, B 16, T 256) or "124M" (GPT-2 small, B 1, T 512).
-    quick: a smaller batch. The setting line holds each one's milliseconds per part.
+    size: "small" (the shakespeare-char preset's), "10M" (twice as wide) or "124M" (GPT-2 small).
+    quick: a smaller batch. The setting line holds each one's milliseconds per part: forward,
+    backward, step.
     """
     from gpt2.benchmark import Contender, Table, interleave
     from gpt2.optimization import autocast_dtype
 
-    if size not in ("small", "124M"):
-        raise ValueError(f"size must be small or 124M, got {size!r}")
-    config = small_config() if size == "small" else GPT2Config.gpt2_small()
-    batch = (16, 256) if size == "small" else (1, 512)
+    if size not in SIZES:
+        raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}")
+    make, batch = SIZES[size]
+    config = make()
     batch = (max(1, batch[0] // 4), batch[1] // 2) if quick else batch
     autocast = autocast_dtype("auto", torch.device(device))
     torch.manual_seed(0)
     common = (batch, config.vocab_size, device, autocast)
     loops = {
         "gpt2.model": Loop(GPT2Model(config), lambda model, ids: model(ids), *common),
+        "a plain model": Loop(PlainGPT2(config), lambda model, ids: model(ids), *common),
         "transformers": Loop(
             hugging_face_model(config), lambda model, ids: model(ids).logits, *common
         ),
@@ -150,6 +209,11 @@ def measure_training(
         "tokens/s",
         results,
     )
+
+
+def measure_training_10m(**options: Any) -> Table:
+    """`measure_training` at ten million parameters."""
+    return measure_training(size="10M", **options)
 
 
 def measure_training_124m(**options: Any) -> Table:

@@ -231,11 +231,13 @@ def gpt2_weights(name: str = "gpt2") -> Path | None:
 
 
 def held_out(characters: int = 1024, skip: int = 0) -> str:
-    """Shakespeare that the bundled model was not trained on (see texts/README.md).
+    """Shakespeare that the bundled model was not trained on (see gpt2/bundled/README.md).
 
     ValueError when there are not so many characters.
     """
-    text = (Path(__file__).parent / "texts" / "held-out.txt").read_text(encoding="utf-8")
+    from gpt2.commands.generate import bundled
+
+    text = (bundled() / "held-out.txt").read_text(encoding="utf-8")
     if not 0 < characters <= len(text) - skip or skip < 0:
         raise ValueError(f"{characters} characters from {skip} on: there are {len(text)}")
     return text[skip : skip + characters]

@@ -15,6 +15,15 @@ import click
     "--model", "model_name", help="Hub name, folder, run or GGUF file. Default: GPT-2 small's size."
 )
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures too.")
+@click.option(
+    "--plot", "plots", type=click.Path(path_type=Path), help="Folder for pictures of the curves."
+)
+@click.option(
+    "--opponent",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with a nanoGPT-like model.py (GPT, GPTConfig), to run in the same rounds; its "
+    "code is executed.",
+)
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
@@ -25,23 +34,33 @@ def command(
     explain: bool,
     model_name: str | None,
     json_path: Path | None,
+    plots: Path | None,
+    opponent: Path | None,
     rounds: int,
     device: str,
 ) -> None:
     """Measure speed and memory, next to Hugging Face's; print Markdown tables.
 
-    Measurements: cache, decode, batch8, prefill, context, batch, start, memory, training,
-    training-124m. None named means all; --explain alone measures nothing else.
+    Measurements: cache, decode, batch8, prefill, context, batch, sampling, drift, speculation,
+    start, memory, training, training-10m, training-124m. None named means all; --explain alone
+    measures nothing else.
     """
-    from gpt2 import benchmark
+    from gpt2 import bench_generation, benchmark
     from gpt2.commands.generate import pick_device
 
     options = {"quick": quick, "device": pick_device(device).type, "rounds": rounds}
     options["model"] = model_name
-    found = [] if explain and not names else benchmark.tables(names, **options)
+    skip = explain and not names
+    found = [] if skip else benchmark.tables(names, **options, opponent=opponent)
     click.echo(benchmark.report(found))
     if explain:
-        click.echo("\n" + benchmark.explain(**options))
+        click.echo("\n" + bench_generation.explain(**options))
+    if plots is not None:
+        plots.mkdir(parents=True, exist_ok=True)
+        for table in found:
+            if table.curve is not None:
+                name = table.title.lower().replace(" ", "-") + ".png"
+                click.echo(f"written: {benchmark.plot(table, plots / name)}", err=True)
     if json_path is not None:
         aside = json_path.with_name(f".{json_path.name}.new")
         aside.write_text(benchmark.as_json(found) + "\n", encoding="utf-8", newline="\n")
