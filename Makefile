@@ -13,7 +13,7 @@ CONSTRAINTS := constraints.txt
 PIP_INSTALL := $(PY) -m pip install --disable-pip-version-check -c $(CONSTRAINTS)
 ACTIVATE := $(if $(filter Windows_NT,$(OS)),$(VENV)\Scripts\activate,. $(VENV)/bin/activate)
 
-.PHONY: help setup demo test soak graders bench notebooks notebooks-update lab site links lint clean
+.PHONY: help setup demo test soak fuzz graders bench notebooks notebooks-update lab site links lint clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -35,6 +35,9 @@ test: $(READY)  ## everything that the maintainers' CI checks
 
 soak: $(READY)  ## minutes more: 50 kills at random moments, 1 GB prepared in 500 MB
 	GPT2_SOAK=1 $(PY) -m pytest -s -m slow tests/test_resume.py tests/test_data.py
+
+fuzz: $(READY)  ## 10,000 hostile inputs per parser; FUZZ="--seed 7" for others
+	$(PY) -m tests.fuzz $(FUZZ)
 
 graders: $(READY)  ## the banks of wrong and right answers: caught, named, accepted
 	$(PY) -m tests.graders.run

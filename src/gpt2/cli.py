@@ -82,6 +82,7 @@ def run(command: click.Command, name: str, args: Sequence[str] | None = None) ->
     except click.exceptions.Abort:  # click's word for Ctrl-C
         return _fail(name, "interrupted", 130)
     except click.ClickException as error:
+        error.message = _one_line(error.message)
         error.show()
         return error.exit_code
     except BrokenPipeError:
@@ -93,8 +94,16 @@ def run(command: click.Command, name: str, args: Sequence[str] | None = None) ->
 
 
 def _fail(name: str, message: str, code: int) -> int:
-    click.echo(f"{name}: {message}", err=True)
+    click.echo(f"{name}: {_one_line(message)}", err=True)
     return code
+
+
+def _one_line(message: str) -> str:
+    """A message of bearable length; a terminal's control characters, which a file or an argument
+    may have put into it, are spelled out.
+    """
+    plain = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in message)
+    return plain if len(plain) <= 1500 else plain[:1499] + "…"
 
 
 def _reader_left() -> int:

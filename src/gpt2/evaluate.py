@@ -17,12 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gpt2.files import short
+
 if TYPE_CHECKING:
     from torch import nn
 
     from gpt2.data import TokenSource
     from gpt2.tokenizers import Tokenizer
 
+LABELS = {str(i): i for i in range(4)}  # a number, or the same as a string
 HELLASWAG_GPT2_ACC_NORM = 0.2955  # GPT-2 124M over the 10,042 validation examples, batched scoring
 
 
@@ -177,16 +180,19 @@ def read_hellaswag(path: str | Path) -> list[Completion]:
                     continue
                 try:
                     raw = json.loads(line)
-                    endings = tuple(raw["endings"])
-                    label = int(raw["label"])
-                    example = Completion(raw["ctx"], endings, label)
+                    endings, label = raw["endings"], LABELS.get(str(raw["label"]))
+                    if not isinstance(endings, list):
+                        raise ValueError("endings is no list")
+                    example = Completion(raw["ctx"], tuple(endings), label)
                 except (ValueError, KeyError, TypeError, RecursionError) as error:
                     raise ValueError(f"{path}, line {number}: {error!r}") from None
-                texts = (example.context, *endings)
+                texts = (example.context, *example.endings)
                 if len(endings) != 4 or not all(isinstance(t, str) and t for t in texts):
                     raise ValueError(f"{path}, line {number}: ctx and four endings are texts")
-                if label not in range(4):
-                    raise ValueError(f"{path}, line {number}: label {label} is not 0 … 3")
+                if label is None:
+                    raise ValueError(
+                        f"{path}, line {number}: label {short(raw['label'])} is not 0 … 3"
+                    )
                 examples.append(example)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None

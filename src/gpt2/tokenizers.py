@@ -19,13 +19,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2.files import END_OF_TEXT_ID, HUB_NAMES, download_file, in_a_run, read_json
+from gpt2.files import END_OF_TEXT_ID, HUB_NAMES, download_file, in_a_run, read_json, short
 
 if TYPE_CHECKING:
     import tiktoken
     import tokenizers
 
 END_OF_TEXT = "<|endoftext|>"
+MAX_IDS = 2**22  # 16 times the largest vocabularies
 MAX_TOKENIZER_BYTES = 64 * 2**20  # GPT-2's tokenizer.json takes 3.5 MB
 
 # (merges, vocabulary) under OpenAI's names and under Hugging Face's
@@ -203,7 +204,10 @@ def _encoding_from_files(merges: Path, vocabulary: Path) -> tiktoken.Encoding:
         # single bytes first, in the order of the visible alphabet; then one token per merge
         ranks = {bytes([byte]): rank for rank, byte in enumerate(BYTE_OF.values())}
         for left, right in pairs:
-            ranks[_visible_to_bytes(left) + _visible_to_bytes(right)] = len(ranks)
+            halves = [_visible_to_bytes(half) for half in (left, right)]
+            if not ranks.keys() >= set(halves) or b"".join(halves) in ranks:
+                raise ValueError(f"'{left} {right}' does not make a new token of two earlier ones")
+            ranks[b"".join(halves)] = len(ranks)
         listed = {_visible_to_bytes(t): i for t, i in ids.items() if t != END_OF_TEXT}
     except ValueError as error:
         raise ValueError(f"{merges} and {vocabulary} are no GPT-2 vocabulary: {error}") from None
@@ -269,6 +273,8 @@ class JSONTokenizer(Tokenizer):
         self._source = source
         self._backend = backend
         backend.encode_special_tokens = True  # names of special tokens in the text are text
+        if getattr(backend.model, "dropout", None):
+            backend.model.dropout = None  # it is for training: encoding would be random
         backend.no_truncation()
         backend.no_padding()
         decoder = json.loads(backend.to_str()).get("decoder") or {}
@@ -294,7 +300,9 @@ class JSONTokenizer(Tokenizer):
     def _encode_plain(self, text: str) -> list[int]:
         try:
             ids = self._backend.encode(text, add_special_tokens=False).ids
-        except Exception as error:  # the library raises Exception itself for an unknown token
+        except (MemoryError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # Exception itself for an unknown token, and Rust's panics
             raise ValueError(self._why_not(text) or f"{self._source}: {error}") from None
         # some models drop what they don't know, others put a token for "unknown": neither is text
         if b"".join(map(self.token_bytes, ids)) != text.encode():
@@ -309,7 +317,9 @@ class JSONTokenizer(Tokenizer):
             try:
                 ids = self._backend.encode(char, add_special_tokens=False).ids
                 known = b"".join(map(self.token_bytes, ids)) == char.encode()
-            except Exception:
+            except (MemoryError, KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:
                 known = False
             if not known:
                 name = f"{char!r} (U+{ord(char):04X})"
@@ -349,14 +359,48 @@ class JSONTokenizer(Tokenizer):
         from tokenizers import Tokenizer as Backend
 
         path = Path(path)
-        read_json(path, MAX_TOKENIZER_BYTES)  # its errors are clearer than the library's
+        # its errors are clearer than the library's
+        _refuse_what_grows(read_json(path, MAX_TOKENIZER_BYTES), path)
         try:
             backend = Backend.from_file(str(path))
             return cls(backend, str(path))
-        except ValueError:
+        except (ValueError, MemoryError, KeyboardInterrupt, SystemExit):
             raise
-        except Exception as error:  # the library raises Exception itself
-            raise ValueError(f"{path} is no tokenizer: {error}") from None
+        except BaseException as error:  # the library raises Exception itself, and Rust's panics
+            raise ValueError(f"{path} is no tokenizer: {short(str(error))}") from None
+
+
+def _refuse_what_grows(described: dict[str, Any], path: Path) -> None:
+    """ValueError for a tokenizer.json that rewrites text before it encodes it, or that numbers
+    tokens far beyond their count.
+
+    A text has to come back as it was; forty rules that double it would fill any memory, and so
+    does the library's table of all ids up to the largest.
+    """
+    model, added = described.get("model"), described.get("added_tokens")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    ids = list(vocab.values()) if isinstance(vocab, dict) else []
+    ids += [
+        token.get("id")
+        for token in (added if isinstance(added, list) else ())
+        if isinstance(token, dict)
+    ]
+    if wrong := [i for i in ids if isinstance(i, (int, float)) and not 0 <= i < MAX_IDS]:
+        raise ValueError(f"{path} has a token {short(wrong[0])}; ids are 0 … {MAX_IDS - 1}")
+    if described.get("normalizer") is not None:
+        raise ValueError(f"{path} has a normalizer, which changes the text; none is supported")
+    waiting, steps = [described.get("pre_tokenizer")], []
+    while waiting:
+        step = waiting.pop()
+        if isinstance(step, dict):
+            inner = step.get("pretokenizers")
+            waiting += inner if isinstance(inner, list) else []
+            steps.append(step.get("type"))
+    if len(steps) > 8 or sum(kind in ("ByteLevel", "Metaspace") for kind in steps) > 1:
+        raise ValueError(
+            f"{path} has a pre_tokenizer of {len(steps)} steps, {steps.count('ByteLevel')} of them "
+            "ByteLevel; at most 8 are supported, one of them ByteLevel or Metaspace"
+        )
 
 
 # ------------------------------------------------------------------------------------- which one

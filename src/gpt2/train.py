@@ -86,7 +86,7 @@ class Trainer:
         self.log: RunLog | None = None  # rank 0's, while it trains
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.index = self._prepare()
+        self.index = self._prepare(resume)
         self.tokenizer: Tokenizer = load_tokenizer(self.index.folder)
         self.train_source = TokenSource(self.index, "train")
         self.val_source: TokenSource | None = (
@@ -133,11 +133,18 @@ class Trainer:
 
     # ------------------------------------------------------------------------------- making ready
 
-    def _prepare(self) -> DataIndex:
+    def _prepare(self, resume: bool) -> DataIndex:
         from gpt2.data import INDEX_NAME, read_index
         from gpt2.prepare import prepare
 
         folder = self.config.data_folder
+        if resume and not (folder / INDEX_NAME).exists():
+            # a checkpoint may come from anywhere: what it says is no reason to write to a folder
+            raise ValueError(
+                f"the run was trained on {folder}, which is not there: name it with --data, or "
+                f"make it again (`gpt2 prepare {self.config.source} --out {folder} "
+                f"--tokenizer {self.config.tokenizer}`)"
+            )
         if self.world.main and not (folder / INDEX_NAME).exists():
             if self.config.data and folder.exists() and any(folder.iterdir()):
                 read_index(folder)  # says what is wrong with it
@@ -246,7 +253,7 @@ class Trainer:
         """Go on from a checkpoint. ValueError that names every setting that doesn't fit it."""
         import torch
 
-        from gpt2.training_checkpoint import read_checkpoint
+        from gpt2.training_checkpoint import checkpoint_step, read_checkpoint
 
         state, tensors = read_checkpoint(path)
         try:
@@ -272,16 +279,19 @@ class Trainer:
                             put_whole(optimizer.state[p][slot], value)
                         if name in state["optimizer_steps"]:
                             optimizer.state[p]["step"] = torch.tensor(
-                                state["optimizer_steps"][name], dtype=torch.float32
+                                float(state["optimizer_steps"][name]), dtype=torch.float32
                             )
             self.loader.load_state(state["loader"])
             self.done = int(state["step"])
             self.seconds = float(state["seconds"])
-            self.best, self.since_best = state["best"], int(state["since_best"])
-            self.loss_sum, self.loss_count = state["loss_sum"], int(state["loss_count"])
-        except (KeyError, TypeError, RuntimeError) as error:
+            self.best = None if state["best"] is None else float(state["best"])
+            self.since_best = int(state["since_best"])
+            self.loss_sum, self.loss_count = float(state["loss_sum"]), int(state["loss_count"])
+            if self.done != checkpoint_step(path):
+                raise TypeError(f"it says that it is step {self.done}")
+        except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise ValueError(f"{path} is damaged: {type(error).__name__} {error}") from None
-        if state["code"] != code_version() and self.world.main:
+        if state.get("code") != code_version() and self.world.main:
             self._say("note: the model's code changed since this checkpoint was written")
 
     def _check_fits(self, path: Path, state: dict) -> None:
@@ -641,7 +651,7 @@ def resumed_config(run: str | Path, changes: dict[str, Any]) -> TrainConfig:
 
     ValueError when there is no checkpoint.
     """
-    from gpt2.training_checkpoint import CheckpointStore, read_state
+    from gpt2.training_checkpoint import STATE_NAME, CheckpointStore, read_state
 
     latest = CheckpointStore(run).latest()
     if latest is None:
@@ -650,8 +660,12 @@ def resumed_config(run: str | Path, changes: dict[str, Any]) -> TrainConfig:
     known = {spec.name for spec in fields(TrainConfig)}
     settings = {name: value for name, value in saved["config"].items() if name in known}
     # on another number of ranks a step still takes the tokens that it took
-    settings["total_batch_tokens"] = saved["total_batch_tokens"]
-    return replace(TrainConfig(**settings), **changes)
+    settings["total_batch_tokens"] = saved.get("total_batch_tokens")
+    try:
+        config = TrainConfig(**settings)
+    except ValueError as error:
+        raise ValueError(f"{latest / STATE_NAME}: {error}") from None
+    return replace(config, **changes)
 
 
 def train(
