@@ -199,6 +199,20 @@ def test_doctor_says_what_to_do(course: Path) -> None:
     assert "learn reset 05" in done.stdout
 
 
+def test_doctor_sees_that_the_set_up_is_old(course: Path) -> None:
+    """Catches packages that are behind pyproject.toml, and nobody says so."""
+    from learn_gpt2 import doctor
+
+    ready = course / ".venv" / ".ready-123"
+    ready.parent.mkdir()
+    ready.touch()
+    settings = course / "pyproject.toml"
+    for later, stale in ((-100, False), (100, True)):
+        when = ready.stat().st_mtime + later
+        os.utime(settings, (when, when))
+        assert doctor._newer(settings, course) == stale
+
+
 def test_help_and_status_import_no_torch(course: Path) -> None:
     """Catches a heavy import in what should answer at once."""
     code = (

@@ -266,6 +266,21 @@ def test_a_file_that_is_held_open_is_tried_again(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "b").read_bytes() == b"new"
 
 
+def test_an_old_console_writes_lines_over(monkeypatch: pytest.MonkeyPatch):
+    """Catches `gpt2 train` filling a Windows console with `←[K`, or running commands elsewhere."""
+    from gpt2.commands import train
+
+    ran: list[str] = []
+    monkeypatch.setattr(train.os, "system", ran.append)
+    monkeypatch.setattr(train.sys.stdout, "isatty", lambda: True, raising=False)
+    train.switch_escapes_on()
+    assert ran == ([""] if os.name == "nt" else [])
+    ran.clear()
+    monkeypatch.setattr(train, "WINDOWS", True)
+    train.switch_escapes_on()
+    assert ran == [""]
+
+
 # ── a system that has less ──────────────────────────────────────────────────────────────────────
 
 # Python imports this before anything else, in every process that the commands start

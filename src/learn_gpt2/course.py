@@ -35,6 +35,7 @@ _OUTSIDE = (
     "problems/*/*.png",
     "solutions/*.md",
     "solutions/*.py",
+    "docs/formats.md",
     "docs/instructors.md",
     "docs/training.md",
     "AGENTS.md",
@@ -150,7 +151,7 @@ folder's own `src/`, whatever else is installed.
 | [`problems/`](problems) | the texts, your files, the checks, the notebooks |
 | [`src/gpt2/`](src/gpt2) | the GPT-2; your pieces go into its [`model.py`](src/gpt2/model.py) |
 | [`solutions/`](solutions) | our pieces, for afterwards |
-| [`docs/`](docs) | [training](docs/training.md), [grading a class](docs/instructors.md) |
+| [`docs/`](docs) | training, formats of checkpoints, grading a class |
 
 The notebooks need Jupyter and a plotting library: `pip install jupyterlab matplotlib`. When a newer
 version of the package is installed, `learn update` brings it here; your files come through as they

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,16 @@ from gpt2.training_config import (
     preset_names,
     read_settings_file,
 )
+
+WINDOWS = os.name == "nt"
+
+
+def switch_escapes_on() -> None:
+    """An older Windows console writes a line over only once it has been told to; any command that
+    the system runs does that.
+    """
+    if WINDOWS and sys.stdout.isatty():
+        os.system("")
 
 
 def _flags(function: Any) -> Any:
@@ -83,13 +95,12 @@ def command(
             settings |= read_settings_file(config_file)
         config = TrainConfig(**{**settings, **given})
         run = out or Path("runs") / (preset or (config_file.stem if config_file else "default"))
+    switch_escapes_on()
     try:
         result = train(config, run, resume=resume is not None)
     except Stopped as stopped:
         click.echo(f"gpt2 train: {stopped}", err=True)
         raise click.exceptions.Exit(130) from None
-    import os
-
     if os.environ.get("RANK", "0") == "0":
         best = "" if result["best"] is None else f", best validation loss {result['best']:.4f}"
         click.echo(f"{result['step']} steps in {result['seconds'] / 60:.1f} minutes{best}")
