@@ -46,7 +46,7 @@ def command(
     tokens: float,
     rate: float | None,
 ) -> None:
-    """Accumulation, memory and operations of training a GPT-2 of SIZE (default: 124M) at context 1024.
+    """What training a GPT-2 of SIZE (default: 124M) takes at context 1024.
 
     \b
       gpt2 plan 124M --gpus 8 --batch-size 32
