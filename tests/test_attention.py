@@ -142,7 +142,7 @@ buttons[3].dispatchEvent(new Event("mouseenter"));
 note.push(by("said").textContent);
 by("all").children[4].click();
 note.push(by("caption").textContent, by("layer").value + by("head").value);
-buttons[5].focus();
+buttons[5].dispatchEvent(new Event("focus"));
 by("text").dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
 note.push(by("said").textContent);
 by("reverse").click();
