@@ -141,6 +141,10 @@ def test_another_file_can_be_named(course: Path, tmp_path: Path) -> None:
     done = run_pytest(course, "problems/03-scaled-dot-product", "--piece", str(other), "-q")
     assert done.returncode == 0
     assert done.stdout.startswith(f"03 grades {other}")
+    (tmp_path / "setup.py").touch()  # pytest takes its folder for the root
+    done = run_pytest(course, "problems/03-scaled-dot-product", "--piece", str(other), "-q")
+    assert done.stdout.startswith(f"03 grades {other}")
+    assert done.returncode == 0
     missing = run_pytest(course, "problems/03-scaled-dot-product", "--piece", "nowhere.py")
     assert missing.returncode == 4
     assert "no such file" in missing.stdout + missing.stderr

@@ -28,7 +28,11 @@ def _problem_of(path: Path) -> Problem | None:
 
 
 def _root(config: pytest.Config) -> Path:
-    return manifest.find_root(config.rootpath)
+    try:
+        return manifest.find_root(config.rootpath)
+    except FileNotFoundError:
+        # --piece names a file elsewhere, and a setup.py above both was taken for the root's
+        return manifest.find_root(config.invocation_params.dir)
 
 
 def _source(config: pytest.Config, problem: Problem) -> tuple[Path, str]:

@@ -70,7 +70,12 @@ def run(root: Path, model: str | None = None, seconds: float = SECONDS) -> Valid
         command.append(os.path.abspath(model) if Path(model).expanduser().exists() else model)
     try:
         done = subprocess.run(
-            command, capture_output=True, timeout=seconds, env=environment, stdin=subprocess.DEVNULL
+            command,
+            cwd=root,  # and not in another course, whose gpt2 would take over
+            capture_output=True,
+            timeout=seconds,
+            env=environment,
+            stdin=subprocess.DEVNULL,
         )
         out, err, code = done.stdout, done.stderr, done.returncode
         error = ""
