@@ -285,3 +285,18 @@ def test_readme_commands_run():
     prompt = shlex.split(command)[shlex.split(command).index("--prompt") + 1]
     assert result.stdout.startswith(prompt)
     assert len(result.stdout) > len(prompt) + 1
+
+
+def test_the_readme_shows_what_the_model_writes():
+    """Catches a sample that is another model's, or another sampler's."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    command, shown = re.search(
+        r"`gpt2 (generate [^`]+)`:\n\n```text\n(.*?)```", text, re.S
+    ).groups()
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"}
+    words = [sys.executable, "-m", "gpt2", *shlex.split(command)]
+    result = subprocess.run(
+        words, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", timeout=300
+    )
+    assert len(shown) > 80
+    assert result.stdout.startswith(shown.rstrip()), result.stdout + result.stderr
