@@ -317,13 +317,14 @@ def check_prepared(module) -> None:
     ids = prompt(2, 5)
     plain = plain_text(model, ids, 9)
     logits = logits_of(model)
-    with prepare(model):
+    with prepare(model) as prepared:
+        assert isinstance(prepared.decoder, engine._Rows)  # it trusts the model's parts
         assert torch.equal(generate(model, ids, 9, temperature=0.0), plain)
     for way in ("float16", "bfloat16", "int8"):
         with prepare(model, **WAYS[way]) as prepared:
             near = prepared(prompt(2, 9)[:, :5])
         assert (near - logits[:, :5]).norm() < 0.1 * logits[:, :5].norm()
-    decoder = engine._Decoder(model, compile=False)
+    decoder = engine._Fixed(model, compile=False)
     cache = KVCache(model.config, 2)
     with torch.no_grad():
         tokens = decoder.forward(ids, cache, last_only=True)[:, -1].argmax(-1)
@@ -331,6 +332,75 @@ def check_prepared(module) -> None:
         want = model(torch.cat([ids, tokens[:, None]], 1))[:, -1]
     torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(logits_of(model), logits, rtol=0, atol=0)
+
+
+# ---------------------------------------------------------------------- steps in rows, on the CPU
+
+
+@each_way
+@pytest.mark.parametrize("B", [1, 3])
+def test_steps_in_rows_say_what_the_modules_say(B: int, way: str) -> None:
+    """Catches a step that reads another position, weight or cache row than the model's own."""
+    model, ids = wide(), prompt(B, 5)
+    text = prompt(B, 12, seed=8)
+    with prepare(model, **WAYS[way]) as prepared:
+        assert isinstance(prepared.decoder, engine._Rows)
+        calls = []
+        hook = model.h[1].register_forward_pre_hook(lambda *_: calls.append(1))
+        logits = {}
+        for name in ("rows", "modules"):
+            cache = KVCache(model.config, B)
+            found = [prefill(model, ids, cache)]
+            if name == "modules":
+                model.__dict__.pop("forward")
+            calls.clear()
+            found += [decode_step(model, tokens, cache) for tokens in text.t()]
+            assert len(calls) == (0 if name == "rows" else 12)
+            assert cache.length == 17
+            logits[name] = torch.stack(found)
+        hook.remove()
+    off = (logits["rows"] - logits["modules"]).norm() / logits["modules"].norm()
+    # the same kernels; bfloat16 rows turn a rounding of float32 into one of their own
+    assert off < (1e-5 if way in ("float32", "float16") else 1e-2)
+
+
+def test_another_gpt2_keeps_its_own_steps() -> None:
+    """Catches a model that is not what the contract says (a ReLU) being replaced by one that is."""
+    model, ids = wide(), prompt(2, 5)
+    for block in model.h:
+        block.mlp.act = nn.ReLU()
+    plain = plain_text(model, ids, 9)
+    with prepare(model) as prepared:
+        assert prepared.decoder is None
+        assert torch.equal(generate(model, ids, 9, temperature=0.0), plain)
+
+
+def test_who_listens_hears_every_step() -> None:
+    """Catches hooks on the attention that hear the prompt alone."""
+    model, ids = wide(), prompt(1, 5)
+    heard = []
+    with prepare(model):
+        handle = model.h[0].attn.attention.register_forward_hook(
+            lambda module, inputs, output: heard.append(output[1].shape[-1])
+        )
+        generate(model, ids, 4, temperature=0.0)
+        handle.remove()
+    assert heard == [5, 6, 7, 8]
+
+
+def test_steps_refuse_what_the_model_refuses() -> None:
+    """Catches a token that is not there being read from somewhere else, and a full cache."""
+    model = wide()
+    with prepare(model) as prepared:
+        cache = KVCache(model.config, 1, 2)
+        for wrong in (-1, model.config.vocab_size):
+            with pytest.raises((ValueError, IndexError)):
+                prepared(torch.tensor([[wrong]]), cache)
+            assert cache.length == 0
+        prepared(torch.tensor([[1]]), cache)
+        prepared(torch.tensor([[1]]), cache)
+        with pytest.raises(ValueError, match="max_length = 2"):
+            prepared(torch.tensor([[1]]), cache)
 
 
 # ------------------------------------------------------------------------- fixed shapes, GPUs
@@ -341,7 +411,7 @@ def test_fixed_shapes_say_the_same(B: int, monkeypatch: pytest.MonkeyPatch) -> N
     """Catches a mask, a position or a bucket that is off by one, on the CPU."""
     monkeypatch.setattr(engine, "BUCKET", 4)
     model, ids = tiny(), prompt(B, 5)
-    decoder = engine._Decoder(model, compile=False)
+    decoder = engine._Fixed(model, compile=False)
     cache, ours = KVCache(model.config, B), KVCache(model.config, B)
     logits = prefill(model, ids, cache)
     with torch.no_grad():

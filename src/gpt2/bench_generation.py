@@ -112,7 +112,7 @@ def measure_drift(
         f"{_described(own)}; {count} windows of {T} tokens of held-out Shakespeare. KL: the mean "
         "divergence of the predictions from float32's, KL(float32 ‖ narrower). No speed here."
     )
-    return Table("What narrower weights cost", setting, "perplexity", tuple(results), digits=3)
+    return Table("What narrower weights cost", setting, "perplexity", tuple(results), digits=4)
 
 
 # -------------------------------------------------------------------- next to Hugging Face

@@ -186,11 +186,12 @@ class BFloat16:
                 torch._C._set_mkldnn_enabled(True)
         else:
             y = F.linear(rows, self.weight)
-        return y.float() if self.bias is None else y + self.bias  # the sum is float32
+        y = y.float()  # before the bias: a sum of two types takes three times as long
+        return y if self.bias is None else y.add_(self.bias)
 
 
 class Int8:
-    """int8 weights with a float32 scale per output, bfloat16 rows: a quarter of the bytes.
+    """int8 weights with a scale per output, bfloat16 rows: a quarter of the bytes.
 
     A tall weight (the head) has its mean row taken out first and put back in float32: GPT-2's
     logits have a large part in common, which would cost int8 and bfloat16 their digits.
@@ -203,21 +204,25 @@ class Int8:
         if self.mean is not None:
             weight = weight - self.mean
         scale = weight.abs().amax(1).clamp_min(1e-30) / 127  # (N,)
+        # the kernel's scale is bfloat16: rounded up before the weights are divided by it, it costs
+        # nothing but a part in 128 of the int8 range
+        nearest = scale.bfloat16()
+        above = (scale * (1 + 2**-7)).bfloat16()
+        self.scale = torch.where(nearest.float() < scale, above, nearest)
         # PyTorch's kernel reads rows in pieces of 16 and past the end of one that is no multiple
         self.padding = -K % 32
-        weight = F.pad((weight / scale[:, None]).round_(), (0, self.padding))
+        weight = F.pad((weight / self.scale.float()[:, None]).round_(), (0, self.padding))
         self.weight = weight.to(torch.int8)
-        self.scale = scale
-        self.one = torch.ones(N, dtype=torch.bfloat16)  # a bfloat16 scale would be off by 0.4 %
-        self.bias = torch.zeros(N) if module.bias is None else module.bias.detach()
+        self.bias = None if module.bias is None else module.bias.detach()
         self.nbytes = self.weight.numel()
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.bfloat16()
         rows = F.pad(rows, (0, self.padding)) if self.padding else rows
-        y = torch._weight_int8pack_mm(rows, self.weight, self.one)
-        y = torch.addcmul(self.bias, y, self.scale)  # in float32
-        return y if self.mean is None else y + (x @ self.mean)[:, None]
+        y = torch._weight_int8pack_mm(rows, self.weight, self.scale).float()
+        if self.bias is not None:
+            y += self.bias
+        return y if self.mean is None else y.add_((x @ self.mean)[:, None])
 
 
 def few_rows_linear(module: nn.Linear, kernel: Kernel, x: Tensor) -> Tensor:
@@ -334,9 +339,14 @@ def prepare(
                     prepared._patch(module, functools.partial(sliced_linear, module))
                     prepared.replaced.append(module)
             prepared.bytes_per_token += used
+        decoder = None
         if compile or where.type == "cuda":
-            prepared.decoder = _Decoder(model, compile)
-            prepared._patch(model, prepared.decoder.forward)
+            decoder = _Fixed(model, compile)
+        elif cpu and all(p.dtype == torch.float32 for p in model.parameters()):
+            decoder = _Rows.of(model)
+        if decoder is not None:
+            prepared.decoder = decoder
+            prepared._patch(model, decoder.forward)
     except BaseException:
         prepared.restore()
         raise
@@ -359,30 +369,15 @@ def _check_prepare(model: nn.Module, dtype: Any, quantize: Any, compile: bool) -
             raise ValueError("this model is prepared already; restore() it first")
 
 
-# ------------------------------------------------------------------- decoding with fixed shapes
-
-BUCKET = 128  # keys are attended to in steps of this many: one graph for each
+# ------------------------------------------------------------------------------ one-token steps
 
 
 class _Decoder:
-    """One-token steps with shapes that do not change, as CUDA graphs and `torch.compile` need.
+    """One-token steps of a GPT2Model in another way than its own; all else is left to the model."""
 
-    It calls the model's own modules (norms, linear layers, feed-forward networks) by the names that
-    every GPT2Model has, and attends by itself: keys and values go to a position that is a tensor,
-    and the attention sees the cache up to the next multiple of 128, what is not stored yet masked.
-    """
-
-    def __init__(self, model: nn.Module, compile: bool):
+    def __init__(self, model: nn.Module):
         self.model = model
         self.plain = type(model).forward
-        self.compile = compile
-        self.step = self._step
-        if compile:
-            mode = "reduce-overhead" if torch.cuda.is_available() else "default"
-            self.step = torch.compile(self._step, mode=mode, dynamic=False)
-        # a cache that is thrown away takes its graphs with it
-        self.graphs: weakref.WeakKeyDictionary[KVCache, dict[int, _Graph]]
-        self.graphs = weakref.WeakKeyDictionary()
 
     def forward(
         self, input_ids: Tensor, cache: KVCache | None = None, last_only: bool = False
@@ -394,15 +389,7 @@ class _Decoder:
         if not one or slow or not self._fits(cache, input_ids):
             return self.plain(self.model, input_ids, cache, last_only)
         length = cache.length
-        S = min(-(-(length + 1) // BUCKET) * BUCKET, cache.max_length)
-        if input_ids.device.type == "cuda" and not self.compile:
-            graphs = self.graphs.setdefault(cache, {})
-            if S not in graphs:
-                graphs[S] = _Graph(self._step, input_ids, buffer[..., :S, :], length)
-            logits = graphs[S](input_ids, length)
-        else:
-            position = torch.full((1,), length, device=input_ids.device)
-            logits = self.step(input_ids, position, buffer[..., :S, :])
+        logits = self.step(input_ids, cache, length)  # (B, 1, V)
         for layer in cache.layers:
             layer.length = length + 1
         return logits
@@ -416,7 +403,141 @@ class _Decoder:
             and (cache.length < cache.max_length)
         )
 
-    def _step(self, ids: Tensor, position: Tensor, buffer: Tensor) -> Tensor:
+    def step(self, ids: Tensor, cache: KVCache, length: int) -> Tensor:
+        """ids (B, 1) at position `length` → logits (B, 1, V); keys and values go to the cache."""
+        raise NotImplementedError
+
+
+class _Rows(_Decoder):
+    """Steps on the CPU: rows (B, C), the model's parameters by the names that every GPT2Model has,
+    and nothing between them and PyTorch's kernels. A module's call, a view or a sum of two number
+    formats costs as much as reading a hundred kilobytes of weights.
+    """
+
+    @classmethod
+    def of(cls, model: nn.Module) -> _Rows | None:
+        """A decoder for this model, if it says what the model says: a step of each is compared."""
+        from gpt2.cache import KVCache
+
+        try:
+            decoder = cls(model)
+            P, V = model.config.n_positions, model.config.vocab_size
+            caches = [KVCache(model.config, 1, min(2, P)) for _ in range(2)]
+            ids = torch.tensor([[V // 2]])
+            steps = ((decoder.plain, (model,)), (decoder.forward, ()))
+            with Inference(model):
+                plain, ours = (
+                    [forward(*own, ids, cache, True) for _ in range(cache.max_length)][-1]
+                    for (forward, own), cache in zip(steps, caches, strict=True)
+                )
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+            return None  # made in another way than the contract says
+        # what rounding in another order may do, to bfloat16 rows as well
+        close = torch.allclose(plain, ours, rtol=0, atol=0.02 * float(plain.std()) + 1e-6)
+        return decoder if close else None
+
+    def __init__(self, model: nn.Module):
+        super().__init__(model)
+        self.layers = [
+            (
+                _norm(block.ln_1),
+                _rows_linear(block.attn.c_attn),
+                _rows_linear(block.attn.c_proj),
+                _norm(block.ln_2),
+                _rows_linear(block.mlp.c_fc),
+                _rows_linear(block.mlp.c_proj),
+                block.attn,
+            )
+            for block in model.h
+        ]
+        self.norm, self.head = _norm(model.ln_f), _rows_linear(model.lm_head)
+
+    def _fits(self, cache: KVCache, input_ids: Tensor) -> bool:
+        """Also: few rows, float32, ids that there are, and nobody who listens to the attention."""
+        if input_ids.size(0) > FEW_ROWS or not super()._fits(cache, input_ids):
+            return False
+        low, high = input_ids.aminmax()
+        if low < 0 or high >= self.model.config.vocab_size or cache.buffer.dtype != torch.float32:
+            return False
+        return not any(
+            attn._forward_hooks or getattr(attn, "attention", attn)._forward_hooks
+            for *_, attn in self.layers
+        )
+
+    def step(self, ids: Tensor, cache: KVCache, length: int) -> Tensor:
+        """ids (B, 1) at position `length` → logits (B, 1, V)."""
+        B, (H, _, D) = ids.size(0), cache.buffer.shape[3:]
+        e = self.model.embeddings
+        x = F.embedding(ids[:, 0], e.wte.weight) + e.wpe.weight[length]  # (B, C)
+        for layer, (norm, attend, project, norm_2, widen, narrow, _) in zip(
+            cache.layers, self.layers, strict=True
+        ):
+            q, k, v = attend(norm(x)).view(B, 3, H, 1, D).unbind(1)  # (B, H, 1, D) each
+            layer.keys[:, :, length : length + 1] = k
+            layer.values[:, :, length : length + 1] = v
+            keys, values = layer.keys[:, :, : length + 1], layer.values[:, :, : length + 1]
+            y = F.scaled_dot_product_attention(q, keys, values)  # (B, H, 1, D)
+            x += project(y.view(B, H * D) if y.is_contiguous() else y.reshape(B, H * D))
+            x += narrow(F.gelu(widen(norm_2(x)), approximate="tanh"))
+        return self.head(self.norm(x))[:, None]
+
+
+def _norm(module: nn.Module) -> Kernel:
+    """A layer norm of rows (M, C), by PyTorch's kernel."""
+    weight, bias, eps = module.weight, module.bias, module.eps
+    shape = tuple(weight.shape)
+    return lambda x: F.layer_norm(x, shape, weight, bias, eps)
+
+
+def _rows_linear(module: nn.Linear) -> Kernel:
+    """A linear layer of few rows (M, K) → (M, N), without its module: as `prepare` patched it."""
+    forward = module.__dict__.get("forward")
+    function, arguments = getattr(forward, "func", None), getattr(forward, "args", ())
+    if function is few_rows_linear:
+        return arguments[1]
+    if function is sliced_linear:
+        return functools.partial(sliced_linear, module)
+    if forward is not None:
+        return module  # somebody else's
+    return functools.partial(F.linear, weight=module.weight, bias=module.bias)
+
+
+# ------------------------------------------------------------------- decoding with fixed shapes
+
+BUCKET = 128  # keys are attended to in steps of this many: one graph for each
+
+
+class _Fixed(_Decoder):
+    """Steps with shapes that do not change, as CUDA graphs and `torch.compile` need.
+
+    It calls the model's own modules (norms, linear layers, feed-forward networks) by the names that
+    every GPT2Model has, and attends by itself: keys and values go to a position that is a tensor,
+    and the attention sees the cache up to the next multiple of 128, what is not stored yet masked.
+    """
+
+    def __init__(self, model: nn.Module, compile: bool):
+        super().__init__(model)
+        self.compile = compile
+        self.compute = self._compute
+        if compile:
+            mode = "reduce-overhead" if torch.cuda.is_available() else "default"
+            self.compute = torch.compile(self._compute, mode=mode, dynamic=False)
+        # a cache that is thrown away takes its graphs with it
+        self.graphs: weakref.WeakKeyDictionary[KVCache, dict[int, _Graph]]
+        self.graphs = weakref.WeakKeyDictionary()
+
+    def step(self, ids: Tensor, cache: KVCache, length: int) -> Tensor:
+        """ids (B, 1) at position `length` → logits (B, 1, V)."""
+        S = min(-(-(length + 1) // BUCKET) * BUCKET, cache.max_length)
+        buffer = cache.buffer[..., :S, :]
+        if ids.device.type == "cuda" and not self.compile:
+            graphs = self.graphs.setdefault(cache, {})
+            if S not in graphs:
+                graphs[S] = _Graph(self._compute, ids, buffer, length)
+            return graphs[S](ids, length)
+        return self.compute(ids, torch.full((1,), length, device=ids.device), buffer)
+
+    def _compute(self, ids: Tensor, position: Tensor, buffer: Tensor) -> Tensor:
         """ids (B, 1), position (1,), keys and values (L, 2, B, H, S, D) → logits (B, 1, V)."""
         model, (H, S, D) = self.model, buffer.shape[3:]
         B = ids.size(0)

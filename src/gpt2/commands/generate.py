@@ -120,7 +120,7 @@ def command(
     if place.type == "cpu" and sum(p.numel() for p in model.parameters()) < SMALL:
         # so little work that threads would wait for one another: on a busy machine, 30 times longer
         torch.set_num_threads(1)
-    if quantize is not None:
+    if place.type == "cpu" or quantize is not None:
         from gpt2.engine import prepare
 
         prepare(model, quantize=quantize)
