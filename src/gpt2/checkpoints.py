@@ -91,7 +91,7 @@ def find_checkpoint(
     name = os.fspath(model_name)
     if not isinstance(name, str) or not name or "\0" in name:
         raise ValueError(f"a model's name is a folder or a name on the hub, got {model_name!r}")
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_dir():
         return in_a_run(path)
     if path.is_file():
@@ -137,6 +137,10 @@ def read_settings(path: Path) -> dict[str, Any]:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
             raise ValueError(f"{path}: {field} must be a positive int, got {short(value)}")
         sizes[field] = value
+    if sizes["n_embd"] % sizes["n_head"]:
+        raise ValueError(
+            f"{path}: n_embd = {sizes['n_embd']} is not divisible by n_head = {sizes['n_head']}"
+        )
     rates = {}
     for field, default in (
         ("resid_pdrop", 0.1),

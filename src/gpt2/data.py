@@ -11,6 +11,7 @@ one number is the loader's whole position, and it means the same on any number o
 from __future__ import annotations
 
 import json
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,7 +98,9 @@ def read_index(folder: str | Path) -> DataIndex:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__} {error}") from None
     if dtype != token_dtype(vocab_size):
-        raise ValueError(f"{path}: dtype {dtype!r} does not go with vocab_size = {vocab_size}")
+        raise ValueError(
+            f"{path}: dtype {short(dtype)!r} does not go with vocab_size = {vocab_size}"
+        )
     for split in splits.values():
         for shard in split.shards:
             if Path(shard.file).name != shard.file or shard.file == "..":
@@ -283,7 +286,7 @@ class BatchLoader:
         """
         ours = self.state()
         different = [
-            f"{name} was {state.get(name)!r} and is {value!r}"
+            f"{name} was {reprlib.repr(state.get(name))} and is {value!r}"
             for name, value in ours.items()
             if name != "drawn" and state.get(name) != value
         ]

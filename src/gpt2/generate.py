@@ -8,6 +8,7 @@ prompt, n new tokens, V vocab_size, P n_positions.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,7 @@ def check_sampling(
 
 def _check_int(name: str, value: Any, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name} must be an int, at least {least}, got {value!r}")
+        raise ValueError(f"{name} must be an int, at least {least}, got {reprlib.repr(value)}")
 
 
 def _check_number(name: str, value: Any) -> None:
@@ -101,7 +102,7 @@ def _check_number(name: str, value: Any) -> None:
     except OverflowError:  # an int too large for any float
         finite = False
     if isinstance(value, bool) or not finite:
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
+        raise ValueError(f"{name} must be a finite number, got {reprlib.repr(value)}")
 
 
 # ----------------------------------------------------------------------------- from logits to token

@@ -94,7 +94,7 @@ def open_source(name: str, *, limit: int | None = None) -> Source:
     if name.startswith("hf:"):
         repo, _, config = name[3:].partition(":")
         return _hub_dataset(repo, config or None, limit)
-    paths = [Path(part).expanduser() for part in name.split(",") if part]
+    paths = [Path(os.path.expanduser(part)) for part in name.split(",") if part]
     return _files(name, paths)
 
 

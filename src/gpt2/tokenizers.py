@@ -413,7 +413,7 @@ def load_tokenizer(name: str | os.PathLike[str], **options: Any) -> Tokenizer:
     of them and a config.json with GPT-2's 50,257 tokens: GPT-2's own. In a training run: the
     checkpoint's. A GGUF file: its own. options (revision, cache_dir, token) are for the hub.
     """
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if folder.is_file():
         from gpt2.gguf import read_tokenizer
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import reprlib
 import shutil
 import signal
 import sys
@@ -29,6 +30,7 @@ from gpt2.ranks import World, open_world, pick_device, put_whole, seed_step, who
 from gpt2.run_log import LOG_NAME, RunLog, clock, read_log
 from gpt2.training_config import TrainConfig
 from gpt2.training_setup import batch_plan, build_model, parallelise
+from gpt2.training_speed import keep_freed_memory, speed_up_dropout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,6 +116,9 @@ class Trainer:
             raise ValueError(f"{self.run} holds no checkpoint to resume from")
         seed_step(config.seed, -1, 0)
         self.core = build_model(config, self.index, latest, world.device)
+        if world.device.type == "cpu" and not config.compile:
+            speed_up_dropout(self.core)
+            keep_freed_memory()
         self.model = parallelise(self.core, config, world)
         self.optimizers = make_optimizers(self.core, config)
         self.ema = (
@@ -282,6 +287,9 @@ class Trainer:
                                 float(state["optimizer_steps"][name]), dtype=torch.float32
                             )
             self.loader.load_state(state["loader"])
+            for name in ("step", "seconds", "since_best", "loss_sum", "loss_count"):
+                if not isinstance(state[name], (int, float)):
+                    raise TypeError(f"{name} is {reprlib.repr(state[name])}")
             self.done = int(state["step"])
             self.seconds = float(state["seconds"])
             self.best = None if state["best"] is None else float(state["best"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import reprlib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ PRESETS = Path(__file__).parent / "presets"
 def _setting(default: Any, help: str, **metadata: Any) -> Any:
     return field(default=default, metadata={"help": help, **metadata})
 
+
+LARGEST = 1e308  # NaN is not below it, and an int beyond it is no float
 
 # may differ between a run and its resumption: they don't touch what is computed, or only when
 FREE = {"free": True}
@@ -84,7 +86,7 @@ class TrainConfig:
 
         def need(name: str, fine: bool, rule: str) -> None:
             if not fine:
-                raise ValueError(f"{name} must be {rule}, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be {rule}, got {reprlib.repr(getattr(self, name))}")
 
         for spec in fields(self):
             value = getattr(self, spec.name)
@@ -94,9 +96,10 @@ class TrainConfig:
                 continue
             if kind.startswith("int"):
                 need(spec.name, isinstance(value, int) and not isinstance(value, bool), "an int")
+                need(spec.name, -(2**63) <= value < 2**63, "an int of 64 bits")
             elif kind.startswith("float"):
                 number = isinstance(value, (int, float)) and not isinstance(value, bool)
-                need(spec.name, number and math.isfinite(value), "a finite number")
+                need(spec.name, number and -LARGEST <= value <= LARGEST, "a finite number")
             elif kind.startswith("bool"):
                 need(spec.name, isinstance(value, bool), "true or false")
             else:
@@ -176,7 +179,7 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"{path}: no setting {name!r}{hint}")
+            raise ValueError(f"{path}: no setting {reprlib.repr(name)}{hint}")
     return flat
 
 

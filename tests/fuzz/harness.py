@@ -204,6 +204,7 @@ def work(scratch: Path) -> None:
         "HF_HOME": str(scratch / "home"),
         "HOME": str(scratch / "home"),
         "MPLCONFIGDIR": str(scratch / "home"),
+        "TORCHINDUCTOR_CACHE_DIR": str(scratch / "home"),
         "TIKTOKEN_CACHE_DIR": str(scratch / "home"),
     }
     import torch

@@ -641,7 +641,7 @@ class HellaSwagFile(Target):
         from gpt2.evaluate import read_hellaswag
 
         found = read_hellaswag(folder / "hellaswag.jsonl")
-        lines = (folder / "hellaswag.jsonl").read_bytes().decode().splitlines()
+        lines = (folder / "hellaswag.jsonl").read_text(encoding="utf-8").split("\n")
         raw = [json.loads(line) for line in lines if line.strip()]
         assert len(found) == len(raw)
         for example, row in zip(found, raw, strict=True):
