@@ -233,7 +233,7 @@ def test_the_fuzzer_sees_what_it_looks_for(watch: Watch) -> None:
     assert NAMED == "named"
 
 
-# ------------------------------------------------------------------------- what the fuzzer has found
+# ------------------------------------------------------------------------ what the fuzzer has found
 
 
 def refused(read, *arguments: object) -> str:
@@ -320,6 +320,33 @@ def test_encoding_is_not_random(tmp_path: Path) -> None:
     described["model"]["dropout"] = 0.9
     path.write_text(json.dumps(described), encoding="utf-8")
     assert load_tokenizer(tmp_path).encode("the question " * 9) == BYTES.encode("the question " * 9)
+
+
+def test_weights_that_are_no_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Catches a RuntimeError from comparing NaN with NaN when the model is prepared."""
+    from gpt2.checkpoints import save_pretrained
+    from gpt2.cli import cli
+
+    model = model_folder(tmp_path)
+    with torch.no_grad():
+        model.ln_f.weight.fill_(math.nan)
+    save_pretrained(model, tmp_path)
+    assert run(cli, "gpt2", ["generate", "--model", str(tmp_path), "--prompt", "abc"]) == 1
+    assert "not finite" in capsys.readouterr().err
+
+
+def test_a_config_that_transformers_refuses(tmp_path: Path) -> None:
+    """Catches a traceback of the oracle's for a field that this GPT-2 does not read."""
+    from gpt2.oracle import ask_transformers
+
+    model_folder(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"eos_token_id": ["x"]}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    try:
+        ask_transformers(tmp_path)  # older versions take it
+    except ValueError as error:
+        assert "transformers cannot load" in str(error)  # noqa: PT017
 
 
 def test_a_home_that_nobody_has() -> None:

@@ -131,7 +131,7 @@ def check_same_tokens(index: DataIndex, model: str) -> None:
 
 def _count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is no count")
+        raise ValueError(f"{short(value)!r} is no count")
     return value
 
 

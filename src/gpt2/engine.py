@@ -433,7 +433,9 @@ class _Rows(_Decoder):
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
             return None  # made in another way than the contract says
         # what rounding in another order may do, to bfloat16 rows as well
-        close = torch.allclose(plain, ours, rtol=0, atol=0.02 * float(plain.std()) + 1e-6)
+        atol = 0.02 * float(plain.std()) + 1e-6
+        # damaged weights give NaN, and one token has no spread: neither can be compared
+        close = atol < float("inf") and torch.allclose(plain, ours, rtol=0, atol=atol)
         return decoder if close else None
 
     def __init__(self, model: nn.Module):

@@ -133,6 +133,9 @@ def ask_transformers(folder: Path, device: torch.device | str = "cpu") -> Refere
             theirs = transformers.GPT2LMHeadModel.from_pretrained(
                 folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True
             )
+    except Exception as error:  # it checks more of config.json than is read here, in its own way
+        reason = " ".join(str(error).split())
+        raise ValueError(f"transformers cannot load {folder}: {reason[:300]}") from None
     finally:
         talk.set_verbosity(level)
         if bar:

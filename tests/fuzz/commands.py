@@ -193,6 +193,7 @@ class Commands(Target):
             found.insert(rng.randrange(1, len(found) + 1), rng.choice(WORDS))
         if command == "train" and "--resume" in found:
             found = [command, "--resume", found[found.index("--resume") + 1]]
+            found += ["--max-steps", "5"]  # however many a hostile run asks for
         # what no command line of the system can carry
         return [word.replace("\0", "") for word in found]
 

@@ -110,7 +110,16 @@ class Mutator:
         if isinstance(old, bool):
             return rng.choice((not old, int(old), str(old).lower(), None))
         if isinstance(old, int):
-            steps = (old + 1, old - 1, -old, old * 2, old * 10**9, old // 2, 0, float(old), old + 4)
+            steps = (
+                old + 1,
+                old - 1,
+                -old,
+                old * 2,
+                old * 10**9,
+                old // 2,
+                0,
+                old + 0.5 if abs(old) < 2**60 else 0.5,
+            )
             return rng.choice((*steps, str(old), old + 2**32, old + 2**64))
         if isinstance(old, float):
             return rng.choice(

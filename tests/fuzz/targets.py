@@ -472,7 +472,7 @@ class Prompts(Target):
             text = "".join(m.rng.choice(ALPHABET) for _ in range(40))
             text = m.text(text) if m.rng.random() < 0.3 else text
         elif m.rng.random() < 0.03:
-            text = m.rng.choice(CHARACTERS) * m.rng.choice((1000, 20_000))
+            text = m.rng.choice(CHARACTERS) * m.rng.choice((50, 1000))
         return which, text
 
     def check(self, given: tuple[int, str], folder: Path) -> None:
