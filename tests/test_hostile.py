@@ -352,6 +352,7 @@ def test_a_config_that_transformers_refuses(tmp_path: Path) -> None:
 def test_a_home_that_nobody_has() -> None:
     """Catches pathlib's RuntimeError for `~somebody`."""
     assert "~nobody-of-that-name" in refused(find_checkpoint, "~nobody-of-that-name/x")
+    assert "no model" in refused(find_checkpoint, "x" * 9000)  # an OSError of pathlib's
 
 
 def test_a_message_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -380,6 +381,10 @@ def test_a_checkpoint_does_not_say_where_to_write(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="which is not there"):
         train(config, tmp_path / "run", resume=True)
     assert not (tmp_path / "elsewhere").exists()
+    state["config"]["data"] = "x" * 9000  # an OSError
+    path.write_text(json.dumps(state), encoding="utf-8")
+    config = resumed_config(tmp_path / "run", {"max_steps": 5})
+    assert len(refused(lambda: train(config, tmp_path / "run", resume=True))) < 500
     for change in ({"total_batch_tokens": "x"}, {"config": {"lr": math.nan}}):
         path.write_text(json.dumps(state | change), encoding="utf-8")
         assert "training.json" in refused(resumed_config, tmp_path / "run", {})

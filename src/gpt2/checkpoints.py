@@ -92,9 +92,9 @@ def find_checkpoint(
     if not isinstance(name, str) or not name or "\0" in name:
         raise ValueError(f"a model's name is a folder or a name on the hub, got {model_name!r}")
     path = Path(os.path.expanduser(name))
-    if path.is_dir():
+    if os.path.isdir(path):  # pathlib's would raise for a name that is too long
         return in_a_run(path)
-    if path.is_file():
+    if os.path.isfile(path):
         with path.open("rb") as file:
             start = file.read(8)
         if start.startswith(b"GGUF"):

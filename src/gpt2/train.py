@@ -24,6 +24,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpt2.files import short
 from gpt2.folder_lock import only_one
 from gpt2.optimization import autocast_dtype, lr_at, make_optimizers
 from gpt2.ranks import World, open_world, pick_device, put_whole, seed_step, whole
@@ -143,12 +144,13 @@ class Trainer:
         from gpt2.prepare import prepare
 
         folder = self.config.data_folder
-        if resume and not (folder / INDEX_NAME).exists():
+        if resume and not os.path.exists(folder / INDEX_NAME):
             # a checkpoint may come from anywhere: what it says is no reason to write to a folder
+            name = short(str(folder))
             raise ValueError(
-                f"the run was trained on {folder}, which is not there: name it with --data, or "
-                f"make it again (`gpt2 prepare {self.config.source} --out {folder} "
-                f"--tokenizer {self.config.tokenizer}`)"
+                f"the run was trained on {name}, which is not there: name it with --data, or make "
+                f"it again (`gpt2 prepare {short(self.config.source)} --out {name} "
+                f"--tokenizer {short(self.config.tokenizer)}`)"
             )
         if self.world.main and not (folder / INDEX_NAME).exists():
             if self.config.data and folder.exists() and any(folder.iterdir()):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2.files import STEP_NAME
+from gpt2.files import STEP_NAME, short
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,7 +140,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
     try:
         return state, load_file(file)
     except (OSError, SafetensorError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from None
+        raise ValueError(f"{file} cannot be read: {short(str(error))}") from None
 
 
 def sync(path: Path) -> None:
