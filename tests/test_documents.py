@@ -20,6 +20,7 @@ import click
 import pytest
 
 from learn_gpt2.manifest import PROBLEMS, select
+from tests.graders import bank as banks
 from tests.links import documents, text_of, without_code_blocks
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -300,3 +301,12 @@ def test_the_readme_shows_what_the_model_writes():
     )
     assert len(shown) > 80
     assert result.stdout.startswith(shown.rstrip()), result.stdout + result.stderr
+
+
+def test_the_readme_counts_the_banks():
+    """Catches a number of answers that was true once."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    all_banks = [banks.load(p.number) for p in PROBLEMS]
+    for kind, said in (("wrong", "wrong answers caught"), ("right", "right answers accepted")):
+        count = sum(len(getattr(bank, kind)) for bank in all_banks)
+        assert re.search(rf"^\| {said}.*\| {count} of {count} \|", text, re.M), (kind, count)

@@ -110,6 +110,8 @@ SIDEBAR = {
         "solutions/README": "",
         "docs/training": "Training",
         "docs/formats": "Checkpoints and formats",
+        "docs/speed": "Speed",
+        "docs/determinism": "What is the same each time",
         "docs/instructors": "For instructors",
     },
     "Inside": {
