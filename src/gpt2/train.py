@@ -65,6 +65,13 @@ class Stopped(Exception):
     """Ctrl-C or SIGTERM, after the checkpoint was written."""
 
 
+def _number(name: str, value: object) -> float:
+    """A number out of a checkpoint's state. TypeError that shows a little of what is none."""
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is {reprlib.repr(value)}")
+    return float(value)
+
+
 class Trainer:
     """One run in one process: `Trainer(config, run, world).train()`."""
 
@@ -285,16 +292,14 @@ class Trainer:
                             optimizer.state[p][slot] = torch.zeros_like(p)
                             put_whole(optimizer.state[p][slot], value)
                         if name in state["optimizer_steps"]:
-                            optimizer.state[p]["step"] = torch.tensor(
-                                float(state["optimizer_steps"][name]), dtype=torch.float32
-                            )
+                            count = _number(name, state["optimizer_steps"][name])
+                            optimizer.state[p]["step"] = torch.tensor(count, dtype=torch.float32)
             self.loader.load_state(state["loader"])
             for name in ("step", "seconds", "since_best", "loss_sum", "loss_count"):
-                if not isinstance(state[name], (int, float)):
-                    raise TypeError(f"{name} is {reprlib.repr(state[name])}")
+                _number(name, state[name])
             self.done = int(state["step"])
             self.seconds = float(state["seconds"])
-            self.best = None if state["best"] is None else float(state["best"])
+            self.best = None if state["best"] is None else _number("best", state["best"])
             self.since_best = int(state["since_best"])
             self.loss_sum, self.loss_count = float(state["loss_sum"]), int(state["loss_count"])
             if self.done != checkpoint_step(path):

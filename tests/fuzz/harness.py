@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,7 @@ class Watch:
         self.scratch = scratch
         self.box: Path | None = None
         self.seen: list[str] = []
+        tempfile.gettempdir()  # the first time, it tries the folder by writing to it
         sys.addaudithook(self)
 
     def __call__(self, event: str, arguments: tuple) -> None:

@@ -984,7 +984,7 @@ class GGUF(Target):
                 at += rng.choice((0, 4, 8))
                 number = rng.choice((0, 1, 3, 8, 9, 2**31 - 1, 2**32 - 1, rng.randrange(2**32)))
                 data[at : at + 4] = number.to_bytes(4, "little")
-            elif kind == 4:
+            elif kind == 4 and i < len(data):  # an earlier change may have cut it
                 data[i] ^= 1 << rng.randrange(8)
             elif kind == 5:  # a tensor's line
                 name = rng.choice(
