@@ -657,3 +657,17 @@ def test_without_the_hub_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", types.ModuleType("huggingface_hub"))
     with pytest.raises(ValueError, match="pip install huggingface_hub"):
         open_checkpoint("gpt2")
+
+
+def test_no_memory_for_a_tensor_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a traceback where a weight file can't be mapped any more."""
+    import safetensors
+
+    folder = save_pretrained(tiny(), tmp_path / "model")
+
+    def full(*args: object, **options: object) -> None:
+        raise RuntimeError("unable to mmap 5469776 bytes: Cannot allocate memory (12)")
+
+    monkeypatch.setattr(safetensors, "safe_open", full)
+    with pytest.raises(ValueError, match=r"model\.safetensors: .*Cannot allocate memory"):
+        GPT2Model.from_pretrained(folder)

@@ -231,7 +231,7 @@ class Tensors(Mapping[str, Tensor]):
         try:
             with safe_open(path, framework="pt") as file:
                 return file.get_tensor(key)
-        except SafetensorError as error:
+        except (SafetensorError, RuntimeError, MemoryError) as error:  # the last two: no memory
             raise ValueError(f"{path}: {key} cannot be read: {error}") from None
 
     def __contains__(self, key: object) -> bool:
