@@ -13,7 +13,7 @@ from small_gpt2 import prompt, tiny
 from torch import nn
 
 from gpt2.cache import KVCache
-from gpt2.engine import WORTH_SLICING, Inference, sliced_linear
+from gpt2.engine import WORTH_SLICING, Inference, Slices
 from gpt2.generate import (
     decode_step,
     draw,
@@ -423,14 +423,30 @@ def test_ids_can_train_a_model_afterwards() -> None:
 @pytest.mark.parametrize("out_features", [1024, 1031, 4099])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(1, 1), (1,), (), (3, 2), (2, 1), (1, 5)])
-def test_sliced_linear_is_linear(out_features: int, bias: bool, shape: tuple[int, ...]) -> None:
+def test_slices_are_the_linear_layer(out_features: int, bias: bool, shape: tuple[int, ...]) -> None:
     """Catches rows lost where the slices don't come out even, and a bias added twice."""
     layer = nn.Linear(260, out_features, bias=bias)
     x = torch.randn(*shape, 260)
     with torch.no_grad():
         torch.testing.assert_close(
-            sliced_linear(layer, x), F.linear(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-5
+            Slices(layer)(x), F.linear(x, layer.weight, layer.bias), rtol=1e-5, atol=1e-5
         )
+
+
+def test_slices_follow_their_weight() -> None:
+    """Catches views of weights that are no longer the layer's, and a row of another width."""
+    layer = nn.Linear(260, 1031)
+    slices, x = Slices(layer), torch.randn(1, 260)
+    with torch.no_grad():
+        layer.weight.mul_(2)
+        torch.testing.assert_close(slices(x), F.linear(x, layer.weight, layer.bias))
+        layer.weight.data = torch.randn(1031, 260)
+        layer.bias.data = torch.randn(1031)
+        torch.testing.assert_close(slices(x), F.linear(x, layer.weight, layer.bias))
+        with pytest.raises(RuntimeError):
+            slices(torch.randn(2, 130))
+    slices(x).sum().backward()
+    torch.testing.assert_close(layer.weight.grad, x.expand(1031, 260))
 
 
 def test_which_layers_are_sliced() -> None:

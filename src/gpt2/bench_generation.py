@@ -31,7 +31,7 @@ def measure_cache(
     quick: bool = False, device: str = "cpu", rounds: int = 3, model: str | None = None
 ) -> Table:
     """Greedy generation with and without the KV cache, tokens per second."""
-    prompt, new = 32, 100
+    prompt, new = 32, 40 if quick else 100
     own = subject(quick, device, model)
     ids = torch.randint(own.config.vocab_size, (1, prompt), device=device)
 
@@ -251,7 +251,7 @@ def measure_decode(
     opponent: Path | None = None,
 ) -> Table:
     """One sequence, short prompt: what reading the weights costs."""
-    new = 50 if quick else 100
+    new = 30 if quick else 100
     return _generation("Decoding one sequence", 1, 32, new, quick, device, rounds, model, opponent)
 
 
@@ -263,7 +263,7 @@ def measure_batch8(
     opponent: Path | None = None,
 ) -> Table:
     """Eight sequences with long prompts."""
-    prompt, new = (128, 16) if quick else (512, 64)
+    prompt, new = (64, 8) if quick else (512, 64)
     return _generation("Eight sequences", 8, prompt, new, quick, device, rounds, model, opponent)
 
 
@@ -521,7 +521,8 @@ def measure_start(
             Contender("gpt2", lambda: _process(OURS, folder, 1), 1),
             Contender("Hugging Face", lambda: _process(THEIRS, folder, 1), 1),
         ]
-        results = interleave(contenders, rounds)
+        rounds = 1 if quick else rounds
+        results = interleave(contenders, rounds, warm_up=not quick)
     setting = f"{_described(own)}; 3 tokens of prompt, 1 new; {rounds} rounds in turn on the CPU."
     return Table("Process start to first token", setting, "starts/s", results)
 
@@ -537,17 +538,20 @@ def measure_memory(
     weights = sum(p.numel() * p.element_size() for p in own.parameters())
     cache = KVCache(own.config, 1, 3 + new).buffer.nbytes
     imports = "import sys, torch, gpt2.model, gpt2.generate, safetensors.torch"
-    their_imports = "import sys, torch; from transformers import GPT2LMHeadModel"
     with tempfile.TemporaryDirectory() as temporary:
         folder = save_pretrained(own, Path(temporary) / "model")
         programs = {
             "gpt2": OURS,
-            "Hugging Face": THEIRS,
             "gpt2, loading alone": LOAD_OURS,
-            "Hugging Face, loading alone": LOAD_THEIRS,
             "gpt2, imports alone": imports,
-            "Hugging Face, imports alone": their_imports,
         }
+        if not quick:  # importing transformers takes seconds
+            programs |= {
+                "Hugging Face": THEIRS,
+                "Hugging Face, loading alone": LOAD_THEIRS,
+                "Hugging Face, imports alone": "import sys, torch; "
+                "from transformers import GPT2LMHeadModel",
+            }
         peaks = {name: int(_process(code + PEAK, folder, new)) for name, code in programs.items()}
     base = peaks["gpt2, imports alone"]
     ratio = (peaks["gpt2"] - base) / (weights + cache)

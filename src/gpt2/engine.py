@@ -38,25 +38,25 @@ class Inference:
 
     def __init__(self, model: nn.Module):
         self.modules = list(model.modules())
-        self.linears = [module for module in self.modules if _can_slice(module)]
+        self.slices = [Slices(module) for module in self.modules if _can_slice(module)]
         self._entered: list[tuple[Any, ...]] = []
 
     def __enter__(self) -> None:
         training = [module for module in self.modules if module.training]
         # a forward of the module's own (someone else's patch) is left alone
-        sliced = [module for module in self.linears if "forward" not in module.__dict__]
+        sliced = [slices for slices in self.slices if "forward" not in slices.module.__dict__]
         no_grad = torch.no_grad()
         no_grad.__enter__()
         self._entered.append((training, sliced, no_grad))
         for module in training:
             module.training = False
-        for module in sliced:
-            module.__dict__["forward"] = functools.partial(sliced_linear, module)
+        for slices in sliced:
+            slices.module.__dict__["forward"] = slices
 
     def __exit__(self, *error: object) -> None:
         training, sliced, no_grad = self._entered.pop()
-        for module in sliced:
-            module.__dict__.pop("forward", None)
+        for slices in sliced:
+            slices.module.__dict__.pop("forward", None)
         for module in training:
             module.training = True
         no_grad.__exit__(*error)
@@ -75,29 +75,52 @@ def _can_slice(module: nn.Module) -> bool:
     )
 
 
-def sliced_linear(module: nn.Linear, x: Tensor) -> Tensor:
-    """`module(x)`; for a single vector, as a batch of products with slices of the weight's rows.
+class Slices:
+    """A linear layer's forward, for a single row a batch of products with slices of the weight.
 
     PyTorch's product of a matrix and a vector runs on one thread, and reading the weight is all it
-    does; a batch of products runs on all. The slices are views: nothing is copied.
+    does; a batch of products runs on all. The slices are views, made once: nothing is copied, and
+    a weight that changes in place changes here.
     """
-    weight, bias = module.weight, module.bias
-    N, K = weight.shape
-    if x.dtype != weight.dtype:
-        return F.linear(x, weight, bias)
-    if x.numel() != K:
-        return many_rows(x, weight, bias)
-    rows = N // SLICES  # per slice; what is left over is one more product
-    even = rows * SLICES
-    y = x.new_empty(N)
-    vectors = x.reshape(1, 1, K).expand(SLICES, 1, K)
-    matrices = weight[:even].view(SLICES, rows, K).transpose(1, 2)
-    torch.bmm(vectors, matrices, out=y[:even].view(SLICES, 1, rows))
-    if even < N:
-        torch.mv(weight[even:], x.reshape(K), out=y[even:])
-    if bias is not None:
-        y += bias
-    return y.view(*x.shape[:-1], N)
+
+    def __init__(self, module: nn.Linear):
+        self.module = module
+        self._cut()
+
+    def _cut(self) -> None:
+        weight = self.module.weight.detach()
+        bias = None if self.module.bias is None else self.module.bias.detach()
+        self.N, self.K = weight.shape
+        self.cut_from = self._places()
+        self.rows = self.N // SLICES  # per slice; what is left over is one more product
+        self.even = self.rows * SLICES
+        self.matrices = weight[: self.even].view(SLICES, self.rows, self.K).transpose(1, 2)
+        self.bias = None if bias is None else bias[: self.even].view(SLICES, 1, self.rows)
+        self.left = weight[self.even :]
+        self.left_bias = None if bias is None else bias[self.even :]
+
+    def _places(self) -> tuple[int, ...]:
+        return tuple(p.data_ptr() for p in (self.module.weight, self.module.bias) if p is not None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x (…, K) → (…, N)."""
+        weight, bias = self.module.weight, self.module.bias
+        if x.dtype != weight.dtype or torch.is_grad_enabled():
+            return F.linear(x, weight, bias)
+        if x.numel() != self.K or x.size(-1) != self.K:
+            return many_rows(x, weight, bias)
+        if self._places() != self.cut_from:  # other data, by `weight.data = …`
+            self._cut()
+        vectors = x.reshape(1, 1, self.K).expand(SLICES, 1, self.K)
+        if self.bias is None:
+            y = torch.bmm(vectors, self.matrices)
+        else:
+            y = torch.baddbmm(self.bias, vectors, self.matrices)
+        y = y.view(self.even)
+        if self.even < self.N:
+            last = torch.mv(self.left, x.reshape(self.K))
+            y = torch.cat([y, last if bias is None else last + self.left_bias])
+        return y.view(*x.shape[:-1], self.N)
 
 
 def many_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -152,15 +175,33 @@ class Half16:
         self.nbytes = 2 * weight.numel()
         try:
             self.packed = torch.ops.quantized.linear_prepack_fp16(weight, self.bias)
+            self.packed_linear = _packed_fp16_linear()
         except (AttributeError, RuntimeError):  # no FBGEMM in this build
             self.packed = None
             self.weight = weight.half()
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.packed is not None:
-            return torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
+            return self.packed_linear(x, self.packed)
         y = F.linear(x.half(), self.weight).float()
         return y if self.bias is None else y + self.bias
+
+
+@functools.cache
+def _packed_fp16_linear() -> Callable[[Tensor, torch.ScriptObject], Tensor]:
+    """FBGEMM's product of float32 rows (M, K) with a packed weight → (M, N).
+
+    By TorchScript where PyTorch still has it: a call takes 16 µs, and 50 through `torch.ops`, where
+    the packed weight is converted for each; a step has 49.
+    """
+    program = """
+def linear(rows, weight: __torch__.torch.classes.quantized.LinearPackedParamsBase):
+    return torch.ops.quantized.linear_dynamic_fp16(rows, weight)
+"""
+    try:
+        return torch.jit.CompilationUnit(program).linear
+    except (AttributeError, RuntimeError):
+        return torch.ops.quantized.linear_dynamic_fp16
 
 
 class BFloat16:
@@ -336,7 +377,7 @@ def prepare(
                     prepared._patch(module, functools.partial(few_rows_linear, module, kernel))
                     prepared.replaced.append(module)
                 elif _can_slice(module) and not compile:
-                    prepared._patch(module, functools.partial(sliced_linear, module))
+                    prepared._patch(module, Slices(module))
                     prepared.replaced.append(module)
             prepared.bytes_per_token += used
         decoder = None
@@ -364,7 +405,7 @@ def _check_prepare(model: nn.Module, dtype: Any, quantize: Any, compile: bool) -
         raise ValueError("int8 layers call a kernel of their own, which is not compiled")
     for module in model.modules():
         forward = module.__dict__.get("forward")
-        ours = getattr(forward, "func", None) in (sliced_linear, few_rows_linear)
+        ours = getattr(forward, "func", None) is few_rows_linear or isinstance(forward, Slices)
         if ours or isinstance(getattr(forward, "__self__", None), _Decoder):
             raise ValueError("this model is prepared already; restore() it first")
 
@@ -469,16 +510,15 @@ class _Rows(_Decoder):
     def step(self, ids: Tensor, cache: KVCache, length: int) -> Tensor:
         """ids (B, 1) at position `length` → logits (B, 1, V)."""
         B, (H, _, D) = ids.size(0), cache.buffer.shape[3:]
+        new = cache.buffer[:, :, :, :, length].unbind()  # (2, B, H, D) for each layer
+        seen = cache.buffer[..., : length + 1, :].flatten(0, 1).unbind()  # 2L of (B, H, S, D)
         e = self.model.embeddings
         x = F.embedding(ids[:, 0], e.wte.weight) + e.wpe.weight[length]  # (B, C)
-        for layer, (norm, attend, project, norm_2, widen, narrow, _) in zip(
-            cache.layers, self.layers, strict=True
-        ):
-            q, k, v = attend(norm(x)).view(B, 3, H, 1, D).unbind(1)  # (B, H, 1, D) each
-            layer.keys[:, :, length : length + 1] = k
-            layer.values[:, :, length : length + 1] = v
-            keys, values = layer.keys[:, :, : length + 1], layer.values[:, :, : length + 1]
-            y = F.scaled_dot_product_attention(q, keys, values)  # (B, H, 1, D)
+        for i, (norm, attend, project, norm_2, widen, narrow, _) in enumerate(self.layers):
+            q, kv = attend(norm(x)).view(B, 3, H, D).transpose(0, 1).split((1, 2))
+            new[i].copy_(kv)
+            # q: (1, B, H, D) → (B, H, 1, D)
+            y = F.scaled_dot_product_attention(q.permute(1, 2, 0, 3), *seen[2 * i : 2 * i + 2])
             x += project(y.view(B, H * D) if y.is_contiguous() else y.reshape(B, H * D))
             x += narrow(F.gelu(widen(norm_2(x)), approximate="tanh"))
         return self.head(self.norm(x))[:, None]
@@ -497,10 +537,8 @@ def _rows_linear(module: nn.Linear) -> Kernel:
     function, arguments = getattr(forward, "func", None), getattr(forward, "args", ())
     if function is few_rows_linear:
         return arguments[1]
-    if function is sliced_linear:
-        return functools.partial(sliced_linear, module)
     if forward is not None:
-        return module  # somebody else's
+        return forward if isinstance(forward, Slices) else module  # somebody else's
     return functools.partial(F.linear, weight=module.weight, bias=module.bias)
 
 
