@@ -174,8 +174,8 @@ def measure_training(
     """Training tokens/s: ours, a plain script's model and Hugging Face's in turn.
 
     size: "small" (the shakespeare-char preset's), "10M" (twice as wide) or "124M" (GPT-2 small).
-    quick: two layers, a small batch and vocabulary. The setting line holds each one's milliseconds per part: forward,
-    backward, step.
+    quick: two layers, a small batch and vocabulary. The setting line holds each one's milliseconds
+    per part: forward, backward, step.
     """
     from gpt2.benchmark import Contender, Table, interleave
     from gpt2.optimization import autocast_dtype
