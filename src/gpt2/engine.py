@@ -85,22 +85,21 @@ class Slices:
 
     def __init__(self, module: nn.Linear):
         self.module = module
-        self._cut()
+        self._cut(module.weight, module.bias)
 
-    def _cut(self) -> None:
-        weight = self.module.weight.detach()
-        bias = None if self.module.bias is None else self.module.bias.detach()
+    def _cut(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight, self.bias = weight, bias
+        self.cut_from = _places(weight, bias)
         self.N, self.K = weight.shape
-        self.cut_from = self._places()
-        self.rows = self.N // SLICES  # per slice; what is left over is one more product
-        self.even = self.rows * SLICES
-        self.matrices = weight[: self.even].view(SLICES, self.rows, self.K).transpose(1, 2)
-        self.bias = None if bias is None else bias[: self.even].view(SLICES, 1, self.rows)
+        rows = self.N // SLICES  # per slice; what is left over is one more product
+        self.even = rows * SLICES
+        weight = weight.detach()
+        self.matrices = weight[: self.even].view(SLICES, rows, self.K).transpose(1, 2)
         self.left = weight[self.even :]
-        self.left_bias = None if bias is None else bias[self.even :]
-
-    def _places(self) -> tuple[int, ...]:
-        return tuple(p.data_ptr() for p in (self.module.weight, self.module.bias) if p is not None)
+        self.biases = self.left_bias = None
+        if bias is not None:
+            self.biases = bias.detach()[: self.even].view(SLICES, 1, rows)
+            self.left_bias = bias.detach()[self.even :]
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (…, K) → (…, N)."""
@@ -109,18 +108,32 @@ class Slices:
             return F.linear(x, weight, bias)
         if x.numel() != self.K or x.size(-1) != self.K:
             return many_rows(x, weight, bias)
-        if self._places() != self.cut_from:  # other data, by `weight.data = …`
-            self._cut()
-        vectors = x.reshape(1, 1, self.K).expand(SLICES, 1, self.K)
-        if self.bias is None:
+        return self._one_row(x.reshape(1, self.K), weight, bias).view(*x.shape[:-1], self.N)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """x (M, K) → (M, N), both float32, without gradients and by the parameters cut last."""
+        if len(x) > 1:
+            return many_rows(x, self.weight, self.bias)
+        return self._one_row(x, self.weight, self.bias)
+
+    def _one_row(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """x (1, K) → (1, N)."""
+        if _places(weight, bias) != self.cut_from:  # other data, by `weight.data = …`
+            self._cut(weight, bias)
+        vectors = x.expand(SLICES, 1, self.K)
+        if self.biases is None:
             y = torch.bmm(vectors, self.matrices)
         else:
-            y = torch.baddbmm(self.bias, vectors, self.matrices)
-        y = y.view(self.even)
-        if self.even < self.N:
-            last = torch.mv(self.left, x.reshape(self.K))
-            y = torch.cat([y, last if bias is None else last + self.left_bias])
-        return y.view(*x.shape[:-1], self.N)
+            y = torch.baddbmm(self.biases, vectors, self.matrices)
+        y = y.view(1, self.even)
+        if self.even == self.N:
+            return y
+        return torch.cat([y, F.linear(x, self.left, self.left_bias)], 1)
+
+
+def _places(weight: Tensor, bias: Tensor | None) -> tuple[int, int]:
+    """Where the numbers are."""
+    return weight.data_ptr(), 0 if bias is None else bias.data_ptr()
 
 
 def many_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -538,7 +551,7 @@ def _rows_linear(module: nn.Linear) -> Kernel:
     if function is few_rows_linear:
         return arguments[1]
     if forward is not None:
-        return forward if isinstance(forward, Slices) else module  # somebody else's
+        return forward.rows if isinstance(forward, Slices) else module  # somebody else's
     return functools.partial(F.linear, weight=module.weight, bias=module.bias)
 
 
