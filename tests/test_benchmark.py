@@ -14,7 +14,7 @@ from small_gpt2 import prompt, tiny
 from gpt2 import bench_generation
 from gpt2.bench_generation import explain, model_in_folder, their_model, their_text
 from gpt2.bench_training import PlainGPT2, hugging_face_model
-from gpt2.benchmark import as_json, measurements, plot, report, tables
+from gpt2.benchmark import as_json, measurements, plot, tables
 from gpt2.engine import prepare
 from gpt2.generate import generate
 
@@ -47,7 +47,22 @@ def test_each_measurement_gives_a_table(name: str) -> None:
     assert all(rate > 0 for result in table.results for rate in result.rates)
     data = json.loads(as_json([table]))
     assert data["tables"][0]["results"][0]["rates"] == list(table.results[0].rates)
-    assert table.title in report([table])
+    assert table.title in table.markdown()
+
+
+@pytest.mark.parametrize("in_hardware", [torch.bfloat16, None])
+def test_no_race_against_an_imitation(
+    in_hardware: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a bfloat16 opponent on a processor without it, whose prompt takes minutes; and one
+    that is left out elsewhere, or in silence.
+    """
+    monkeypatch.setattr(bench_generation, "autocast_dtype", lambda *_: in_hardware)
+    table = measurements()["batch8"](quick=True, rounds=1)
+    names = [result.name for result in table.results]
+    assert ("Hugging Face, bfloat16" in names) is (in_hardware is not None)
+    assert ("left out" in table.setting) is (in_hardware is None)
+    assert names[-1] == "Hugging Face, float32"
 
 
 def test_explain_counts_the_bytes() -> None:

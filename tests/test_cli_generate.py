@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -372,6 +373,40 @@ def test_bench_prints_both_and_the_ratio(run, monkeypatch: pytest.MonkeyPatch) -
     for line in (r"\| with cache \| [\d.]+ \|", r"\| without \| [\d.]+ \|.* 1\.00 \|", "torch 2"):
         assert re.search(line, out)
     assert run("bench", "nothing")[0] == 1
+
+
+@pytest.mark.parametrize(("broken_by", "code"), [(KeyboardInterrupt, 130), (MemoryError, 1)])
+def test_bench_keeps_what_it_has_measured(
+    broken_by: type[BaseException],
+    code: int,
+    run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Catches half an hour's tables that are lost with the measurement after them."""
+    curve = benchmark.Curve("tokens", (1, 2), (3.0, 4.0), (3.0, 3.5))
+    results = tuple(benchmark.Result(name, (5.0, 7.0)) for name in ("ours", "theirs"))
+    first = benchmark.Table("A table", "tiny", "tokens/s", results, curve=curve)
+
+    def breaks(**_: object) -> benchmark.Table:
+        raise broken_by
+
+    measured = {"first": lambda **_: first, "second": breaks, "third": breaks}
+    monkeypatch.setattr(benchmark, "measurements", lambda: measured)
+    file, pictures = tmp_path / "new" / "a.json", tmp_path / "pictures"
+    found, out, err = run("bench", "--json", file, "--plot", pictures)
+    assert found == code
+    assert first.markdown() in out
+    assert json.loads(file.read_text(encoding="utf-8"))["tables"][0]["title"] == "A table"
+    assert (pictures / "a-table.png").exists()
+    if broken_by is KeyboardInterrupt:
+        assert "Not measured: second third" in err
+    measured["first"] = breaks
+    for wrong in (("--json", pictures), ("--plot", file), ("--json", file / "b.json")):
+        found, out, err = run("bench", *wrong)
+        assert found in (1, 2)
+        assert "Traceback" not in err
+        assert "### " not in out
 
 
 def test_contenders_take_turns() -> None:

@@ -48,6 +48,15 @@ def test_the_table_equals_the_manifest():
     assert table_rows(text) == expected
 
 
+def test_the_site_has_every_module():
+    """Catches a module that is added, renamed or split, and missing from the reference."""
+    commands_alone = {"__init__", "__main__", "cli", "checkout"}
+    modules = {path.stem for path in (ROOT / "src" / "gpt2").glob("*.py")} - commands_alone
+    text = (ROOT / "docs" / "site" / "api.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\.\. automodule:: gpt2\.(\w+)$", text, re.M)
+    assert sorted(named) == sorted(modules)
+
+
 # ---------------------------------------------------------------- commands
 
 

@@ -12,7 +12,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -161,22 +161,23 @@ def tables(
     rounds: int = 3,
     model: str | None = None,
     opponent: Path | None = None,
-) -> list[Table]:
-    """Run the named measurements (none: all). ValueError for an unknown name."""
+) -> Iterator[Table]:
+    """Run the named measurements (none: all) → their tables, each as soon as it is there.
+
+    ValueError for an unknown name, before anything runs.
+    """
+    options = {"quick": quick, "device": device, "rounds": rounds, "model": model}
+    for name, measure in chosen(names).items():
+        compared = {"opponent": opponent} if name in ("decode", "batch8") else {}
+        yield measure(**options, **compared)
+
+
+def chosen(names: Sequence[str] = ()) -> dict[str, Callable[..., Table]]:
+    """The named measurements (none: all). ValueError for an unknown name."""
     known = measurements()
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"no measurement {unknown[0]!r}; there are {', '.join(known)}")
-    options = {"quick": quick, "device": device, "rounds": rounds, "model": model}
-    found = []
-    for name in names or known:
-        compared = {"opponent": opponent} if name in ("decode", "batch8") else {}
-        found.append(known[name](**options, **compared))
-    return found
-
-
-def report(found: Sequence[Table]) -> str:
-    """The machine and the tables → Markdown."""
-    return "\n\n".join([machine(), *(table.markdown() for table in found)])
+    return {name: known[name] for name in names or known}
 
 
 def as_json(found: Sequence[Table]) -> str:

@@ -14,9 +14,17 @@ import click
 @click.option(
     "--model", "model_name", help="Hub name, folder, run or GGUF file. Default: GPT-2 small's size."
 )
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures too.")
 @click.option(
-    "--plot", "plots", type=click.Path(path_type=Path), help="Folder for pictures of the curves."
+    "--json",
+    "json_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the figures too.",
+)
+@click.option(
+    "--plot",
+    "plots",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for pictures of the curves.",
 )
 @click.option(
     "--opponent",
@@ -50,18 +58,26 @@ def command(
 
     options = {"quick": quick, "device": pick_device(device).type, "rounds": rounds}
     options["model"] = model_name
-    skip = explain and not names
-    found = [] if skip else benchmark.tables(names, **options, opponent=opponent)
-    click.echo(benchmark.report(found))
-    if explain:
-        click.echo("\n" + bench_generation.explain(**options))
-    if plots is not None:
-        plots.mkdir(parents=True, exist_ok=True)
-        for table in found:
-            if table.curve is not None:
+    chosen = [] if explain and not names else list(benchmark.chosen(names))
+    for folder in (plots, json_path and json_path.parent):
+        if folder is not None:  # now, not after half an hour
+            folder.mkdir(parents=True, exist_ok=True)
+    click.echo(benchmark.machine())
+    found = []
+    try:
+        for table in benchmark.tables(chosen, **options, opponent=opponent) if chosen else ():
+            found.append(table)
+            click.echo(f"\n{table.markdown()}")
+            if plots is not None and table.curve is not None:
                 name = table.title.lower().replace(" ", "-") + ".png"
                 click.echo(f"written: {benchmark.plot(table, plots / name)}", err=True)
-    if json_path is not None:
-        aside = json_path.with_name(f".{json_path.name}.new")
-        aside.write_text(benchmark.as_json(found) + "\n", encoding="utf-8", newline="\n")
-        aside.replace(json_path)
+            if json_path is not None:
+                aside = json_path.with_name(f".{json_path.name}.new")
+                aside.write_text(benchmark.as_json(found) + "\n", encoding="utf-8", newline="\n")
+                aside.replace(json_path)
+        if explain:
+            click.echo("\n" + bench_generation.explain(**options))
+    except KeyboardInterrupt:
+        if missing := chosen[len(found) :]:
+            click.echo(f"\nNot measured: {' '.join(missing)}", err=True)
+        raise
