@@ -330,7 +330,7 @@ def measure_context(
 ) -> Table:
     """A step's cost against the tokens it sees."""
     own = subject(quick, device, model)
-    P, steps = own.config.n_positions, 4 if quick else 10
+    P, steps = own.config.n_positions, 4 if quick else 30
     sizes = [S for S in (1024, 512, 256, 128, 32, 1) if S <= P]
     with prepare(own, device=device):
         contenders = [_steps(f"{S} tokens seen", own, 1, S, steps, device) for S in sizes]
@@ -361,7 +361,7 @@ def measure_batch(
 ) -> Table:
     """A step's cost against the number of sequences."""
     own = subject(quick, device, model)
-    steps, S = (2, 64) if quick else (5, 128)
+    steps, S = (2, 64) if quick else (10, 128)
     S = min(S, own.config.n_positions)
     sizes = [64, 32, 16, 8, 4, 2, 1]
     with prepare(own, device=device):
@@ -526,13 +526,13 @@ def measure_start(
     with tempfile.TemporaryDirectory() as temporary:
         folder = save_pretrained(own, Path(temporary) / "model")
         contenders = [
-            Contender("gpt2", lambda: _process(OURS, folder, 1), 1),
-            Contender("Hugging Face", lambda: _process(THEIRS, folder, 1), 1),
+            Contender("gpt2", lambda: _process(OURS, folder, 1), 60),
+            Contender("Hugging Face", lambda: _process(THEIRS, folder, 1), 60),
         ]
         rounds = 1 if quick else rounds
         results = interleave(contenders, rounds, warm_up=not quick)
     setting = f"{_described(own)}; 3 tokens of prompt, 1 new; {rounds} rounds in turn on the CPU."
-    return Table("Process start to first token", setting, "starts/s", results)
+    return Table("Process start to first token", setting, "starts per minute", results)
 
 
 def measure_memory(
