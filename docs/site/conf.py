@@ -58,7 +58,11 @@ myst_links_external_new_tab = False
 nb_execution_mode = "off"  # shown is what is saved; `make notebooks` runs them
 nb_ipywidgets_js: dict[str, Any] = {}  # no notebook has widgets; they'd come from the network
 
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {
+    "members": True,
+    "show-inheritance": True,
+    "ignore-module-all": True,  # what a module hands on is described where it is from
+}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
