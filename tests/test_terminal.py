@@ -3,6 +3,7 @@
 import os
 import select
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,8 @@ class Terminal:
         self.pid, self.descriptor = pty.fork()
         if self.pid == 0:
             os.chdir(course)
+            # a terminal's child has it so, whatever these tests were started by
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.environ.update(PYTHONPATH=str(course / "src"), TERM="xterm", OMP_NUM_THREADS="1")
             os.execv(sys.executable, [sys.executable, "-m", "learn_gpt2", *arguments])
 
@@ -128,7 +131,7 @@ def test_ctrl_c_ends_watch_and_restores_the_terminal(course: Path) -> None:
     terminal.read_until("q quit")
     assert termios.tcgetattr(terminal.descriptor)[3] != before[3]  # single keys
     terminal.press("\x03")
-    terminal.end()
+    assert terminal.end() == 130
 
 
 def test_a_first_hour(course: Path) -> None:

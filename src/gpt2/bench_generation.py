@@ -238,7 +238,7 @@ def _generation(
         f"{_described(plain)}; batch {B}, {prompt} tokens of prompt, {new} new ones each, greedy; "
         f"{rounds} rounds in turn on {device}."
     )
-    if autocast_dtype("auto", torch.device(device)):
+    if device != "cpu" or autocast_dtype("auto", torch.device("cpu")):
         contenders.append(hugging_face(torch.bfloat16))
     else:  # prompts take 80 times as long as in float32
         setting += " Hugging Face in bfloat16 is left out: this processor only imitates it."

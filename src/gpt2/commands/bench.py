@@ -60,7 +60,7 @@ def command(
     options["model"] = model_name
     chosen = [] if explain and not names else list(benchmark.chosen(names))
     for folder in (plots, json_path and json_path.parent):
-        if folder is not None:  # now, not after half an hour
+        if folder is not None:  # now, not when all is measured
             folder.mkdir(parents=True, exist_ok=True)
     click.echo(benchmark.machine())
     found = []

@@ -79,6 +79,7 @@ class Watch:
         finally:
             self.stop.set()
             self.warm.close()
+            watcher.join(timeout=5)  # Python must not end around a thread in compiled code
 
     def _watch(self) -> None:
         if self.poll:
