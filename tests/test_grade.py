@@ -59,7 +59,9 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> dict:
         pytest.skip("takes minutes where every file is a new Python")
 
     def make(folder: Path) -> dict:
-        outcome = class_of_40.grade_class(folder, 12, NUMBERS, 2, "--load-seconds", "4")
+        # little memory: a loaded machine takes seconds to hand out the usual 1024 MB
+        limits = ("--load-seconds", "4", "--memory", "384")
+        outcome = class_of_40.grade_class(folder, 12, NUMBERS, 2, *limits)
         return vars(outcome) | {"out": str(outcome.out)}
 
     return once(tmp_path_factory, "grade-class", make)
