@@ -14,7 +14,7 @@ from small_gpt2 import prompt, tiny
 from gpt2 import bench_generation
 from gpt2.bench_generation import explain, model_in_folder, their_model, their_text
 from gpt2.bench_training import PlainGPT2, hugging_face_model
-from gpt2.benchmark import as_json, measurements, plot, tables
+from gpt2.benchmark import as_json, chosen, measurements, plot, tables
 from gpt2.engine import prepare
 from gpt2.generate import generate
 
@@ -117,7 +117,7 @@ class GPT(torch.nn.Module):
 def test_an_opponent_by_its_folder(tmp_path: Path) -> None:
     """Catches a folder that is taken and not run, or taken for another model's."""
     (tmp_path / "model.py").write_text(OPPONENT, encoding="utf-8")
-    (table,) = tables(["decode"], quick=True, rounds=1, opponent=tmp_path)
+    (table,) = tables(chosen(["decode"]), quick=True, rounds=1, opponent=tmp_path)
     assert any(result.name.startswith(tmp_path.name) for result in table.results)
     assert table.results[-1].name == "Hugging Face, float32"
 

@@ -383,7 +383,7 @@ def test_bench_keeps_what_it_has_measured(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Catches half an hour's tables that are lost with the measurement after them."""
+    """Catches tables lost with the measurement after them, and a path that is refused late."""
     curve = benchmark.Curve("tokens", (1, 2), (3.0, 4.0), (3.0, 3.5))
     results = tuple(benchmark.Result(name, (5.0, 7.0)) for name in ("ours", "theirs"))
     first = benchmark.Table("A table", "tiny", "tokens/s", results, curve=curve)
@@ -406,6 +406,7 @@ def test_bench_keeps_what_it_has_measured(
         assert found in (1, 2)
         assert "Traceback" not in err
         assert "### " not in out
+    assert f"no folder {file}" in err
 
 
 def test_contenders_take_turns() -> None:

@@ -443,6 +443,10 @@ def test_slices_follow_their_weight() -> None:
         layer.weight.data = torch.randn(1031, 260)
         layer.bias.data = torch.randn(1031)
         torch.testing.assert_close(slices(x), F.linear(x, layer.weight, layer.bias))
+        layer.weight.data = torch.randn(1031, 260)
+        for rows in (x, torch.randn(3, 260)):  # as decoding calls them
+            expected = F.linear(rows, layer.weight, layer.bias)
+            torch.testing.assert_close(slices.rows(rows), expected, rtol=1e-5, atol=1e-4)
         with pytest.raises(RuntimeError):
             slices(torch.randn(2, 130))
     slices(x).sum().backward()

@@ -12,7 +12,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -155,19 +155,16 @@ def machine() -> str:
 
 
 def tables(
-    names: Sequence[str] = (),
+    wanted: Mapping[str, Callable[..., Table]],
     quick: bool = False,
     device: str = "cpu",
     rounds: int = 3,
     model: str | None = None,
     opponent: Path | None = None,
 ) -> Iterator[Table]:
-    """Run the named measurements (none: all) → their tables, each as soon as it is there.
-
-    ValueError for an unknown name, before anything runs.
-    """
+    """Run these measurements → their tables, each as soon as it is there."""
     options = {"quick": quick, "device": device, "rounds": rounds, "model": model}
-    for name, measure in chosen(names).items():
+    for name, measure in wanted.items():
         compared = {"opponent": opponent} if name in ("decode", "batch8") else {}
         yield measure(**options, **compared)
 

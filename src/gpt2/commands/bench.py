@@ -58,14 +58,18 @@ def command(
 
     options = {"quick": quick, "device": pick_device(device).type, "rounds": rounds}
     options["model"] = model_name
-    chosen = [] if explain and not names else list(benchmark.chosen(names))
+    wanted = {} if explain and not names else benchmark.chosen(names)
     for folder in (plots, json_path and json_path.parent):
-        if folder is not None:  # now, not when all is measured
+        if folder is None:
+            continue
+        try:  # now, not when all is measured
             folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"no folder {folder} for the figures: {error.strerror}") from None
     click.echo(benchmark.machine())
     found = []
     try:
-        for table in benchmark.tables(chosen, **options, opponent=opponent) if chosen else ():
+        for table in benchmark.tables(wanted, **options, opponent=opponent):
             found.append(table)
             click.echo(f"\n{table.markdown()}")
             if plots is not None and table.curve is not None:
@@ -78,6 +82,6 @@ def command(
         if explain:
             click.echo("\n" + bench_generation.explain(**options))
     except KeyboardInterrupt:
-        if missing := chosen[len(found) :]:
+        if missing := list(wanted)[len(found) :]:
             click.echo(f"\nNot measured: {' '.join(missing)}", err=True)
         raise
