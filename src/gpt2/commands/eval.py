@@ -20,7 +20,12 @@ import click
     help="Tokens from one window to the next. Default: the context, windows side by side; less "
     "gives each scored token more to go by, and takes longer.",
 )
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Score only the first N tokens (behind the very first one).")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Score only the N tokens behind the split's first one.",
+)
 @click.option("--hellaswag", type=click.Path(path_type=Path), help="HellaSwag's JSONL to score.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")
@@ -40,13 +45,14 @@ def command(
     """
     if not data and not hellaswag:
         raise click.UsageError("give --data, --hellaswag, or both")
-    from gpt2.data import TokenSource, check_same_tokens, read_index
-    from gpt2.evaluate import evaluate_hellaswag, evaluate_loss, read_hellaswag
+    from gpt2.common.devices import pick_device
+    from gpt2.data.shards import TokenSource, check_same_tokens, read_index
+    from gpt2.formats.bundled import bundled
     from gpt2.model import GPT2Model
-    from gpt2.ranks import pick_device
-    from gpt2.tokenizers import load_tokenizer
+    from gpt2.text.tokenizers import load_tokenizer
+    from gpt2.training.evaluation import evaluate_hellaswag, evaluate_loss, read_hellaswag
 
-    name = model or str(Path(__file__).parents[1] / "bundled")
+    name = model or str(bundled())
     # what can be wrong with the files is said before a model is loaded
     source = TokenSource(read_index(data), split) if data else None
     examples = read_hellaswag(hellaswag) if hellaswag else None

@@ -54,7 +54,7 @@ def command(
     installed packages, binary and empty files and copies are left out. The files that are read are
     listed, and so is what is left out.
     """
-    from gpt2.prepare import prepare
+    from gpt2.data.preparing import prepare
 
     index = prepare(
         source,

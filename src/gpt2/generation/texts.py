@@ -42,9 +42,7 @@ class StopTexts:
             return ""
         text = self._held + text
         self._held = ""
-        met = [
-            (at + len(stop), at, stop) for stop in self.stops if (at := text.find(stop)) >= 0
-        ]
+        met = [(at + len(stop), at, stop) for stop in self.stops if (at := text.find(stop)) >= 0]
         if met:
             _, at, self.found = min(met)
             return text[:at]

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from gpt2.cli import cli
-from gpt2.data_sources import PlainText, open_source
-from gpt2.data import TokenSource
-from gpt2.prepare import prepare
-from gpt2.tokenizers import load_tokenizer
+from gpt2.data.preparing import prepare
+from gpt2.data.shards import TokenSource
+from gpt2.data.sources import PlainText, open_source
+from gpt2.text.tokenizers import load_tokenizer
 
 TEXT = "naïve 日本 🤖 to be\nor not\n\nto be"
 
@@ -32,10 +32,10 @@ def texts(name: str | Path) -> dict[str, str]:
     return found
 
 
-def write(folder: Path, **files: str | bytes) -> Path:
-    """Files by name; `__` stands for a slash and `_DOT_` for a dot."""
+def write(folder: Path, files: dict[str, str | bytes]) -> Path:
+    """Files by name."""
     for name, content in files.items():
-        path = folder / name.replace("__", "/").replace("_DOT_", ".")
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
     return folder
@@ -75,7 +75,7 @@ def test_what_python_reads_is_what_is_read(tmp_path: Path, monkeypatch: pytest.M
         text = "".join(chosen.choices("ab\r\n\r\n日🤖é ", k=chosen.randrange(1, 30)))
         mark, encoding = chosen.choice([(b"", "utf-8"), (codecs.BOM_UTF16_BE, "utf-16-be")])
         path.write_bytes(mark + text.encode(encoding))
-        monkeypatch.setattr("gpt2.data_sources.CHUNK_BYTES", chosen.randrange(1, 10))
+        monkeypatch.setattr("gpt2.data.sources.CHUNK_BYTES", chosen.randrange(1, 10))
         with PlainText(path.open("rb"), "a.txt") as plain:
             found = plain.read().decode("utf-8")
         with path.open(encoding="utf-16" if mark else "utf-8", newline=None) as file:
@@ -118,28 +118,26 @@ def test_a_folder_as_people_have_them(tmp_path: Path) -> None:
     """
     folder = write(
         tmp_path / "corpus",
-        a_DOT_txt="alpha",
-        sub__b_DOT_md="beta",
-        sub__deep__C_DOT_TXT="gamma",
-        __DOT__ipynb_checkpoints__x_DOT_txt="unused",
-    )
-    write(
-        folder,
-        _DOT_ipynb_checkpoints__a__checkpoint_DOT_txt="alphA",
-        _DOT_venv__lib__readme_DOT_txt="venv",
-        _DOT_git__description_DOT_txt="git",
-        _DOT__a_DOT_txt=b"\0\5\x16\7\0\2\0\0Mac OS X",
-        _DOT_DS_Store=b"\0\0\0\1Bud1",
-        _DOT_hidden_DOT_txt="hidden",
-        __MACOSX__a_DOT_txt="macosx",
-        node_modules__left_pad__README_DOT_md="node",
-        env__pyvenv_DOT_cfg="home = /usr",
-        env__lib__top_level_DOT_txt="env",
-        notes_DOT_txt=b"",
-        copy_DOT_txt=codecs.BOM_UTF8 + b"alpha",
-        picture_DOT_png=b"\x89PNG\r\n",
-        table_DOT_json="{}",
-        binary_DOT_txt=b"abc\0\1\2" * 9,
+        {
+            "a.txt": "alpha",
+            "sub/b.md": "beta",
+            "sub/deep/C.TXT": "gamma",
+            ".ipynb_checkpoints/a-checkpoint.txt": "alphA",
+            ".venv/lib/readme.txt": "venv",
+            ".git/description.txt": "git",
+            "._a.txt": b"\0\5\x16\7\0\2\0\0Mac OS X",
+            ".DS_Store": b"\0\0\0\1Bud1",
+            ".hidden.txt": "hidden",
+            "__MACOSX/a.txt": "macosx",
+            "node_modules/left-pad/README.md": "node",
+            "env/pyvenv.cfg": "home = /usr",
+            "env/lib/top_level.txt": "env",
+            "notes.txt": b"",
+            "copy.txt": codecs.BOM_UTF8 + b"alpha",
+            "picture.png": b"\x89PNG\r\n",
+            "table.json": "{}",
+            "binary.txt": b"abc\0\1\2" * 9,
+        },
     )
     (folder / "a.txt~").write_text("backup", encoding="utf-8")
     (folder / "#a.txt#").write_text("emacs", encoding="utf-8")
@@ -167,9 +165,9 @@ def test_a_folder_as_people_have_them(tmp_path: Path) -> None:
         ("copy.txt", "the same text as"),
         ("binary.txt", "NUL"),
         ("~$a.txt", "lock"),
-        ("1 file that end in .png", "by itself"),
-        ("1 file that end in .json", "by itself"),
-        ("1 file that end in .txt~", "by itself"),
+        ("1 file that ends in .png", "by itself"),
+        ("1 file that ends in .json", "by itself"),
+        ("1 file that ends in .txt~", "by itself"),
     ):
         assert any(name in line and why in line for line in left.splitlines()), name
     rows = [json.loads(line) for line in (tmp_path / "d" / "files.jsonl").open()]
@@ -179,18 +177,18 @@ def test_a_folder_as_people_have_them(tmp_path: Path) -> None:
 
 def test_a_hidden_folder_that_is_named_is_read(tmp_path: Path) -> None:
     """Catches a rule for what lies inside applied to what was asked for."""
-    folder = write(tmp_path / ".notes", a_DOT_txt="alpha", _DOT_b_DOT_txt="beta")
+    folder = write(tmp_path / ".notes", {"a.txt": "alpha", ".b.txt": "beta"})
     assert texts(folder) == {"a.txt": "alpha"}
     assert texts(folder / ".b.txt") == {".b.txt": "beta"}
-    write(tmp_path, data_DOT_csv="1,2")
+    write(tmp_path, {"data.csv": "1})
     assert texts(tmp_path / "data.csv") == {"data.csv": "1,2"}  # whatever its ending
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights that few accounts have")
 def test_links(tmp_path: Path) -> None:
     """Catches an endless walk, a text read twice, and links that are passed over in silence."""
-    folder = write(tmp_path / "c", a_DOT_txt="alpha", sub__b_DOT_txt="beta")
-    outside = write(tmp_path / "o", x_DOT_txt="outside")
+    folder = write(tmp_path / "c", {"a.txt": "alpha", "sub/b.txt": "beta"})
+    outside = write(tmp_path / "o", {"x.txt": "outside"})
     (folder / "loop").symlink_to(folder)
     (folder / "sub" / "up").symlink_to("..")
     (folder / "far").symlink_to(outside)
@@ -211,7 +209,7 @@ def test_links(tmp_path: Path) -> None:
 
 def test_the_folder_that_is_written_is_not_read(tmp_path: Path) -> None:
     """Catches a preparation that finds its own files, or another's, in the text."""
-    folder = write(tmp_path / "c", a_DOT_txt="alpha beta" * 9)
+    folder = write(tmp_path / "c", {"a.txt": "alpha beta" * 9})
     first = prepare(str(folder), folder / "out", tokenizer="char")
     (folder / "out" / "notes.txt").write_text("mine", encoding="utf-8")
     second = prepare(str(folder), folder / "out2", tokenizer="char")
@@ -220,9 +218,9 @@ def test_the_folder_that_is_written_is_not_read(tmp_path: Path) -> None:
 
 def test_named_twice_is_read_once(tmp_path: Path) -> None:
     """Catches a text in both splits because its folder and itself were named."""
-    folder = write(tmp_path, a_DOT_txt="alpha", b_DOT_txt="beta")
+    folder = write(tmp_path, {"a.txt": "alpha", "b.txt": "beta"})
     assert list(texts(f"{folder},{folder / 'a.txt'},{folder}").values()) == ["alpha", "beta"]
-    comma = write(tmp_path, **{"x,y_DOT_txt": "comma"}) / "x,y.txt"
+    comma = write(tmp_path, {"x,y.txt": "comma"}) / "x,y.txt"
     assert texts(comma) == {"x,y.txt": "comma"}
 
 
@@ -241,7 +239,7 @@ def test_named_twice_is_read_once(tmp_path: Path) -> None:
 )
 def test_text_in_another_encoding_is_named(tmp_path: Path, content: bytes, named: str) -> None:
     """Catches a traceback, a wrong position, and a file passed over in silence."""
-    write(tmp_path, good_DOT_txt="alpha", bad_DOT_txt=content)
+    write(tmp_path, {"good.txt": "alpha", "bad.txt": content})
     for name in (tmp_path, tmp_path / "bad.txt"):
         with pytest.raises(ValueError, match=named) as error:
             open_source(str(name))
@@ -251,7 +249,7 @@ def test_text_in_another_encoding_is_named(tmp_path: Path, content: bytes, named
 
 def test_all_wrong_files_are_counted(tmp_path: Path) -> None:
     """Catches one complaint per run for a folder of old files."""
-    write(tmp_path, **{f"f{i}_DOT_txt": b"\xff" for i in range(5)})
+    write(tmp_path, {f"f{i}.txt": b"\xff" for i in range(5)})
     with pytest.raises(ValueError, match=r"f0.*f1.*f2.*2 more"):
         open_source(str(tmp_path))
 
@@ -260,11 +258,9 @@ def test_all_wrong_files_are_counted(tmp_path: Path) -> None:
     ("content", "named"),
     [(b"a\0b\0c\0d\0e\0f\0", "UTF-16"), (b"\x7fELF\2\1\1\0\0\0\0\0", "binary")],
 )
-def test_a_binary_file_that_is_named_is_refused(
-    tmp_path: Path, content: bytes, named: str
-) -> None:
+def test_a_binary_file_that_is_named_is_refused(tmp_path: Path, content: bytes, named: str) -> None:
     """Catches NUL characters as training text."""
-    write(tmp_path, a_DOT_txt=content)
+    write(tmp_path, {"a.txt": content})
     with pytest.raises(ValueError, match=named):
         open_source(str(tmp_path / "a.txt"))
     with pytest.raises(ValueError, match="no text in it"):
@@ -273,17 +269,17 @@ def test_a_binary_file_that_is_named_is_refused(
 
 def test_nothing_to_read_says_what_was_there(tmp_path: Path) -> None:
     """Catches a bare "no files" for a folder full of them."""
-    write(tmp_path, a_DOT_html="<p>", b_DOT_html="<p>", _DOT_c_DOT_txt="hidden")
+    write(tmp_path, {"a.html": "<p>", "b.html": "<p>", ".c.txt": "hidden"})
     with pytest.raises(ValueError, match=r"\.c\.txt.*hidden.*2 files that end in \.html"):
         open_source(str(tmp_path))
 
 
 def test_a_text_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
     """Catches shards that hold half of an old text and half of a new one."""
-    write(tmp_path, a_DOT_txt="alpha " * 50)
+    write(tmp_path, {"a.txt": "alpha " * 50})
     source = open_source(str(tmp_path))
-    write(tmp_path, a_DOT_txt="alpha " * 60)
-    from gpt2.prepare import cut_pieces
+    write(tmp_path, {"a.txt": "alpha " * 60})
+    from gpt2.data.preparing import cut_pieces
 
     with pytest.raises(ValueError, match="360 now"):
         list(cut_pieces(source, 0.1))
@@ -291,12 +287,12 @@ def test_a_text_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
 
 def test_a_changed_source_is_mentioned(tmp_path: Path) -> None:
     """Catches old data used without a word when the same command is run after an edit."""
-    write(tmp_path / "c", a_DOT_txt="alpha " * 50)
+    write(tmp_path / "c", {"a.txt": "alpha " * 50})
     said: list[str] = []
     for _ in range(2):
         prepare(str(tmp_path / "c"), tmp_path / "d", tokenizer="char", say=said.append)
     assert not [line for line in said if "note" in line]
-    write(tmp_path / "c", b_DOT_txt="beta")
+    write(tmp_path / "c", {"b.txt": "beta"})
     prepare(str(tmp_path / "c"), tmp_path / "d", tokenizer="char", say=said.append)
     assert "304 bytes of text now and had 300" in said[-1]
 
