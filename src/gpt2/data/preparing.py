@@ -408,7 +408,8 @@ def _what_changed(index: DataIndex, source: str, limit: int | None, out: Path) -
         return []
     return [
         f"note: {short(index.source.get('name'))} has {now.total:,} bytes of text now and had "
-        f"{before:,} when {out} was prepared, which stays as it is; delete the folder to prepare it again"
+        f"{before:,} when {out} was prepared. That stays as it is; delete the folder to prepare "
+        "it again"
     ]
 
 

@@ -180,7 +180,7 @@ def test_a_hidden_folder_that_is_named_is_read(tmp_path: Path) -> None:
     folder = write(tmp_path / ".notes", {"a.txt": "alpha", ".b.txt": "beta"})
     assert texts(folder) == {"a.txt": "alpha"}
     assert texts(folder / ".b.txt") == {".b.txt": "beta"}
-    write(tmp_path, {"data.csv": "1})
+    write(tmp_path, {"data.csv": "1,2"})
     assert texts(tmp_path / "data.csv") == {"data.csv": "1,2"}  # whatever its ending
 
 
