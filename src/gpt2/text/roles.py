@@ -1,9 +1,9 @@
 """Which tokens play a part in a text: those that end it, the one that begins it, the one that fills
 a row. Read from the files that name them, in Hugging Face's order.
 
-A model and a tokenizer may name different tokens. A model's text ends where `generation_config.json`
-says so, else `config.json`, else the tokenizer. A document ends with the tokenizer's own token, else
-with the model's.
+A model and a tokenizer may name different tokens. A model's text ends where
+`generation_config.json` says so, else `config.json`, else the tokenizer. A document ends with the
+tokenizer's own token, else with the model's.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def read_roles(
         for kind in KINDS:
             key = f"{kind}_token_id"
             ids = _ids(folder / name, key, content.get(key))
-            kept = tuple(i for i in ids if 0 <= i and (rows is None or i < rows))
+            kept = tuple(i for i in ids if i >= 0 and (rows is None or i < rows))
             if dropped := [i for i in ids if i not in kept]:
                 notes.append(
                     f"{folder / name}: {key} {', '.join(map(str, dropped[:4]))} is no row of the "
