@@ -124,7 +124,7 @@ def _refuse_another_table(
 ) -> None:
     """ValueError for a head that is not the embeddings' table."""
     if shapes[table] != shapes[head]:
-        what = f"they are {shapes[head]} and {shapes[table]}"
+        what = f"of shapes {shapes[head]} and {shapes[table]}"
     else:
         ours, theirs = tensors[table], tensors[head]
         wide = torch.promote_types(ours.dtype, theirs.dtype)
@@ -133,8 +133,8 @@ def _refuse_another_table(
             ours.to(narrow), theirs.to(narrow)
         ):
             return
-        what = f"they differ by up to {float((ours.float() - theirs.float()).abs().max()):.3g}"
+        what = f"by up to {float((ours.float() - theirs.float()).abs().max()):.3g}"
     raise ValueError(
-        f"{place}: {head} is not {table} ({what}); this GPT-2's head is tied to its embeddings, "
-        "so a model with an untied head (tie_word_embeddings: false) cannot be loaded"
+        f"{place}: {head} differs from {table} ({what}); this GPT-2's head is tied to its "
+        "embeddings, so a model with a head of its own (tie_word_embeddings: false) is not loaded"
     )
