@@ -113,7 +113,7 @@ def check_same_tokens(index: DataIndex, model: str) -> None:
 
     The vocabularies' sizes are compared by whoever calls; a model without a tokenizer is believed.
     """
-    from gpt2.text.tokenizers import load_tokenizer
+    from gpt2.formats.opening import load_tokenizer
 
     try:
         theirs = load_tokenizer(model)

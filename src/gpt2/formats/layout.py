@@ -87,8 +87,8 @@ def language_model(
 
 
 def _wrapper(shapes: Mapping[str, tuple[int, ...]], place: Path) -> str:
-    """What a wrapper (DDP, `torch.compile`, a trainer's module) put before the model's names, such as
-    `module.` or `_orig_mod.`; "" for none.
+    """What a wrapper (DDP, `torch.compile`, a trainer's module) put before the model's names, such
+    as `module.` or `_orig_mod.`; "" for none.
     """
     found = {key[: -len("wpe.weight")] for key in shapes if re.search(r"(^|\.)wpe\.weight$", key)}
     if len(found) > 1:

@@ -517,8 +517,11 @@ def _from_two_files(folder: Path, config: dict[str, Any]) -> Tokenizer:
         return _bpe_from_files(merges, vocabulary, added, space, None)
     if _vocab_size(folder) in PADDED_SIZES:
         return GPT2Tokenizer.load()
-    others = [name for name in ("vocab.txt", "spiece.model", "sentencepiece.bpe.model") if
-              (folder / name).is_file()]
+    others = [
+        name
+        for name in ("vocab.txt", "spiece.model", "sentencepiece.bpe.model")
+        if (folder / name).is_file()
+    ]
     other = f"; {others[0]} is of a kind of tokenizer that is not read" if others else ""
     wanted: Sequence[str] = [TOKENIZER, *(" with ".join(pair) for pair in BPE_FILES)]
     raise ValueError(f"{folder} has no tokenizer: looked for {', '.join(wanted)}{other}")
