@@ -48,8 +48,8 @@ def command(
     from gpt2.common.devices import pick_device
     from gpt2.data.shards import TokenSource, check_same_tokens, read_index
     from gpt2.formats.bundled import bundled
+    from gpt2.formats.opening import load_tokenizer
     from gpt2.model import GPT2Model
-    from gpt2.text.tokenizers import load_tokenizer
     from gpt2.training.evaluation import evaluate_hellaswag, evaluate_loss, read_hellaswag
 
     name = model or str(bundled())

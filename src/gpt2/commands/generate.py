@@ -208,8 +208,8 @@ def read_prompt() -> str:
 
 def load(name: str | Path, dtype: torch.dtype, device: torch.device) -> tuple[GPT2Model, Tokenizer]:
     """A model and its tokenizer. ValueError when they don't belong together."""
+    from gpt2.formats.opening import load_tokenizer
     from gpt2.model import GPT2Model
-    from gpt2.text.tokenizers import load_tokenizer
 
     model = GPT2Model.from_pretrained(name, dtype=dtype).to(device)
     tokenizer = load_tokenizer(name)

@@ -144,7 +144,7 @@ _worker: dict[str, Any] = {}
 
 
 def _start_worker(folder: str) -> None:
-    from gpt2.text.tokenizers import load_tokenizer
+    from gpt2.formats.opening import load_tokenizer
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the workers are the parallelism
     _worker["tokenizer"] = load_tokenizer(folder)
@@ -180,8 +180,9 @@ def make_tokenizer(kind: str, vocab_size: int, source: Source, val_fraction: flo
 
     ValueError that lists the kinds for anything else.
     """
+    from gpt2.formats.opening import load_tokenizer
     from gpt2.text.tokenizer_training import train_bpe, train_char
-    from gpt2.text.tokenizers import GPT2Tokenizer, load_tokenizer
+    from gpt2.text.tokenizers import GPT2Tokenizer
 
     if kind == "gpt2":
         return GPT2Tokenizer.load()
@@ -458,7 +459,7 @@ def _encode_all(
 
     from tqdm import tqdm
 
-    from gpt2.text.tokenizers import load_tokenizer
+    from gpt2.formats.opening import load_tokenizer
 
     tokenizer = load_tokenizer(out)
     digest = hashlib.sha256()

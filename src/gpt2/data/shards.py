@@ -114,7 +114,7 @@ def check_same_tokens(index: DataIndex, model: str) -> None:
 
     The vocabularies' sizes are compared by whoever calls; a model without a tokenizer is believed.
     """
-    from gpt2.text.tokenizers import load_tokenizer
+    from gpt2.formats.opening import load_tokenizer
 
     try:
         theirs = load_tokenizer(model)
@@ -215,7 +215,7 @@ class TokenSource:
     @functools.cached_property
     def _bytes_of_ids(self) -> np.ndarray:
         """(vocab_size,) int64: the bytes of each token, by the tokenizer in the folder."""
-        from gpt2.text.tokenizers import load_tokenizer
+        from gpt2.formats.opening import load_tokenizer
 
         tokenizer = load_tokenizer(self.index.folder)
         lengths = np.zeros(self.index.vocab_size, dtype=np.int64)

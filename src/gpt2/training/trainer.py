@@ -87,7 +87,7 @@ class Trainer:
         import torch
 
         from gpt2.data.shards import BatchLoader, TokenSource
-        from gpt2.text.tokenizers import load_tokenizer
+        from gpt2.formats.opening import load_tokenizer
         from gpt2.training.state import CheckpointStore
 
         self.config, self.run, self.world = config, Path(run), world

@@ -102,7 +102,7 @@ def prompts(name: str | os.PathLike[str], settings: dict[str, Any]) -> list[tupl
 
 
 def _encode(name: str | os.PathLike[str], text: str, V: int) -> list[int] | None:
-    from gpt2.text.tokenizers import load_tokenizer
+    from gpt2.formats.opening import load_tokenizer
 
     if V == GPT2_VOCABULARY:
         return GPT2_IDS[text]

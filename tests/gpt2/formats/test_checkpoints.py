@@ -27,8 +27,8 @@ from gpt2.formats.checkpoints import (
     skip_init,
 )
 from gpt2.formats.gguf import save_gguf
+from gpt2.formats.opening import load_tokenizer
 from gpt2.model import GPT2Model
-from gpt2.text.tokenizers import load_tokenizer
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ from gpt2 import cli
 from gpt2.formats import gguf as ours
 from gpt2.formats.checkpoints import open_checkpoint, save_pretrained
 from gpt2.formats.gguf import FILE_TYPES, MAX_STRINGS, TYPES, open_gguf, read_header, save_gguf
+from gpt2.formats.opening import load_tokenizer
 from gpt2.model import GPT2Model
-from gpt2.text.tokenizers import END_OF_TEXT, GPT2Tokenizer, JSONTokenizer, load_tokenizer
+from gpt2.text.tokenizers import END_OF_TEXT, GPT2Tokenizer, JSONTokenizer
 
 package = pytest.importorskip("gguf", reason="the gguf package is not installed")
 

@@ -269,7 +269,7 @@ def test_perplexity_on_the_bundled_model(way: str) -> None:
     """Catches narrow weights that cost more than 1 % of perplexity: on the bundled model's data,
     every token through the layers that decoding uses.
     """
-    from gpt2.text.tokenizers import load_tokenizer
+    from gpt2.formats.opening import load_tokenizer
 
     folder = bundled()
     model = GPT2Model.from_pretrained(folder)

@@ -15,8 +15,8 @@ from training_helpers import make_data
 from gpt2.cli import cli
 from gpt2.data.shards import TokenSource, read_index
 from gpt2.formats.checkpoints import save_pretrained
+from gpt2.formats.opening import load_tokenizer
 from gpt2.model import GPT2Model
-from gpt2.text.tokenizers import load_tokenizer
 from gpt2.training.evaluation import evaluate_hellaswag, evaluate_loss, read_hellaswag, windows
 
 
