@@ -19,7 +19,7 @@ from gpt2.generation.filters import GREEDY, filter_logits
 if TYPE_CHECKING:
     from gpt2.model import GPT2Model
 
-    EndTokens = int | Iterable[int] | None
+    TokenIds = int | Iterable[int] | None
 
 
 class SamplingKeywords(TypedDict, total=False):
@@ -125,17 +125,52 @@ def check_prompt(
     return input_ids.to(next(model.parameters()).device, torch.int64)
 
 
-def check_end_tokens(V: int, eos_token_id: EndTokens) -> tuple[int, ...]:
-    """One end token, several or none → their ids. ValueError for an id outside the vocabulary."""
-    if eos_token_id is None:
+@dataclass(frozen=True)
+class Rules:
+    """How a text goes on: how tokens are chosen, which ones end it, which are never chosen."""
+
+    sampling: Sampling
+    ends: tuple[int, ...] = ()
+    suppressed: tuple[int, ...] = ()
+
+    @classmethod
+    def check(
+        cls, V: int, sampling: SamplingKeywords, eos_token_id: TokenIds, suppress: TokenIds
+    ) -> Rules:
+        """ValueError as in `Sampling`, and for ids outside the vocabulary."""
+        chosen = Sampling(**sampling)
+        ends = _check_ids("eos_token_id", V, eos_token_id)
+        suppressed = _check_ids("suppress", V, suppress)
+        if len(suppressed) >= V:
+            raise ValueError(f"all {V} tokens are suppressed; there is none to choose")
+        return cls(chosen, ends, suppressed)
+
+    def filter(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Logits (B, V) → those that a token is drawn from, (B, V) float32."""
+        return self.sampling.filter(self._allowed(logits), seen)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Logits (B, V) → what a token is drawn from, (B, V)."""
+        return self.sampling.probabilities(self._allowed(logits))
+
+    def _allowed(self, logits: Tensor) -> Tensor:
+        if not self.suppressed:
+            return logits
+        ids = torch.tensor(self.suppressed, device=logits.device)
+        return logits.index_fill(-1, ids, -math.inf)
+
+
+def _check_ids(name: str, V: int, ids: TokenIds) -> tuple[int, ...]:
+    """One id, several or none → the ids, each once. ValueError for one outside the vocabulary."""
+    if ids is None:
         return ()
-    if isinstance(eos_token_id, (str, bytes)) or not isinstance(eos_token_id, Iterable):
-        eos_token_id = (eos_token_id,)
-    found = tuple(eos_token_id)
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        ids = (ids,)
+    found = tuple(ids)
     for token in found:
-        check_int("eos_token_id", token, 0)
+        check_int(name, token, 0)
         if token >= V:
-            raise ValueError(f"eos_token_id {token} is outside the vocabulary, 0 … {V - 1}")
+            raise ValueError(f"{name} {token} is outside the vocabulary, 0 … {V - 1}")
     return tuple(dict.fromkeys(map(int, found)))
 
 
