@@ -131,19 +131,19 @@ class Rules:
 
     sampling: Sampling
     ends: tuple[int, ...] = ()
-    suppressed: tuple[int, ...] = ()
+    never: tuple[int, ...] = ()
 
     @classmethod
     def check(
-        cls, V: int, sampling: SamplingKeywords, eos_token_id: TokenIds, suppress: TokenIds
+        cls, V: int, sampling: SamplingKeywords, eos_token_id: TokenIds, never: TokenIds
     ) -> Rules:
         """ValueError as in `Sampling`, and for ids outside the vocabulary."""
         chosen = Sampling(**sampling)
         ends = _check_ids("eos_token_id", V, eos_token_id)
-        suppressed = _check_ids("suppress", V, suppress)
-        if len(suppressed) >= V:
-            raise ValueError(f"all {V} tokens are suppressed; there is none to choose")
-        return cls(chosen, ends, suppressed)
+        left_out = _check_ids("never", V, never)
+        if len(left_out) >= V:
+            raise ValueError(f"never names all {V} tokens: none of them may be drawn")
+        return cls(chosen, ends, left_out)
 
     def filter(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
         """Logits (B, V) → those that a token is drawn from, (B, V) float32."""
@@ -154,9 +154,9 @@ class Rules:
         return self.sampling.probabilities(self._allowed(logits))
 
     def _allowed(self, logits: Tensor) -> Tensor:
-        if not self.suppressed:
+        if not self.never:
             return logits
-        ids = torch.tensor(self.suppressed, device=logits.device)
+        ids = torch.tensor(self.never, device=logits.device)
         return logits.index_fill(-1, ids, -math.inf)
 
 

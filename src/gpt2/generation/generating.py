@@ -58,7 +58,7 @@ def stream(
     max_new_tokens: int,
     *,
     eos_token_id: TokenIds = None,
-    suppress: TokenIds = None,
+    never: TokenIds = None,
     use_cache: bool = True,
     generator: torch.Generator | None = None,
     sliding: bool = False,
@@ -67,14 +67,14 @@ def stream(
     """The next tokens as they come: prompt (B, T) → up to n tensors (B,), one per step.
 
     sampling: temperature, top_k, top_p, repetition_penalty, as `Sampling` explains them. A row that
-    met an end token goes on with it; when all rows have met one, the stream ends. suppress: ids
+    met an end token goes on with it; when all rows have met one, the stream ends. never: ids
     that are never chosen, such as rows of the table that stand for no token. sliding: past P
     tokens, each step reads the last P again, at positions 0 … P−1, which costs a whole prefill per
     token. The model runs in eval mode and is as it was found whenever the caller looks: between
     tokens, after an error, after `close()`. ValueError for bad arguments here and now, before
     anything is computed.
     """
-    rules = Rules.check(model.config.vocab_size, sampling, eos_token_id, suppress)
+    rules = Rules.check(model.config.vocab_size, sampling, eos_token_id, never)
     ids = check_prompt(model, input_ids, max_new_tokens, sliding)
     return _steps(model, ids, max_new_tokens, rules, use_cache, generator)
 
@@ -85,7 +85,7 @@ def generate(
     max_new_tokens: int,
     *,
     eos_token_id: TokenIds = None,
-    suppress: TokenIds = None,
+    never: TokenIds = None,
     use_cache: bool = True,
     generator: torch.Generator | None = None,
     sliding: bool = False,
@@ -100,7 +100,7 @@ def generate(
         input_ids,
         max_new_tokens,
         eos_token_id=eos_token_id,
-        suppress=suppress,
+        never=never,
         use_cache=use_cache,
         generator=generator,
         sliding=sliding,
@@ -166,7 +166,7 @@ def stream_batch(
     max_new_tokens: int,
     *,
     eos_token_id: TokenIds = None,
-    suppress: TokenIds = None,
+    never: TokenIds = None,
     use_cache: bool = True,
     generators: Sequence[torch.Generator] | None = None,
     sliding: bool = False,
@@ -183,7 +183,7 @@ def stream_batch(
     True, that row leaves. Arguments and errors else as in `stream`.
     """
     rows, rules = _check_batch(
-        model, prompts, max_new_tokens, eos_token_id, suppress, generators, sliding, sampling
+        model, prompts, max_new_tokens, eos_token_id, never, generators, sliding, sampling
     )
     if not rows or max_new_tokens == 0:
         return iter(())
@@ -197,7 +197,7 @@ def generate_batch(
     max_new_tokens: int,
     *,
     eos_token_id: TokenIds = None,
-    suppress: TokenIds = None,
+    never: TokenIds = None,
     use_cache: bool = True,
     generators: Sequence[torch.Generator] | None = None,
     sliding: bool = False,
@@ -208,7 +208,7 @@ def generate_batch(
     Arguments and errors as in `stream_batch`.
     """
     rows, _ = _check_batch(
-        model, prompts, max_new_tokens, eos_token_id, suppress, generators, sliding, sampling
+        model, prompts, max_new_tokens, eos_token_id, never, generators, sliding, sampling
     )
     new: list[list[int]] = [[] for _ in rows]
     for number, token in stream_batch(
@@ -216,7 +216,7 @@ def generate_batch(
         prompts,
         max_new_tokens,
         eos_token_id=eos_token_id,
-        suppress=suppress,
+        never=never,
         use_cache=use_cache,
         generators=generators,
         sliding=sliding,
@@ -231,7 +231,7 @@ def _check_batch(
     prompts: Sequence[Tensor],
     n: int,
     eos_token_id: TokenIds,
-    suppress: TokenIds,
+    never: TokenIds,
     generators: Sequence[torch.Generator] | None,
     sliding: bool,
     sampling: SamplingKeywords,
@@ -239,7 +239,7 @@ def _check_batch(
     """→ the prompts as int64 on the model's device, and the rules. ValueError that says which
     prompt is wrong.
     """
-    rules = Rules.check(model.config.vocab_size, sampling, eos_token_id, suppress)
+    rules = Rules.check(model.config.vocab_size, sampling, eos_token_id, never)
     if generators is not None and len(generators) != len(prompts):
         raise ValueError(f"{len(prompts)} prompts, but {len(generators)} generators")
     rows = []

@@ -46,7 +46,7 @@ def speculate(
     *,
     drafted: int = 4,
     eos_token_id: TokenIds = None,
-    suppress: TokenIds = None,
+    never: TokenIds = None,
     generator: torch.Generator | None = None,
     **sampling: Unpack[SamplingKeywords],
 ) -> Iterator[list[int]]:
@@ -54,16 +54,16 @@ def speculate(
 
     `draft` proposes up to `drafted` tokens at a time and must share the vocabulary. Greedy text is
     `generate`'s, up to ties that the rounding of a longer pass can break otherwise; a sample is
-    another one of the same distribution. sampling, suppress: as in `stream`, but for the repetition penalty,
-    which would need a distribution of its own for every drafted token. ValueError for more than one
-    prompt, another vocabulary, and as in `stream`, for either model.
+    another one of the same distribution. sampling, never: as in `stream`, but for the repetition
+    penalty, which would need a distribution of its own for every drafted token. ValueError for more
+    than one prompt, another vocabulary, and as in `stream`, for either model.
     """
     V = model.config.vocab_size
-    rules = Rules.check(V, sampling, eos_token_id, suppress)
+    rules = Rules.check(V, sampling, eos_token_id, never)
     if rules.sampling.looks_back:
+        penalty = rules.sampling.repetition_penalty
         raise ValueError(
-            f"repetition_penalty = {rules.sampling.repetition_penalty} does not go with a draft model; "
-            "only 1 does"
+            f"repetition_penalty = {penalty} does not go with a draft model; only 1 does"
         )
     if draft.config.vocab_size != V:
         raise ValueError(f"the draft knows {draft.config.vocab_size} tokens, the model {V}")
