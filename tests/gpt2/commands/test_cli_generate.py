@@ -253,7 +253,7 @@ def test_an_endless_standard_input(run, folder: Path) -> None:
 
 def test_no_bundled_model(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Catches a bare FileNotFoundError in an installation without the model."""
-    monkeypatch.setattr(command, "__file__", str(tmp_path / "commands" / "generate.py"))
+    monkeypatch.setattr("gpt2.formats.bundled.__file__", str(tmp_path / "formats" / "bundled.py"))
     code, _, err = run("generate", "--prompt", "a")
     assert code == 1
     assert "--model" in one_line(err)
@@ -279,7 +279,7 @@ def test_what_ends_a_command(
         raise error
 
     monkeypatch.setattr(command, "load", fail)
-    monkeypatch.setattr(command, "bundled", lambda: Path("x"))
+    monkeypatch.setattr("gpt2.formats.bundled.bundled", lambda: Path("x"))
     found, _, err = run("generate", "--prompt", "a")
     assert found == code
     assert said in err
@@ -288,7 +288,7 @@ def test_what_ends_a_command(
 
 def test_mistakes_of_our_own_keep_their_traceback(run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a bug in this program hidden behind one friendly line."""
-    monkeypatch.setattr(command, "bundled", lambda: {}["bug"])
+    monkeypatch.setattr("gpt2.formats.bundled.bundled", lambda: {}["bug"])
     with pytest.raises(KeyError):
         cli.main(["generate", "--prompt", "a"])
 
