@@ -11,8 +11,9 @@ import pytest
 import torch
 from small_gpt2 import ROOT
 
-from gpt2.data.preparing import SHAKESPEARE_SHA256, prepare, shakespeare_places
+from gpt2.data.preparing import prepare
 from gpt2.data.shards import TokenSource
+from gpt2.data.sources import SHAKESPEARE_SHA256, shakespeare_places
 from gpt2.formats.opening import load_tokenizer
 from gpt2.generation.generating import generate
 from gpt2.model import GPT2Model

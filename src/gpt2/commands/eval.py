@@ -20,7 +20,12 @@ import click
     help="Tokens from one window to the next. Default: the context, windows side by side; less "
     "gives each scored token more to go by, and takes longer.",
 )
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Only the first so many tokens.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Score only the N tokens behind the split's first one.",
+)
 @click.option("--hellaswag", type=click.Path(path_type=Path), help="HellaSwag's JSONL to score.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")
@@ -66,13 +71,15 @@ def command(
             batch_size=batch_size,
             max_tokens=max_tokens,
         )
+        bits = result.bits_per_byte
+        per_byte = "no text among the tokens" if bits is None else f"{bits:.4f} bits per byte"
         click.echo(
             f"{split}: loss {result.nats:.4f} nats per token, perplexity {result.perplexity:.4f}, "
-            f"{result.bits_per_byte:.4f} bits per byte"
+            f"{per_byte}"
         )
         click.echo(
-            f"over {result.tokens:,} of {source.tokens:,} tokens, context {length}, "
-            f"stride {stride or length}, float32"
+            f"over {result.tokens:,} of {source.tokens:,} tokens ({result.bytes or 0:,} bytes of "
+            f"text), context {length}, stride {stride or length}, float32"
         )
     if examples:
         score = evaluate_hellaswag(loaded, opened, examples, batch_size)

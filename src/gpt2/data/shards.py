@@ -10,6 +10,7 @@ one number is the loader's whole position, and it means the same on any number o
 
 from __future__ import annotations
 
+import functools
 import json
 import reprlib
 from dataclasses import dataclass
@@ -227,6 +228,26 @@ class TokenSource:
             pieces.append(piece)
             start, length, shard = start + len(piece), length - len(piece), shard + 1
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def text_bytes(self, ids: np.ndarray) -> int:
+        """How many bytes of text these ids stand for; an end token between two texts is none."""
+        return int(self._bytes_of_ids[ids].sum())
+
+    @functools.cached_property
+    def _bytes_of_ids(self) -> np.ndarray:
+        """(vocab_size,) int64: the bytes of each token, by the tokenizer in the folder."""
+        from gpt2.text.tokenizers import load_tokenizer
+
+        tokenizer = load_tokenizer(self.index.folder)
+        lengths = np.zeros(self.index.vocab_size, dtype=np.int64)
+        not_text = {*tokenizer.special_tokens.values(), tokenizer.eos_token_id}
+        for token in range(min(tokenizer.vocab_size, len(lengths))):
+            if token not in not_text:
+                try:
+                    lengths[token] = len(tokenizer.token_bytes(token))
+                except ValueError:
+                    continue  # a gap in the numbering
+        return lengths
 
 
 class BatchLoader:

@@ -177,6 +177,7 @@ class Trainer:
                 tokenizer=self.config.tokenizer,
                 vocab_size=self.config.vocab_size,
                 progress=True,
+                say=self._say,
             )
         self._barrier()
         return read_index(folder)
