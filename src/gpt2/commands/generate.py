@@ -150,6 +150,7 @@ def command(
             ids,
             max_new_tokens,
             eos_token_id=roles.eos,
+            never=opened.unspoken(),
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,

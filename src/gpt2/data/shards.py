@@ -236,7 +236,7 @@ class TokenSource:
     @functools.cached_property
     def _bytes_of_ids(self) -> np.ndarray:
         """(vocab_size,) int64: the bytes of each token, by the tokenizer in the folder."""
-        from gpt2.text.tokenizers import load_tokenizer
+        from gpt2.formats.opening import load_tokenizer
 
         tokenizer = load_tokenizer(self.index.folder)
         lengths = np.zeros(self.index.vocab_size, dtype=np.int64)

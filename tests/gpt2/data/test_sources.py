@@ -16,7 +16,7 @@ from gpt2.cli import cli
 from gpt2.data.preparing import prepare
 from gpt2.data.shards import TokenSource
 from gpt2.data.sources import PlainText, open_source
-from gpt2.text.tokenizers import load_tokenizer
+from gpt2.formats.opening import load_tokenizer
 
 TEXT = "naïve 日本 🤖 to be\nor not\n\nto be"
 
