@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +11,7 @@ import click
 if TYPE_CHECKING:
     import torch
 
+    from gpt2.formats.opening import Opened
     from gpt2.model import GPT2Model
     from gpt2.text.tokenizers import Tokenizer
 
@@ -114,12 +114,14 @@ def command(
 
     import torch
 
+    from gpt2.commands.models import open_named
     from gpt2.common.devices import pick_device
-    from gpt2.formats.bundled import bundled
 
-    name = bundled() if model_name is None else model_name
     place = pick_device(device)
-    model, tokenizer = load(name, getattr(torch, dtype), place)
+    opened = open_named(model_name)
+    tokenizer, roles = opened.tokenizer, opened.roles
+    start = start_ids(opened, prompt)
+    model = opened.load(getattr(torch, dtype), place)
     if place.type == "cpu" and sum(p.numel() for p in model.parameters()) < SMALL:
         # so little work that threads would wait for one another: on a busy machine, 30 times longer
         torch.set_num_threads(1)
@@ -127,7 +129,7 @@ def command(
         from gpt2.inference.engine import prepare
 
         prepare(model, quantize=quantize)
-    ids = torch.tensor([start_ids(tokenizer, prompt)], device=place)
+    ids = torch.tensor([start], device=place)
     if max_new_tokens is None:  # without room even for one, generation says so
         max_new_tokens = (
             100 if sliding else min(100, max(1, model.config.n_positions - ids.size(1)))
@@ -147,6 +149,8 @@ def command(
             prompt,
             ids,
             max_new_tokens,
+            eos_token_id=roles.eos,
+            never=opened.unspoken(),
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
@@ -170,6 +174,7 @@ def write_sample(
     prompt: str,
     ids: torch.Tensor,
     max_new_tokens: int,
+    eos_token_id: tuple[int, ...] = (),
     **options,
 ) -> int:
     """Write the prompt and its continuation to standard output, as it comes → new tokens."""
@@ -177,13 +182,13 @@ def write_sample(
     from gpt2.text.tokenizers import StreamDecoder
 
     # made before anything is written: it checks the arguments
-    tokens = stream(model, ids, max_new_tokens, eos_token_id=tokenizer.eos_token_id, **options)
+    tokens = stream(model, ids, max_new_tokens, eos_token_id=eos_token_id, **options)
     text = StreamDecoder(tokenizer)
     click.echo(prompt, nl=False)
     count = 0
     for (token,) in tokens:
         count += 1
-        if int(token) != tokenizer.eos_token_id:
+        if int(token) not in eos_token_id:
             click.echo(text.push(int(token)), nl=False)
     click.echo(text.finish())
     return count
@@ -206,25 +211,15 @@ def read_prompt() -> str:
     return text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
 
 
-def load(name: str | Path, dtype: torch.dtype, device: torch.device) -> tuple[GPT2Model, Tokenizer]:
-    """A model and its tokenizer. ValueError when they don't belong together."""
-    from gpt2.formats.opening import load_tokenizer
-    from gpt2.model import GPT2Model
-
-    model = GPT2Model.from_pretrained(name, dtype=dtype).to(device)
-    tokenizer = load_tokenizer(name)
-    if tokenizer.vocab_size != model.config.vocab_size:
-        raise ValueError(
-            f"{name}: the tokenizer has {tokenizer.vocab_size} tokens, the model "
-            f"{model.config.vocab_size}; they don't belong together"
-        )
-    return model, tokenizer
-
-
-def start_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The prompt's ids; of an empty one the end-of-text token, or a line feed's without that."""
+def start_ids(opened: Opened, prompt: str) -> list[int]:
+    """The prompt's ids, behind the token that begins a text where the tokenizer puts one; of an
+    empty prompt that token, the end-of-text token, or a line feed's without either.
+    """
+    roles, tokenizer = opened.roles, opened.tokenizer
+    first = [roles.bos] if tokenizer.begins and roles.bos is not None else []
     if prompt:
-        return tokenizer.encode(prompt)
-    if tokenizer.eos_token_id is not None:
-        return [tokenizer.eos_token_id]
-    return tokenizer.encode("\n")
+        return first + opened.encode(prompt)
+    for start in (*first, tokenizer.roles.end, roles.end, roles.bos):
+        if start is not None and start < opened.rows:
+            return [start]
+    return opened.encode("\n")

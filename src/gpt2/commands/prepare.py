@@ -14,7 +14,7 @@ import click
     "--tokenizer",
     default="bpe",
     show_default=True,
-    help="char, bpe (both made from the source), gpt2, or a folder with a tokenizer.",
+    help="char, bpe (both made from the source), gpt2, or what --model takes elsewhere.",
 )
 @click.option("--vocab-size", type=click.IntRange(min=257), default=1024, show_default=True)
 @click.option(

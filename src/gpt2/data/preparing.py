@@ -175,21 +175,18 @@ def encode_piece(tokenizer: Tokenizer, piece: Piece) -> np.ndarray:
 
 
 def make_tokenizer(kind: str, vocab_size: int, source: Source, val_fraction: float) -> Tokenizer:
-    """`char`, `bpe` (both from the source; BPE from its training part alone), `gpt2`, or a folder
-    with a tokenizer.
+    """`char`, `bpe` (both from the source; BPE from its training part alone), `gpt2`, or what
+    `load_tokenizer` takes: a model's name, or a folder with a tokenizer.
 
     ValueError that lists the kinds for anything else.
     """
-    from gpt2.formats.opening import load_tokenizer
     from gpt2.text.tokenizer_training import train_bpe, train_char
     from gpt2.text.tokenizers import GPT2Tokenizer
 
     if kind == "gpt2":
         return GPT2Tokenizer.load()
     if kind not in ("char", "bpe"):
-        if Path(kind).is_dir():
-            return load_tokenizer(kind)
-        raise ValueError(f"tokenizer {kind!r} is none of char, bpe, gpt2 or a tokenizer's folder")
+        return _model_tokenizer(kind)
     if kind == "char" and source.total is None:
         raise ValueError("a stream has to be read twice for a char tokenizer: use bpe or gpt2")
 
@@ -211,6 +208,28 @@ def make_tokenizer(kind: str, vocab_size: int, source: Source, val_fraction: flo
         return train_char(texts()) if kind == "char" else train_bpe(texts(), vocab_size)
     except UnicodeDecodeError as error:
         raise ValueError(f"{source.name} is no UTF-8: {error}") from None
+
+
+def _model_tokenizer(name: str) -> Tokenizer:
+    """A model's name, or a folder with a tokenizer → the tokenizer.
+
+    ValueError for one that encodes a text's beginning otherwise than its middle: the text comes in
+    pieces.
+    """
+    from gpt2.formats.opening import load_tokenizer
+
+    try:
+        found = load_tokenizer(name)
+    except ValueError as error:
+        raise ValueError(
+            f"tokenizer {name!r} is none of char, bpe and gpt2, and as a model's: {error}"
+        ) from None
+    if getattr(found, "adds_space", False):
+        raise ValueError(
+            f"the tokenizer of {name} puts a blank before each text (add_prefix_space), so a text "
+            "cannot be encoded in pieces"
+        )
+    return found
 
 
 def _in_lines(text: str, characters: int = 8192) -> Iterator[str]:

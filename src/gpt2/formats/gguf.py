@@ -638,7 +638,7 @@ def read_tokenizer(path: str | os.PathLike[str]) -> JSONTokenizer:
             ]
         )
         tokenizer = JSONTokenizer(backend, f"{path}'s tokenizer")
-        tokenizer.roles = read_roles(path).tokenizer
+        tokenizer.roles = read_roles(path).tokenizer.only(tokenizer.has)
         tokenizer.begins = get("add_bos_token") is True
         return tokenizer
     except ValueError:

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2.common.files import HUB_NAMES, download_file, in_a_run
+from gpt2.common.files import HUB_NAMES, download_file, in_a_run, read_json
 from gpt2.text.roles import MODEL_FILES, FoundRoles, Roles, read_roles
 from gpt2.text.tokenizers import BPE_FILES, TOKENIZER, GPT2Tokenizer
 from gpt2.text.tokenizers import FILES as TOKENIZER_FILES
@@ -93,13 +93,24 @@ class Opened:
         """What was left out or passed over, a line each."""
         return (*self._left_out, *self._roles.notes)
 
+    @property
+    def plain(self) -> bool:
+        """Is it a folder that any reader of Hugging Face's layout understands as it is?"""
+        from gpt2.formats.checkpoints import SIZE_FIELDS
+        from gpt2.formats.layout import Renamed
+
+        if self.place.is_file() or isinstance(self.tensors, Renamed):
+            return False
+        return read_json(self.place / "config.json").keys() >= SIZE_FIELDS.keys()
+
     def unspoken(self) -> list[int]:
         """Ids below `rows` that the tokenizer has no token for and that end no text: never to be
         emitted. A padded table has such rows.
         """
         if not self.has_tokenizer:
             return []
-        return [i for i in self.tokenizer.missing(self.rows) if i not in self.roles.eos]
+        has, ends = self.tokenizer.has, self.roles.eos
+        return [i for i in range(self.rows) if not has(i) and i not in ends]
 
     def encode(self, text: str, allowed_special: tuple[str, ...] = ()) -> list[int]:
         """Text → ids. ValueError for a text that needs a token which the model has no row for."""
@@ -126,7 +137,7 @@ class Opened:
             try:
                 model = _from_pretrained(self.place, dtype)
             except Exception:
-                if calls or not (self._left_out or self.place.is_file()):
+                if calls or self.plain:
                     raise
                 with tempfile.TemporaryDirectory() as folder:
                     self.write_plain(Path(folder))
@@ -137,12 +148,12 @@ class Opened:
         """Write config.json and model.safetensors of the language model alone into a folder."""
         from safetensors.torch import save_file
 
-        from gpt2.formats.checkpoints import WEIGHTS, config_of, write_json
+        from gpt2.formats.checkpoints import BUFFERS, WEIGHTS, config_of, write_json
 
         tensors = {
             f"transformer.{key.removeprefix('transformer.')}": self.tensors[key].contiguous()
             for key in self.tensors
-            if key != "lm_head.weight"
+            if key != "lm_head.weight" and not key.endswith(BUFFERS)
         }
         write_json(folder / "config.json", config_of(self.settings))
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
@@ -212,6 +223,9 @@ def _folder_tokenizer(folder: Path, repository: str | None, rows: int | None) ->
         except ValueError:
             if not any((folder / name).is_file() for name in (TOKENIZER, *BPE_FILES[1])):
                 raise
+    if rows is None and (folder / "config.json").is_file():
+        said = read_json(folder / "config.json").get("vocab_size")
+        rows = said if isinstance(said, int) and said > 0 else None
     return read_folder(folder, rows)
 
 

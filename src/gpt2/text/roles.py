@@ -39,10 +39,14 @@ class Roles:
         """The usual end token."""
         return self.eos[0] if self.eos else None
 
+    def only(self, there: Callable[[int], bool]) -> Roles:
+        """The same without the ids that are not there."""
+        bos, pad = (i if i is not None and there(i) else None for i in (self.bos, self.pad))
+        return Roles(tuple(i for i in self.eos if there(i)), bos, pad)
+
     def within(self, rows: int) -> Roles:
         """The same without ids that a table of so many rows does not have."""
-        bos, pad = (i if i is not None and i < rows else None for i in (self.bos, self.pad))
-        return Roles(tuple(i for i in self.eos if i < rows), bos, pad)
+        return self.only(lambda i: i < rows)
 
 
 @dataclass

@@ -65,9 +65,9 @@ class Tokenizer(ABC):
         """A token as the files write it → its id; None where there is no such token."""
         return self.special_tokens.get(token)
 
-    def missing(self, rows: int) -> list[int]:
-        """The ids below `rows` that stand for no token, as in a table that was padded."""
-        return list(range(self.vocab_size, rows))
+    def has(self, token_id: int) -> bool:
+        """Does the id stand for a token? In a table that was padded, some don't."""
+        return 0 <= token_id < self.vocab_size
 
     @abstractmethod
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -158,7 +158,7 @@ class GPT2Tokenizer(Tokenizer):
     def as_json(self) -> JSONTokenizer:
         """The same as a tokenizer.json."""
         same = _byte_level_bpe(self._encoding)
-        same.roles = self.roles
+        same.roles, same.begins = self.roles, self.begins
         return same
 
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -371,8 +371,8 @@ class JSONTokenizer(Tokenizer):
     def id_of(self, token: str) -> int | None:
         return self._backend.token_to_id(token)
 
-    def missing(self, rows: int) -> list[int]:
-        return [i for i in range(rows) if i not in self._bytes]
+    def has(self, token_id: int) -> bool:
+        return token_id in self._bytes
 
     def token(self, token_id: int) -> str:
         """One token as the files write it. ValueError for no such id."""
@@ -396,8 +396,10 @@ class JSONTokenizer(Tokenizer):
             ("eos_token", self.roles.end),
             ("pad_token", self.roles.pad),
         ):
-            if i is not None and i in self._bytes:
+            if i is not None and self.has(i):
                 config[key] = self.token(i)
+        if self.begins:
+            config["add_bos_token"] = True
         for name, content in (("tokenizer.json", described), ("tokenizer_config.json", config)):
             aside = folder / f".{name}.{os.getpid()}"
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -495,7 +497,7 @@ def read_tokenizer(folder: Path, rows: int | None = None) -> Tokenizer:
     else:
         tokenizer = _from_two_files(folder, config)
     tokenizer.begins = config.get("add_bos_token") is True
-    tokenizer.roles = read_roles(folder, tokenizer.id_of, rows).tokenizer
+    tokenizer.roles = read_roles(folder, tokenizer.id_of, rows).tokenizer.only(tokenizer.has)
     return tokenizer
 
 

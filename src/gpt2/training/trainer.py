@@ -30,7 +30,7 @@ from gpt2.training.optimization import autocast_dtype, lr_at, make_optimizers
 from gpt2.training.ranks import World, open_world, put_whole, seed_step, whole
 from gpt2.training.run_log import LOG_NAME, RunLog, clock, read_log
 from gpt2.training.settings import TrainConfig
-from gpt2.training.setup import batch_plan, build_model, parallelise
+from gpt2.training.setup import batch_plan, build_model, find_origin, parallelise
 from gpt2.training.speed import keep_freed_memory, speed_up_dropout
 
 if TYPE_CHECKING:
@@ -122,7 +122,17 @@ class Trainer:
         if resume and not latest:
             raise ValueError(f"{self.run} holds no checkpoint to resume from")
         seed_step(config.seed, -1, 0)
-        self.core = build_model(config, self.index, latest, world.device)
+        origin = find_origin(config, self.index, latest)
+        if origin is not None:
+            for note in origin.notes:
+                self._say(f"note: {note}")
+            for tokens in (self.train_source, self.val_source):
+                if tokens is not None:
+                    tokens.rows = origin.rows
+        # texts end where they ended in the model that this one goes on from
+        named = origin is not None and origin.roles.eos
+        self.roles = origin.roles if origin is not None and named else self.tokenizer.roles
+        self.core = build_model(config, self.index, origin, world.device)
         if world.device.type == "cpu" and not config.compile:
             speed_up_dropout(self.core)
             keep_freed_memory()
@@ -204,7 +214,7 @@ class Trainer:
         with torch.no_grad():
             for p, value in zip(model.parameters(), weights, strict=True):
                 p.copy_(value)
-        save_pretrained(model, folder, self.tokenizer)
+        save_pretrained(model, folder, self.tokenizer, roles=self.roles)
 
     def _gather(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Whole tensors on the CPU of rank 0; elsewhere empty. All ranks must call it."""
