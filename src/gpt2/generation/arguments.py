@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -29,7 +29,6 @@ class SamplingKeywords(TypedDict, total=False):
     top_k: int | None
     top_p: float | None
     repetition_penalty: float
-    never: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -38,16 +37,14 @@ class Sampling:
 
     temperature: 0 takes the most likely token, 1 draws as the model says, more is bolder.
     top_k, top_p: draw only from the k likeliest tokens; from the fewest whose probabilities reach
-    p. repetition_penalty: above 1, tokens that occurred become less likely. never: ids that are
-    not drawn, such as a padded table's rows without a token. ValueError that names the first that
-    makes no sense, and its value.
+    p. repetition_penalty: above 1, tokens that occurred become less likely. ValueError that names
+    the first that makes no sense, and its value.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
     repetition_penalty: float = 1.0
-    never: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature)
@@ -65,8 +62,6 @@ class Sampling:
                 "repetition_penalty must be greater than 0 (1e-6 … 1e6), got "
                 f"{self.repetition_penalty}"
             )
-        for token in self.never:
-            check_int("never", token, 0)
 
     @property
     def greedy(self) -> bool:
@@ -79,16 +74,7 @@ class Sampling:
         return self.repetition_penalty != 1.0
 
     def filter(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Logits (B, V) → those that a token is drawn from, (B, V) float32.
-
-        ValueError when no token may be drawn.
-        """
-        if self.never:
-            V = logits.size(-1)
-            never = sorted({i for i in self.never if i < V})
-            if len(never) == V:
-                raise ValueError(f"none of the {V} tokens may be drawn: never names all of them")
-            logits = logits.index_fill(-1, torch.tensor(never, device=logits.device), -math.inf)
+        """Logits (B, V) → those that a token is drawn from, (B, V) float32."""
         return filter_logits(
             logits,
             temperature=self.temperature,
