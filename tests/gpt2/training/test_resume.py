@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -397,7 +398,7 @@ def test_other_changes_are_told_too(
     capsys.readouterr()
     train(resumed_config(run, {"eval_tokens": 30, "sample_interval": 3}), run, resume=True)
     out = capsys.readouterr().out
-    assert "eval_tokens was not set and is 30" in out
+    assert re.search(r"eval_tokens was .{1,9} and is 30", out)
     assert "measured on other tokens" in out
     assert "schedule" not in out
 
@@ -406,7 +407,7 @@ def test_other_changes_are_told_too(
     "spoil",
     [
         lambda tensors: {"exp_avg/h.9.ln_1.weight": tensors.pop("exp_avg/h.0.ln_1.weight")},
-        lambda tensors: {"exp_avg": tensors["exp_avg/ln_f.bias"]},
+        lambda tensors: {"exp_avg": tensors["exp_avg/ln_f.bias"].clone()},
         lambda tensors: [tensors.pop(f"exp_avg{kind}/ln_f.bias") for kind in ("", "_sq")] and {},
         lambda tensors: {"exp_avg/ln_f.bias": torch.zeros(3)},
     ],
