@@ -1,7 +1,7 @@
 """Is there anybody at the other end? Asked before a library waits and retries for minutes.
 
 A proxy that is switched off, a name that nobody resolves and a firewall that swallows packets all
-look alike to a download: silence. Here they are an OSError of one line within three seconds.
+look alike to a download: silence. Here they are an error of one line within three seconds.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ SECONDS = 3.0  # for the name, the connection and the proxy's answer together
 PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
 
 
+class Unreachable(OSError):
+    """Nobody answers, in one line."""
+
+
 def hub_address() -> str:
     """The Hugging Face hub's URL, or that of the mirror which HF_ENDPOINT names."""
     from huggingface_hub import constants
@@ -27,11 +31,11 @@ def hub_address() -> str:
 def check_reachable(url: str, seconds: float = SECONDS) -> None:
     """Return when the URL's host, or the proxy in front of it, answers.
 
-    OSError that says in one line who does not, within `seconds`. An answer is asked for once per
-    process; silence is asked about again.
+    Unreachable, an OSError that says in one line who does not, within `seconds`. What has answered
+    is not asked again in this process; what was silent is.
     """
     target = urlsplit(url)
-    _reached(f"{target.scheme}://{target.hostname}:{_port(target)}", proxy_for(url), seconds)
+    ask_once(f"{target.scheme}://{target.hostname}:{_port(target)}", proxy_for(url), seconds)
 
 
 def proxy_for(url: str) -> str | None:
@@ -45,7 +49,7 @@ def proxy_for(url: str) -> str | None:
 
 
 @functools.cache
-def _reached(address: str, proxy: str | None, seconds: float) -> None:
+def ask_once(address: str, proxy: str | None, seconds: float) -> None:
     """`check_reachable` after the look at the environment; an exception is not kept."""
     found: list[BaseException | None] = []
 
@@ -64,8 +68,8 @@ def _reached(address: str, proxy: str | None, seconds: float) -> None:
     if error is not None:
         why = str(error).strip() or type(error).__name__
         if proxy is None:
-            raise OSError(f"{urlsplit(address).hostname} cannot be reached: {why}")
-        raise OSError(
+            raise Unreachable(f"{urlsplit(address).hostname} cannot be reached: {why}")
+        raise Unreachable(
             f"the proxy {_without_password(proxy)} cannot be used: {why}. Correct or unset "
             "HTTPS_PROXY (or ALL_PROXY), or name the host in NO_PROXY"
         )

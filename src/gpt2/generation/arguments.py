@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -19,7 +19,7 @@ from gpt2.generation.filters import GREEDY, filter_logits
 if TYPE_CHECKING:
     from gpt2.model import GPT2Model
 
-    EndTokens = int | Iterable[int] | None
+    TokenIds = int | Iterable[int] | None
 
 
 class SamplingKeywords(TypedDict, total=False):
@@ -29,7 +29,6 @@ class SamplingKeywords(TypedDict, total=False):
     top_k: int | None
     top_p: float | None
     repetition_penalty: float
-    never: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -38,16 +37,14 @@ class Sampling:
 
     temperature: 0 takes the most likely token, 1 draws as the model says, more is bolder.
     top_k, top_p: draw only from the k likeliest tokens; from the fewest whose probabilities reach
-    p. repetition_penalty: above 1, tokens that occurred become less likely. never: ids that are
-    not drawn, such as a padded table's rows without a token. ValueError that names the first that
-    makes no sense, and its value.
+    p. repetition_penalty: above 1, tokens that occurred become less likely. ValueError that names
+    the first that makes no sense, and its value.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
     repetition_penalty: float = 1.0
-    never: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature)
@@ -65,8 +62,6 @@ class Sampling:
                 "repetition_penalty must be greater than 0 (1e-6 … 1e6), got "
                 f"{self.repetition_penalty}"
             )
-        for token in self.never:
-            check_int("never", token, 0)
 
     @property
     def greedy(self) -> bool:
@@ -79,16 +74,7 @@ class Sampling:
         return self.repetition_penalty != 1.0
 
     def filter(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Logits (B, V) → those that a token is drawn from, (B, V) float32.
-
-        ValueError when no token may be drawn.
-        """
-        if self.never:
-            V = logits.size(-1)
-            never = sorted({i for i in self.never if i < V})
-            if len(never) == V:
-                raise ValueError(f"none of the {V} tokens may be drawn: never names all of them")
-            logits = logits.index_fill(-1, torch.tensor(never, device=logits.device), -math.inf)
+        """Logits (B, V) → those that a token is drawn from, (B, V) float32."""
         return filter_logits(
             logits,
             temperature=self.temperature,
@@ -139,17 +125,52 @@ def check_prompt(
     return input_ids.to(next(model.parameters()).device, torch.int64)
 
 
-def check_end_tokens(V: int, eos_token_id: EndTokens) -> tuple[int, ...]:
-    """One end token, several or none → their ids. ValueError for an id outside the vocabulary."""
-    if eos_token_id is None:
+@dataclass(frozen=True)
+class Rules:
+    """How a text goes on: how tokens are chosen, which ones end it, which are never chosen."""
+
+    sampling: Sampling
+    ends: tuple[int, ...] = ()
+    never: tuple[int, ...] = ()
+
+    @classmethod
+    def check(
+        cls, V: int, sampling: SamplingKeywords, eos_token_id: TokenIds, never: TokenIds
+    ) -> Rules:
+        """ValueError as in `Sampling`, and for ids outside the vocabulary."""
+        chosen = Sampling(**sampling)
+        ends = _check_ids("eos_token_id", V, eos_token_id)
+        left_out = _check_ids("never", V, never)
+        if len(left_out) >= V:
+            raise ValueError(f"never names all {V} tokens: none of them may be drawn")
+        return cls(chosen, ends, left_out)
+
+    def filter(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Logits (B, V) → those that a token is drawn from, (B, V) float32."""
+        return self.sampling.filter(self._allowed(logits), seen)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Logits (B, V) → what a token is drawn from, (B, V)."""
+        return self.sampling.probabilities(self._allowed(logits))
+
+    def _allowed(self, logits: Tensor) -> Tensor:
+        if not self.never:
+            return logits
+        ids = torch.tensor(self.never, device=logits.device)
+        return logits.index_fill(-1, ids, -math.inf)
+
+
+def _check_ids(name: str, V: int, ids: TokenIds) -> tuple[int, ...]:
+    """One id, several or none → the ids, each once. ValueError for one outside the vocabulary."""
+    if ids is None:
         return ()
-    if isinstance(eos_token_id, (str, bytes)) or not isinstance(eos_token_id, Iterable):
-        eos_token_id = (eos_token_id,)
-    found = tuple(eos_token_id)
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        ids = (ids,)
+    found = tuple(ids)
     for token in found:
-        check_int("eos_token_id", token, 0)
+        check_int(name, token, 0)
         if token >= V:
-            raise ValueError(f"eos_token_id {token} is outside the vocabulary, 0 … {V - 1}")
+            raise ValueError(f"{name} {token} is outside the vocabulary, 0 … {V - 1}")
     return tuple(dict.fromkeys(map(int, found)))
 
 

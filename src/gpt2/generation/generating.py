@@ -14,17 +14,12 @@ import torch
 from torch import Tensor
 
 from gpt2.cache import KVCache
-from gpt2.generation.arguments import (
-    Sampling,
-    SamplingKeywords,
-    check_end_tokens,
-    check_prompt,
-)
+from gpt2.generation.arguments import Rules, SamplingKeywords, check_prompt
 from gpt2.generation.filters import filter_logits, sample, tokens_seen
 from gpt2.inference.engine import Inference
 
 if TYPE_CHECKING:
-    from gpt2.generation.arguments import EndTokens
+    from gpt2.generation.arguments import TokenIds
     from gpt2.model import GPT2Model
 
 __all__ = [
@@ -62,7 +57,8 @@ def stream(
     input_ids: Tensor,
     max_new_tokens: int,
     *,
-    eos_token_id: EndTokens = None,
+    eos_token_id: TokenIds = None,
+    never: TokenIds = None,
     use_cache: bool = True,
     generator: torch.Generator | None = None,
     sliding: bool = False,
@@ -71,16 +67,16 @@ def stream(
     """The next tokens as they come: prompt (B, T) → up to n tensors (B,), one per step.
 
     sampling: temperature, top_k, top_p, repetition_penalty, as `Sampling` explains them. A row that
-    met an end token goes on with it; when all rows have met one, the stream ends. sliding: past P
+    met an end token goes on with it; when all rows have met one, the stream ends. never: ids
+    that are never chosen, such as rows of the table that stand for no token. sliding: past P
     tokens, each step reads the last P again, at positions 0 … P−1, which costs a whole prefill per
     token. The model runs in eval mode and is as it was found whenever the caller looks: between
     tokens, after an error, after `close()`. ValueError for bad arguments here and now, before
     anything is computed.
     """
-    chosen = Sampling(**sampling)
-    ends = check_end_tokens(model.config.vocab_size, eos_token_id)
+    rules = Rules.check(model.config.vocab_size, sampling, eos_token_id, never)
     ids = check_prompt(model, input_ids, max_new_tokens, sliding)
-    return _steps(model, ids, max_new_tokens, chosen, ends, use_cache, generator)
+    return _steps(model, ids, max_new_tokens, rules, use_cache, generator)
 
 
 def generate(
@@ -88,7 +84,8 @@ def generate(
     input_ids: Tensor,
     max_new_tokens: int,
     *,
-    eos_token_id: EndTokens = None,
+    eos_token_id: TokenIds = None,
+    never: TokenIds = None,
     use_cache: bool = True,
     generator: torch.Generator | None = None,
     sliding: bool = False,
@@ -103,6 +100,7 @@ def generate(
         input_ids,
         max_new_tokens,
         eos_token_id=eos_token_id,
+        never=never,
         use_cache=use_cache,
         generator=generator,
         sliding=sliding,
@@ -116,8 +114,7 @@ def _steps(
     model: GPT2Model,
     ids: Tensor,
     n: int,
-    sampling: Sampling,
-    ends: tuple[int, ...],
+    rules: Rules,
     use_cache: bool,
     generator: torch.Generator | None,
 ) -> Iterator[Tensor]:
@@ -126,9 +123,9 @@ def _steps(
         return
     B, T = ids.shape
     config, P = model.config, model.config.n_positions
-    seen = tokens_seen(ids, config.vocab_size) if sampling.looks_back else None
+    seen = tokens_seen(ids, config.vocab_size) if rules.sampling.looks_back else None
     finished = torch.zeros(B, dtype=torch.bool, device=ids.device)
-    end_ids = torch.tensor(ends, dtype=torch.int64, device=ids.device)
+    end_ids = torch.tensor(rules.ends, dtype=torch.int64, device=ids.device)
     before = ids[:, -1]
     cache = None
     if use_cache:
@@ -140,13 +137,13 @@ def _steps(
         logits = prefill(model, ids, cache)
     for i in range(n):
         _check_logits(logits)
-        tokens = sample(sampling.filter(logits, seen), sampling.temperature, generator)
-        if ends:
+        tokens = sample(rules.filter(logits, seen), rules.sampling.temperature, generator)
+        if rules.ends:
             tokens = torch.where(finished, before, tokens)
             finished |= torch.isin(tokens, end_ids)
             before = tokens
         yield tokens
-        if i + 1 == n or (ends and bool(finished.all())):
+        if i + 1 == n or (rules.ends and bool(finished.all())):
             return
         if seen is not None:
             seen.scatter_(1, tokens[:, None], True)
@@ -168,7 +165,8 @@ def stream_batch(
     prompts: Sequence[Tensor],
     max_new_tokens: int,
     *,
-    eos_token_id: EndTokens = None,
+    eos_token_id: TokenIds = None,
+    never: TokenIds = None,
     use_cache: bool = True,
     generators: Sequence[torch.Generator] | None = None,
     sliding: bool = False,
@@ -184,13 +182,13 @@ def stream_batch(
     from torch's own. ended: asked with a prompt's number after each of its tokens; where it says
     True, that row leaves. Arguments and errors else as in `stream`.
     """
-    rows, chosen, ends = _check_batch(
-        model, prompts, max_new_tokens, eos_token_id, generators, sliding, sampling
+    rows, rules = _check_batch(
+        model, prompts, max_new_tokens, eos_token_id, never, generators, sliding, sampling
     )
     if not rows or max_new_tokens == 0:
         return iter(())
     batch = _Batch(model, rows, max_new_tokens, use_cache)
-    return batch.steps(chosen, ends, generators, ended or (lambda number: False))
+    return batch.steps(rules, generators, ended or (lambda number: False))
 
 
 def generate_batch(
@@ -198,7 +196,8 @@ def generate_batch(
     prompts: Sequence[Tensor],
     max_new_tokens: int,
     *,
-    eos_token_id: EndTokens = None,
+    eos_token_id: TokenIds = None,
+    never: TokenIds = None,
     use_cache: bool = True,
     generators: Sequence[torch.Generator] | None = None,
     sliding: bool = False,
@@ -208,8 +207,8 @@ def generate_batch(
 
     Arguments and errors as in `stream_batch`.
     """
-    rows, _, _ = _check_batch(
-        model, prompts, max_new_tokens, eos_token_id, generators, sliding, sampling
+    rows, _ = _check_batch(
+        model, prompts, max_new_tokens, eos_token_id, never, generators, sliding, sampling
     )
     new: list[list[int]] = [[] for _ in rows]
     for number, token in stream_batch(
@@ -217,6 +216,7 @@ def generate_batch(
         prompts,
         max_new_tokens,
         eos_token_id=eos_token_id,
+        never=never,
         use_cache=use_cache,
         generators=generators,
         sliding=sliding,
@@ -230,16 +230,16 @@ def _check_batch(
     model: GPT2Model,
     prompts: Sequence[Tensor],
     n: int,
-    eos_token_id: EndTokens,
+    eos_token_id: TokenIds,
+    never: TokenIds,
     generators: Sequence[torch.Generator] | None,
     sliding: bool,
     sampling: SamplingKeywords,
-) -> tuple[list[Tensor], Sampling, tuple[int, ...]]:
-    """→ the prompts as int64 on the model's device, how to choose, the end tokens. ValueError that
-    says which prompt is wrong.
+) -> tuple[list[Tensor], Rules]:
+    """→ the prompts as int64 on the model's device, and the rules. ValueError that says which
+    prompt is wrong.
     """
-    chosen = Sampling(**sampling)
-    ends = check_end_tokens(model.config.vocab_size, eos_token_id)
+    rules = Rules.check(model.config.vocab_size, sampling, eos_token_id, never)
     if generators is not None and len(generators) != len(prompts):
         raise ValueError(f"{len(prompts)} prompts, but {len(generators)} generators")
     rows = []
@@ -251,7 +251,7 @@ def _check_batch(
             rows.append(check_prompt(model, prompt[None], n, sliding)[0])
         except ValueError as error:
             raise ValueError(f"prompt {i}: {error}") from None
-    return rows, chosen, ends
+    return rows, rules
 
 
 class _Batch:
@@ -281,8 +281,7 @@ class _Batch:
 
     def steps(
         self,
-        sampling: Sampling,
-        ends: tuple[int, ...],
+        rules: Rules,
         generators: Sequence[torch.Generator] | None,
         ended: Callable[[int], bool],
     ) -> Iterator[tuple[int, int]]:
@@ -305,13 +304,13 @@ class _Batch:
                 if joining > last:
                     logits.append(self._start(last, joining, position))
             last = joining
-            tokens = self._choose(torch.cat(logits), first, last, position, sampling, draws)
+            tokens = self._choose(torch.cat(logits), first, last, position, rules, draws)
             for i, token in enumerate(tokens.tolist(), first):
                 if position >= self.ends[i]:
                     continue  # it waits for the rows before it, which are not done
                 self.ids[i, position] = token
                 yield self.order[i], token
-                if token in ends or ended(self.order[i]):
+                if token in rules.ends or ended(self.order[i]):
                     self.ends[i] = position + 1
             position += 1
 
@@ -321,15 +320,16 @@ class _Batch:
         first: int,
         last: int,
         position: int,
-        sampling: Sampling,
+        rules: Rules,
         draws: list[torch.Generator] | None,
     ) -> Tensor:
         """Logits of rows first … last−1 → their next tokens (rows,)."""
         _check_logits(logits)
         seen = None
+        sampling = rules.sampling
         if sampling.looks_back:
             seen = tokens_seen(self.ids[first:last, :position], self.V)
-        filtered = sampling.filter(logits, seen)
+        filtered = rules.filter(logits, seen)
         if draws is None or sampling.greedy:
             return sample(filtered, sampling.temperature)
         rows = zip(filtered, draws[first:last], strict=True)

@@ -15,18 +15,12 @@ import torch
 from torch import Tensor
 
 from gpt2.cache import KVCache
-from gpt2.generation.arguments import (
-    Sampling,
-    SamplingKeywords,
-    check_end_tokens,
-    check_int,
-    check_prompt,
-)
+from gpt2.generation.arguments import Rules, SamplingKeywords, check_int, check_prompt
 from gpt2.generation.filters import draw
 from gpt2.inference.engine import Inference
 
 if TYPE_CHECKING:
-    from gpt2.generation.arguments import EndTokens
+    from gpt2.generation.arguments import TokenIds
     from gpt2.model import GPT2Model
 
 
@@ -51,7 +45,8 @@ def speculate(
     max_new_tokens: int,
     *,
     drafted: int = 4,
-    eos_token_id: EndTokens = None,
+    eos_token_id: TokenIds = None,
+    never: TokenIds = None,
     generator: torch.Generator | None = None,
     **sampling: Unpack[SamplingKeywords],
 ) -> Iterator[list[int]]:
@@ -59,18 +54,17 @@ def speculate(
 
     `draft` proposes up to `drafted` tokens at a time and must share the vocabulary. Greedy text is
     `generate`'s, up to ties that the rounding of a longer pass can break otherwise; a sample is
-    another one of the same distribution. sampling: as in `stream`, but for the repetition penalty,
-    which would need a distribution of its own for every drafted token. ValueError for more than one
-    prompt, another vocabulary, and as in `stream`, for either model.
+    another one of the same distribution. sampling, never: as in `stream`, but for the repetition
+    penalty, which would need a distribution of its own for every drafted token. ValueError for more
+    than one prompt, another vocabulary, and as in `stream`, for either model.
     """
-    chosen = Sampling(**sampling)
-    if chosen.looks_back:
-        raise ValueError(
-            f"repetition_penalty = {chosen.repetition_penalty} does not go with a draft model; "
-            "only 1 does"
-        )
     V = model.config.vocab_size
-    ends = check_end_tokens(V, eos_token_id)
+    rules = Rules.check(V, sampling, eos_token_id, never)
+    if rules.sampling.looks_back:
+        penalty = rules.sampling.repetition_penalty
+        raise ValueError(
+            f"repetition_penalty = {penalty} does not go with a draft model; only 1 does"
+        )
     if draft.config.vocab_size != V:
         raise ValueError(f"the draft knows {draft.config.vocab_size} tokens, the model {V}")
     check_int("drafted", drafted, 1)
@@ -78,7 +72,7 @@ def speculate(
     ids = check_prompt(model, input_ids, max_new_tokens)
     if len(ids) != 1:
         raise ValueError(f"one prompt at a time, got {len(ids)}")
-    return _rounds(model, draft, ids, max_new_tokens, drafted, chosen, ends, generator)
+    return _rounds(model, draft, ids, max_new_tokens, drafted, rules, generator)
 
 
 def _rounds(
@@ -87,14 +81,13 @@ def _rounds(
     ids: Tensor,
     n: int,
     drafted: int,
-    sampling: Sampling,
-    ends: tuple[int, ...],
+    rules: Rules,
     generator: torch.Generator | None,
 ) -> Iterator[list[int]]:
     """`speculate` after its checks."""
     text = ids[0].tolist()
     end = len(text) + n
-    large, small = (_Reader(each, end, ids.device, sampling) for each in (model, draft))
+    large, small = (_Reader(each, end, ids.device, rules) for each in (model, draft))
 
     def token(weights: Tensor) -> int:
         return int(draw(weights[None], generator))
@@ -118,7 +111,7 @@ def _rounds(
             new.append(guess)
         else:
             new.append(token(wanted[-1]))
-        met = [i for i, found in enumerate(new) if found in ends]
+        met = [i for i, found in enumerate(new) if found in rules.ends]
         if met:
             new = new[: met[0] + 1]
         text += new
@@ -132,9 +125,9 @@ def _rounds(
 class _Reader:
     """A model and its cache, which is brought up to a text before it answers."""
 
-    def __init__(self, model: GPT2Model, length: int, device: torch.device, sampling: Sampling):
+    def __init__(self, model: GPT2Model, length: int, device: torch.device, rules: Rules):
         weight = next(model.parameters())
-        self.model, self.sampling, self.device = model, sampling, weight.device
+        self.model, self.rules, self.device = model, rules, weight.device
         self.cache = KVCache(model.config, 1, length, weight.device, weight.dtype)
         self.inference = Inference(model)
         self.answers = device
@@ -150,7 +143,7 @@ class _Reader:
                 if extra:
                     self.model(new[:, :extra], self.cache, last_only=True)
                 logits = self.model(new[:, extra:], self.cache)[0]
-        return self.sampling.probabilities(logits.to(self.answers))
+        return self.rules.probabilities(logits.to(self.answers))
 
     def forget(self, length: int) -> None:
         """Keep at most the first `length` tokens."""

@@ -6,7 +6,7 @@ until it is known not to be, or until the text ends otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from gpt2.text.tokenizers import StreamDecoder
@@ -110,3 +110,22 @@ class Continuation:
 
     def _rest(self) -> str:
         return self._stops.push(self._characters.finish()) + self._stops.finish()
+
+
+def stream_texts(
+    tokens: Iterable[tuple[int, int]], texts: Sequence[Continuation]
+) -> Iterator[tuple[int, str]]:
+    """Tokens with the number of their text → pieces of text with the same number.
+
+    A text's last piece comes when it has ended, and no token is taken once all have.
+    """
+    if not all(text.ended for text in texts):
+        for number, token in tokens:
+            piece = texts[number].push(token)
+            if piece:
+                yield number, piece
+            if texts[number].ended and all(text.ended for text in texts):
+                break
+    for number, text in enumerate(texts):
+        if rest := text.finish():
+            yield number, rest

@@ -179,16 +179,23 @@ class GPT2Tokenizer(Tokenizer):
 def _cached_encoding() -> tiktoken.Encoding:
     """tiktoken's "gpt2", read once per process."""
     import tiktoken
+    import tiktoken.registry
 
+    from gpt2.common.network import Unreachable, check_reachable
+
+    folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    folder = folder or os.path.join(tempfile.gettempdir(), "data-gym-cache")
+    merges, vocabulary = (hashlib.sha1(url.encode()).hexdigest() for url in TIKTOKEN_URLS)
+    here = all(os.path.exists(os.path.join(folder, name)) for name in (merges, vocabulary))
     try:
+        if not here and "gpt2" not in tiktoken.registry.ENCODINGS:
+            check_reachable(TIKTOKEN_URLS[0])  # tiktoken would wait without a limit
         return tiktoken.get_encoding("gpt2")
     except Exception as error:  # whatever the network, the disk or a proxy came up with
-        folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
-        folder = folder or os.path.join(tempfile.gettempdir(), "data-gym-cache")
-        merges, vocabulary = (hashlib.sha1(url.encode()).hexdigest() for url in TIKTOKEN_URLS)
+        why = str(error) if isinstance(error, Unreachable) else type(error).__name__
         raise ValueError(
             "GPT-2's vocabulary is neither here nor to be had from the network "
-            f"({type(error).__name__}). Put vocab.bpe and encoder.json, or merges.txt and "
+            f"({why}). Put vocab.bpe and encoder.json, or merges.txt and "
             "vocab.json, or tokenizer.json into the model's folder; or put "
             f"{TIKTOKEN_URLS[0]} as {merges} and {TIKTOKEN_URLS[1]} as {vocabulary} into {folder} "
             "(TIKTOKEN_CACHE_DIR names another folder)"

@@ -605,9 +605,10 @@ def test_what_is_here_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.Monke
 def test_without_a_network_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches half a minute of retries where the hub's name cannot even be looked up."""
     import socket
-    import urllib.request
 
     from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from gpt2.common import network
 
     def no_network(*args: object) -> None:
         raise OSError("Name or service not known")
@@ -616,7 +617,8 @@ def test_without_a_network_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None
         raise http_error(LocalEntryNotFoundError)
 
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
-    monkeypatch.setattr(urllib.request, "getproxies", dict)
+    monkeypatch.setattr(network, "getproxies", dict)
+    network.ask_once.cache_clear()
     calls = fake_hub(monkeypatch, download)
     with pytest.raises(ValueError, match="cannot be reached"):
         open_checkpoint("gpt2")
