@@ -99,8 +99,8 @@ class Opened:
         tokens, unspoken = self.tokenizer.vocab_size, len(self.unspoken())
         if unspoken:
             yield (
-                f"{self.name}: the model's table has {self.rows} rows, and {unspoken} of them stand "
-                "for no token: they are never emitted"
+                f"{self.name}: {unspoken} of the table's {self.rows} rows stand for no token: they "
+                "are never emitted"
             )
         if tokens > self.rows:
             yield (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from zoo import NEW, PROMPT, Kind, backend, end, prompt_ids, zoo
+from zoo import NEW, PROMPT, Kind, P, backend, end, prompt_ids, zoo
 
 from gpt2.formats.checkpoints import LeftOut, save_pretrained
 from gpt2.formats.gguf import save_gguf
@@ -201,14 +201,19 @@ def test_llama_cpp_ends_where_we_do(kind: Kind, tmp_path: Path) -> None:
 
     opened = open_model(kind.make().write(tmp_path / kind.name))
     file = save_gguf(opened.load(), tmp_path / "m.gguf", opened.tokenizer, roles=opened.roles)
-    llama = llama_cpp.Llama(str(file), n_ctx=32, n_threads=1, verbose=False)
-    assert llama.tokenize(PROMPT.encode(), add_bos=False) == prompt_ids_of(opened)
-    out = llama.create_completion(
-        PROMPT, max_tokens=NEW, temperature=0.0, repeat_penalty=1.0, top_k=1
-    )["choices"][0]
-    assert out["finish_reason"] == "stop"
-    wanted = [i for i in ours(opened) if i not in opened.roles.eos]
-    assert out["text"] == opened.tokenizer.decode(wanted)
+    llama = llama_cpp.Llama(
+        str(file), n_ctx=P, n_threads=1, verbose=False, type_k=0, type_v=0, logits_all=False
+    )
+    ids = prompt_ids_of(opened)
+    assert llama.tokenize(PROMPT.encode(), add_bos=False) == ids
+    wanted = ours(opened)
+    text = []
+    for token in llama.generate(ids, temp=0.0, top_k=1, repeat_penalty=1.0):
+        text.append(token)
+        if llama_cpp.llama_token_is_eog(llama_cpp.llama_model_get_vocab(llama.model), token):
+            break
+        assert len(text) < NEW, "it runs on"
+    assert text == wanted
 
 
 # -------------------------------------------------------------------------------- ways to name one
