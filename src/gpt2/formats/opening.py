@@ -8,7 +8,7 @@ import inspect
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +91,22 @@ class Opened:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was left out or passed over, a line each."""
-        return (*self._left_out, *self._roles.notes)
+        return (*self._left_out, *self._roles.notes, *self._sizes_that_differ())
+
+    def _sizes_that_differ(self) -> Iterator[str]:
+        if not self.has_tokenizer:
+            return
+        tokens, unspoken = self.tokenizer.vocab_size, len(self.unspoken())
+        if unspoken:
+            yield (
+                f"{self.name}: {unspoken} of the table's {self.rows} rows stand for no token: they "
+                "are never emitted"
+            )
+        if tokens > self.rows:
+            yield (
+                f"{self.name}: the tokenizer's ids end at {tokens - 1}, the model's table at "
+                f"{self.rows - 1}: a text that needs a token beyond is refused"
+            )
 
     @property
     def plain(self) -> bool:
@@ -204,8 +219,10 @@ def load_tokenizer(name: str | os.PathLike[str], **options: Any) -> Tokenizer:
 
     local = find_local(name)
     if local is None:
-        folder = _fetch_words(name, None, **options)
-        return _folder_tokenizer(folder, _repository(os.fspath(name), "hub"), None)
+        repository = _repository(os.fspath(name), "hub")
+        if repository in HUB_NAMES.values():
+            return GPT2Tokenizer.load()  # all five have the one vocabulary
+        return _folder_tokenizer(_fetch_words(name, None, **options), repository, None)
     if local.is_file():
         from gpt2.formats.gguf import read_tokenizer
 
@@ -218,11 +235,7 @@ def load_tokenizer(name: str | os.PathLike[str], **options: Any) -> Tokenizer:
 def _folder_tokenizer(folder: Path, repository: str | None, rows: int | None) -> Tokenizer:
     """A folder's tokenizer; for the five that share GPT-2's, that one, which tiktoken runs."""
     if repository in HUB_NAMES.values():
-        try:
-            return GPT2Tokenizer.load()
-        except ValueError:
-            if not any((folder / name).is_file() for name in (TOKENIZER, *BPE_FILES[1])):
-                raise
+        return GPT2Tokenizer.load()
     if rows is None and (folder / "config.json").is_file():
         said = read_json(folder / "config.json").get("vocab_size")
         rows = said if isinstance(said, int) and said > 0 else None
@@ -240,12 +253,9 @@ def _fetch_words(name: str | os.PathLike[str], place: Path | None, **options: An
     place: the folder of its weights, if they are there. ValueError when there is neither.
     """
     repository = HUB_NAMES.get(os.fspath(name), os.fspath(name))
-    if repository in HUB_NAMES.values() and place is not None:
-        wanted: tuple[str, ...] = MODEL_FILES[:1]  # its tokenizer is known
-    elif repository in HUB_NAMES.values():
-        wanted = MODEL_FILES
-    else:
-        wanted = (*MODEL_FILES, TOKENIZER, *TOKENIZER_FILES)
+    wanted = (*MODEL_FILES, TOKENIZER, *TOKENIZER_FILES)
+    if repository in HUB_NAMES.values():
+        wanted = MODEL_FILES[:1]  # its tokenizer is known
     found: dict[str, Path] = {}
     for filename in dict.fromkeys(wanted):
         # the same vocabulary twice is not worth its download

@@ -94,12 +94,11 @@ def read_roles(
             key = f"{kind}_token_id"
             ids = _ids(folder / name, key, content.get(key))
             kept = tuple(i for i in ids if i >= 0 and (rows is None or i < rows))
-            if dropped := [i for i in ids if i not in kept]:
+            if dropped := [str(i) for i in ids if i not in kept]:
+                table = "that a tokenizer has" if rows is None else f"of the model's {rows}"
                 notes.append(
-                    f"{folder / name}: {key} {', '.join(map(str, dropped[:4]))} is no row of the "
-                    f"model's {rows}"
-                    if rows is not None
-                    else f"{folder / name}: {key} {', '.join(map(str, dropped[:4]))} is no token"
+                    f"{folder / name}: {key} {', '.join(dropped[:4])} is not a row {table}, "
+                    "so it is passed over"
                 )
             # `generate` of transformers takes a null here as "nowhere", and asks no other file
             nowhere = kind == "eos" and name == MODEL_FILES[0] and key in content and not ids
@@ -116,7 +115,9 @@ def read_roles(
                 continue
             i = id_of(token)
             if i is None or (rows is not None and i >= rows):
-                why = "the vocabulary lacks it" if i is None else f"its id {i} is no row of {rows}"
+                why = (
+                    "the vocabulary lacks it" if i is None else f"its id {i} is not a row of {rows}"
+                )
                 notes.append(f"{folder / name}: {key} is {short(token)!r}, but {why}")
             else:
                 found[kind].ids[name] = (i,)

@@ -29,6 +29,7 @@ from gpt2.formats.checkpoints import (
 from gpt2.formats.gguf import save_gguf
 from gpt2.formats.opening import load_tokenizer
 from gpt2.model import GPT2Model
+from gpt2.text.roles import Roles
 
 
 @pytest.fixture
@@ -214,7 +215,7 @@ def test_a_save_that_fails_leaves_the_old_files(folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
     class Broken:
-        eos_token_id = None
+        roles = Roles()
 
         def save(self, folder: Path) -> None:
             raise OSError("disk full")
