@@ -15,7 +15,7 @@ import torch
 from small_gpt2 import byte_tokenizer, char_tokenizer, tiny
 
 from gpt2 import cli
-from gpt2.bench import generation, measuring
+from gpt2.bench import generation, measuring, registry
 from gpt2.commands import generate as command
 from gpt2.formats.checkpoints import save_pretrained
 from gpt2.generation.generating import generate
@@ -509,7 +509,7 @@ def test_bench_keeps_what_it_has_measured(
         raise broken_by
 
     measured = {"first": lambda **_: first, "second": breaks, "third": breaks}
-    monkeypatch.setattr(measuring, "measurements", lambda: measured)
+    monkeypatch.setattr(registry, "measurements", lambda: measured)
     file, pictures = tmp_path / "new" / "a.json", tmp_path / "pictures"
     found, out, err = run("bench", "--json", file, "--plot", pictures)
     assert found == code
