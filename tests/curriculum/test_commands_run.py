@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.test_documents import commands
+from tests.curriculum.test_documents import commands
 
 from learn_gpt2 import manifest
 from tests.links import ROOT, documents, text_of
