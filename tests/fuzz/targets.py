@@ -388,7 +388,7 @@ class TokenizerJSON(Target):
         (folder / "tokenizer.json").write_bytes(m.json(tree))
 
     def check(self, given: None, folder: Path) -> None:
-        from gpt2.text.tokenizers import load_tokenizer
+        from gpt2.formats.opening import load_tokenizer
 
         check_tokenizer(load_tokenizer(folder))
 
@@ -438,7 +438,7 @@ class BPEFiles(Target):
         (folder / names[1]).write_bytes(m.json(vocab))
 
     def check(self, given: None, folder: Path) -> None:
-        from gpt2.text.tokenizers import load_tokenizer
+        from gpt2.formats.opening import load_tokenizer
 
         tokenizer = load_tokenizer(folder)
         assert check_tokenizer(tokenizer) == len(TEXTS)
