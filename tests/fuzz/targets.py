@@ -534,6 +534,7 @@ class RoleFiles(Target):
         from gpt2.formats.gguf import vocabulary
         from gpt2.formats.opening import load_tokenizer, open_model
         from gpt2.generation.generating import generate
+        from gpt2.inference.loading import load_model
 
         opened = open_model(folder)
         tokenizer, roles, V = opened.tokenizer, opened.roles, opened.rows
@@ -542,7 +543,9 @@ class RoleFiles(Target):
         assert load_tokenizer(folder).roles == tokenizer.roles
         never = opened.unspoken()
         ids = torch.tensor([[1, 2]])
-        out = generate(opened.load(), ids, 4, temperature=0, eos_token_id=roles.eos, never=never)
+        out = generate(
+            load_model(opened), ids, 4, temperature=0, eos_token_id=roles.eos, never=never
+        )
         assert not set(out[0, 2:].tolist()) & set(never)
         check_tokenizer(tokenizer)
         words = vocabulary(tokenizer, V, roles)
@@ -615,9 +618,10 @@ class Heads(Target):
 
     def check(self, given: None, folder: Path) -> None:
         from gpt2.formats.opening import open_model
+        from gpt2.inference.loading import load_model
 
         opened = open_model(folder)
-        model = opened.load()
+        model = load_model(opened)
         for name, ours in self.model.state_dict().items():
             assert torch.equal(model.state_dict()[name], ours), name
 
