@@ -207,7 +207,11 @@ def test_eos_names_an_end_token_by_number_or_text(run, folder: Path) -> None:
     assert write(run, folder, *args, tokenizer.decode([plain])) == f"To be{before}\n"
     assert write(run, folder, *args, "<|endoftext|>", "--eos", plain) == f"To be{before}\n"
     assert write(run, folder, *args, "<|endoftext|>") == f"To be{text}\n"
-    for wrong, named in (("100000", f"0 … {tokenizer.vocab_size - 1}"), ("qq", "is not one token but 2"), ("", "token")):
+    for wrong, named in (
+        ("100000", f"0 … {tokenizer.vocab_size - 1}"),
+        ("qq", "is not one token but 2"),
+        ("", "token"),
+    ):
         code, out, err = run("generate", "--model", folder, *args, wrong)
         assert (code, out) == (1, "")
         assert named in one_line(err)
