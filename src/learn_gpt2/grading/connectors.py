@@ -182,7 +182,9 @@ def for_canvas(report: dict, roster: Roster | None, wishes: Wishes) -> Written:
 def _canvas_cell(person: Person, column: str) -> str:
     if column in person.row:
         text = person.row[column]
-        return cell(text) if column in ("Student", "LastName", "FirstName", "Section") else _id(text)
+        return (
+            cell(text) if column in ("Student", "LastName", "FirstName", "Section") else _id(text)
+        )
     given = {
         "Student": f"{person.last}, {person.first}" if person.last else person.shown,
         "ID": person.id,
@@ -193,9 +195,7 @@ def _canvas_cell(person: Person, column: str) -> str:
     return cell(text) if column == "Student" else _id(text)
 
 
-def _canvas_column(
-    roster: Roster, wishes: Wishes, written: Written
-) -> tuple[str, float | None]:
+def _canvas_column(roster: Roster, wishes: Wishes, written: Written) -> tuple[str, float | None]:
     """The heading of the assignment's column, and the points that it has on Canvas.
 
     A column that is there already is named like "GPT-2 (12345)"; another one makes a new assignment.
@@ -321,7 +321,9 @@ def feedback_html(student: dict, report: dict) -> str:
     parts = [f"<p>{html(text)}</p>"]
     length = len(parts[0])
     for problem in student["problems"]:
-        marks = f"{problem['number']:02d} {problem['title']}: {problem['points']} of {problem['max']}"
+        marks = (
+            f"{problem['number']:02d} {problem['title']}: {problem['points']} of {problem['max']}"
+        )
         said = [r for r in problem["results"] if r["status"] != "passed" and r["message"]]
         once = dict.fromkeys(r["message"] for r in said)
         body = "".join(f"<br>{html(text)}" for text in once).replace("\n", "<br>")
@@ -405,7 +407,9 @@ def for_classroom50(report: dict, roster: Roster | None, wishes: Wishes) -> Writ
 def _classroom50_environment(wishes: Wishes) -> dict[str, str]:
     """What Classroom 50's runner tells an autograder, and what the instructor says instead."""
     names = "CLASSROOM ASSIGNMENT ASSIGNMENT_TYPE OWNER SUBMISSION_TAG COMMIT_URL RELEASE_URL"
-    found = {name: os.environ[name] for name in (*names.split(), "REVIEW_URL") if name in os.environ}
+    found = {
+        name: os.environ[name] for name in (*names.split(), "REVIEW_URL") if name in os.environ
+    }
     if wishes.classroom:
         found["CLASSROOM"] = wishes.classroom
     if wishes.title:

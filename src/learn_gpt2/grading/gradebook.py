@@ -31,6 +31,7 @@ from pathlib import Path
 
 from learn_gpt2 import manifest
 from learn_gpt2.assembly.swap import write_atomically
+from learn_gpt2.checking.runner import surroundings
 from learn_gpt2.grading import sandbox, similarity, submissions
 from learn_gpt2.grading.examiner import ask
 from learn_gpt2.grading.sandbox import Limits, Means
@@ -112,7 +113,7 @@ class Examiner:
 
     def ask(self, line: str) -> dict:
         """The answer to a line. ExaminerEnded when there is none."""
-        seconds = self.options.limits.seconds + 90.0
+        seconds = self.options.limits.longest + 90.0
         if not self.means.fork:
             # the start, which it needs each time, takes about as long as the first did
             return self._ask_once(line, self.options.limits.seconds + 10 + 3 * self._start_seconds)
@@ -199,15 +200,13 @@ def _environment(root: Path, scratch: Path) -> dict[str, str]:
     )
     own = {name: os.environ[name] for name in kept if name in os.environ}
     return own | {
-        "PYTHONPATH": str(root / "src"),
-        "PYTHONIOENCODING": "utf-8",
+        **surroundings(root),
         "PYTHONUTF8": "1",
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "LC_ALL": "C.UTF-8",
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",  # the CPU gives everybody the same numbers
         "HF_HUB_OFFLINE": "1",
         "LEARN_GPT2_LOAD_SECONDS": "10",
     }

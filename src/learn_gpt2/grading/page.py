@@ -185,7 +185,9 @@ def _means(students: list[dict], count: int) -> str:
         cells.append(f'<td class="n">{value:.0f}</td>')
     points = mean(student["points"] for student in students)
     percent = mean(student["percent"] for student in students)
-    row = f'<th scope="row">Mean</th><td class="n">{points:.1f}</td><td class="n">{percent:.1f}</td>'
+    row = (
+        f'<th scope="row">Mean</th><td class="n">{points:.1f}</td><td class="n">{percent:.1f}</td>'
+    )
     return f"<tfoot><tr>{row}{''.join(cells)}</tr></tfoot>"
 
 

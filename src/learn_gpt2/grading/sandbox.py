@@ -29,6 +29,22 @@ POSIX = os.name == "posix"
 MEGABYTE = 1 << 20
 FIRST_UID = 60_800  # from here on, ids that no account has are lent to students' code
 SCRATCH = Path("/scratch")  # where a file system of its own has it
+# where libraries keep what they have made; they make these folders themselves
+CACHES = (
+    "HF_HOME",
+    "IPYTHONDIR",
+    "JUPYTER_CONFIG_DIR",
+    "MPLCONFIGDIR",
+    "NUMBA_CACHE_DIR",
+    "TIKTOKEN_CACHE_DIR",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TORCH_EXTENSIONS_DIR",
+    "TORCH_HOME",
+    "TRITON_CACHE_DIR",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+)
 
 # <sched.h>, <sys/mount.h>, <sys/prctl.h>, <linux/landlock.h>
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER = 0x00020000, 0x08000000, 0x10000000
@@ -49,6 +65,11 @@ class Limits:
     output: int = 1_000_000  # bytes printed
     file_size: int = 16  # MB of one file, and (where there is one) of the scratch file system × 4
     processes: int = 32
+
+    @property
+    def longest(self) -> float:
+        """Seconds that one file may take: as much again for imports, which each check repeats."""
+        return 2 * self.seconds
 
     def to_json(self) -> dict:
         """As plain data."""

@@ -96,7 +96,9 @@ IMPORTS = [
         "import shutil\nshutil.which('nvidia-smi')",
         "import readline",
     ),
-    *_top("import numpy as np\nnp.random.seed(0)\nrng = np.random.default_rng(0)", needs=("numpy",)),
+    *_top(
+        "import numpy as np\nnp.random.seed(0)\nrng = np.random.default_rng(0)", needs=("numpy",)
+    ),
     *_top(
         "import numpy as np\nnp.set_printoptions(precision=3, suppress=True)\nnp.seterr(all='ignore')",
         needs=("numpy",),
@@ -134,7 +136,9 @@ IMPORTS = [
     *_top("from torch.autograd import Variable, gradcheck\nimport torch.autograd.profiler"),
     *_top("from torch.profiler import profile, ProfilerActivity"),
     *_top("import torch._dynamo\ntorch._dynamo.config.suppress_errors = True"),
-    *_top("import torch\nimport torch.nn as nn\nimport torch.nn.functional as F\nTen = torch.Tensor"),
+    *_top(
+        "import torch\nimport torch.nn as nn\nimport torch.nn.functional as F\nTen = torch.Tensor"
+    ),
 ]
 
 SETTINGS = _below(
