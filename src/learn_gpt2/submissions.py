@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from learn_gpt2.grading.roster import Person
 from learn_gpt2.manifest import Problem
 
 MAX_BYTES = 1_000_000  # of one piece; a real one has a few thousand
@@ -25,13 +26,28 @@ IGNORED = ("__MACOSX", "__pycache__")
 
 @dataclass
 class Submission:
-    """One student's work: the bytes of each piece, and what was refused and why."""
+    """One student's work: the bytes of each piece, and what was refused and why.
+
+    student: the name that is shown, in every report the same, safe to print and like no other's.
+    """
 
     student: str
     files: dict[int, bytes] = field(default_factory=dict)
     where: dict[int, str] = field(default_factory=dict)  # path inside the submission
     refused: dict[int, str] = field(default_factory=dict)  # why a piece was not taken
     notices: list[str] = field(default_factory=list)
+    # who it is, as far as the platform's names and the roster tell
+    platform: str = ""  # "canvas", "moodle", …; "" for a plain folder
+    name: str = ""  # the name alone; `student` may add an id to it to tell two apart
+    id: str = ""  # the platform's id that the download's name held (Canvas's user id, …)
+    login: str = ""
+    email: str = ""
+    person: Person | None = None  # the row of the roster
+    # what somebody should know of it
+    source: str = ""  # where it lies in what was given to grade; "" when nothing was handed in
+    late: bool = False  # the platform says so
+    unread: list[str] = field(default_factory=list)  # what it holds and nothing was taken of
+    attention: list[str] = field(default_factory=list)  # the notices that somebody must look at
 
 
 class Refused(ValueError):
