@@ -1,1 +1,1 @@
-"""Grading a class: what was handed in, examining it, and reporting on it."""
+"""Submissions, examiner, sandbox, gradebook, reports."""
