@@ -18,7 +18,8 @@ why).
 
 `python -I -S intake_child.py notebook WANTED` reads a notebook from its standard input. WANTED is
 JSON, {key: [names]}; the answer is JSON, {key: {"source": text, "cells": [numbers]}} for each key
-whose names the notebook's code cells all define.
+whose names the notebook's code cells all define. With `page` instead of `notebook`, the text of a
+web page.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import encodings.cp437
 import encodings.cp1252
 import encodings.utf_8  # noqa: F401 (all codecs are loaded before the file system is closed)
 import gzip
+import html.parser
 import io
 import json
 import os
@@ -325,18 +327,55 @@ def _says(text: str, name: str) -> bool:
     return bool(re.search(rf"^(?:class|def)\s+{re.escape(name)}\b", text, re.MULTILINE))
 
 
+class _Page(html.parser.HTMLParser):
+    """Collects a page's text, with its line breaks and its blanks."""
+
+    ENDS = ("p", "div", "li", "tr", "pre", "h1", "h2", "h3", "h4")
+
+    def __init__(self):
+        super().__init__()
+        self.parts: list[str] = []
+        self._hidden = self._kept = 0
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self._hidden += tag in ("script", "style", "title")
+        self._kept += tag in ("pre", "code", "textarea")
+        if tag == "br":
+            self.parts.append("\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden -= tag in ("script", "style", "title")
+        self._kept -= tag in ("pre", "code", "textarea")
+        if tag in self.ENDS:
+            self.parts.append("\n")
+
+    def handle_data(self, data: str) -> None:
+        if self._hidden <= 0 and (self._kept > 0 or data.strip(" \t\r\n")):
+            self.parts.append(data if self._kept > 0 else data.strip("\r\n"))
+
+
+def read_page(data: bytes) -> str:
+    """The text of a page, one line for each line or paragraph."""
+    page = _Page()
+    page.feed(data.decode("utf-8", "replace"))
+    page.close()
+    text = "".join(page.parts).replace("\xa0", " ")
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
 def main() -> None:
     """Answer until there are no more questions."""
-    if sys.argv[1] == "notebook":
-        wanted, source = json.loads(sys.argv[2]), sys.stdin.buffer
+    if sys.argv[1] in ("notebook", "page"):
+        wanted, source = json.loads(sys.argv[2] if len(sys.argv) > 2 else "{}"), sys.stdin.buffer
         confine()
         data = source.read(MAX_NOTEBOOK + 1)
         try:
             if len(data) > MAX_NOTEBOOK:
                 raise Refused(f"has more than {MAX_NOTEBOOK >> 20} MB")
-            answer = read_notebook(data, wanted)
+            page = sys.argv[1] == "page"
+            answer = {"text": read_page(data)} if page else read_notebook(data, wanted)
         except Exception as error:  # whatever it is, it belongs to this notebook alone
-            answer = {"refused": str(error) if isinstance(error, Refused) else "is not a notebook"}
+            answer = {"refused": str(error) if isinstance(error, Refused) else "can't be read"}
         sys.stdout.buffer.write(json.dumps(answer).encode())
         return
     handle, name = sys.argv[1], sys.argv[2]
