@@ -29,7 +29,8 @@ import contextlib
 import ctypes
 import encodings.cp437
 import encodings.cp1252
-import encodings.utf_8  # noqa: F401 (all codecs are loaded before the file system is closed)
+import encodings.utf_8
+import encodings.utf_8_sig  # noqa: F401 (all codecs are loaded before the file system is closed)
 import gzip
 import html.parser
 import io
