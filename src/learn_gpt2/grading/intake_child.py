@@ -8,7 +8,8 @@ while.
 file (on Windows its path). Questions come as lines of JSON, answers go as a line of JSON and, for
 `read`, so many bytes:
 
-    {"list": 0}                    → {"entries": [[path, kind, size, note], …], "notes": […]}
+    {"list": 0}                    → {"entries": [[path, kind, size, note], …], "notes": […],
+                                     "data": {index: base64 of what is small and may be a piece}}
     {"read": [0, index, most]}     → {"length": n} and n bytes, or {"refused": why}
     {"open": [0, index]}           → {"handle": 1}, an archive inside the archive, or {"refused": …}
 
@@ -25,6 +26,7 @@ web page.
 from __future__ import annotations
 
 import ast
+import base64
 import contextlib
 import ctypes
 import encodings.cp437
@@ -52,6 +54,8 @@ MAX_INNER = 100 << 20  # bytes of an archive inside an archive
 MAX_UNPACKED = 600 << 20  # bytes of a tar in all, also of what is skipped
 KEPT = 1 << 20  # bytes up to which a tar's files are kept in memory
 MAX_KEPT = 200 << 20  # and of all of them
+EAGER, MAX_EAGER = 200_000, 8 << 20  # bytes of a file, and of all, that a listing brings along
+EAGER_ENDINGS = (".py", ".ipynb", ".txt", ".yml")
 METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard"}
 METHODS |= {95: "XZ", 97: "WavPack", 98: "PPMd", 99: "AES encryption"}
 REFUSED_BY_MAGIC = (
@@ -233,6 +237,21 @@ def open_archive(file: BinaryIO, name: str) -> Zip | Tar | Gzip:
     return Zip(file)
 
 
+def small_files(archive: Zip | Tar | Gzip) -> dict[int, str]:
+    """What will be asked for next, so that an ordinary archive needs one question."""
+    found, total = {}, 0
+    for index, (name, kind, size, _) in enumerate(archive.entries):
+        if kind == "file" and size <= EAGER and name.lower().endswith(EAGER_ENDINGS):
+            with contextlib.suppress(Exception):  # asked for by itself, it is refused by name
+                data = archive.read(index, EAGER + 1)
+                total += len(data)
+                if len(data) <= EAGER:
+                    found[index] = base64.b64encode(data).decode()
+            if total > MAX_EAGER:
+                break
+    return found
+
+
 def why(error: BaseException) -> str:
     """An error as the end of a sentence that starts with the archive's or the file's name."""
     if isinstance(error, Refused):
@@ -398,6 +417,7 @@ def main() -> None:
                     archives[number] = open_archive(file, names[number])
                 archive = archives[number]
                 answer = {"entries": archive.entries, "notes": archive.notes}
+                answer["data"] = small_files(archive)
             elif "read" in question:
                 number, index, most = question["read"]
                 data = archives[number].read(index, most)

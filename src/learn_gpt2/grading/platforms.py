@@ -273,7 +273,7 @@ MOST = 400  # characters of a name that are looked at
 # Folders that platforms and people put around a class. A name that fits is a wrapper when what is
 # in it looks like several students, whatever else it could be.
 WRAPPERS = re.compile(
-    r"(?ix) submissions? | assignment_\d+_export | .+[-_ ]submissions? | submissions?[-_ ].+ "
+    r"(?ix) submissions? | assignment_\d+_export | .+[-_ ]submissions | submissions[-_ ].+ "
     r"| gradebook_.+ | submitted | (?:hand|turned)[-_ ]?ed[-_ ]?in | hand(?:ed)?[-_ ]?ins? "
     r"| student\ work.* | submitted\ files? | working\ files? | abgaben? | rendus? | entregas? "
     r"| (?:downloads?|exports?|class|course|students?|all)(?:[-_ ].*)? "

@@ -509,6 +509,8 @@ class _Weighing:
             if candidate.kind == "notebook":
                 self._notebook(candidate, data)
             elif candidate.kind == "page":
+                if b"class" not in data and b"def" not in data:
+                    return ""
                 candidate.data = page_text(data)
                 candidate.note = "was typed into a form; its text is used"
             else:

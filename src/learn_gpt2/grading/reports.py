@@ -75,18 +75,18 @@ def grades_csv(report: dict) -> str:
     table = csv.writer(file, lineterminator="\n")
     columns = [f"{n:02d} {word}" for n in numbers for word in ("points", "percent")]
     who = ("name", "id", "login", "email", "source")
-    table.writerow(["student", *columns, "points", "percent", "notices", *who, "look"])
+    table.writerow(["student", *columns, "points", "percent", *who, "look", "notices"])
     if report["students"]:
         first = report["students"][0]
         most = [value for p in first["problems"] for value in (p["max"], 100.0)]
-        table.writerow(["(maximum)", *most, first["max"], 100.0, "", *("" for _ in who), ""])
+        table.writerow(["(maximum)", *most, first["max"], 100.0, *("" for _ in who), "", ""])
     for student in report["students"]:
         marks = [v for p in student["problems"] for v in (p["points"], p["percent"])]
         notices = "; ".join(student["notices"])
         row = [cell(student["student"]), *marks, student["points"], student["percent"]]
         told = [cell(str(student.get(column, ""))) for column in who]
         look = "yes" if student.get("attention") else ""
-        table.writerow([*row, cell(notices), *told, look])
+        table.writerow([*row, *told, look, cell(notices)])
     return file.getvalue()
 
 

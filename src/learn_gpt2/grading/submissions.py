@@ -295,7 +295,8 @@ class _Intake:
         problem = recognizing.problem_of(entry.stem, self.every)
         if wrapper and (holders or (alone and len(children) > 1)):
             return True
-        if problem and problem[2] and problem[1] >= recognizing.NAME:
+        only = not recognizing.without_problem(entry.stem, self.every)
+        if problem and only and problem[2] and problem[1] >= recognizing.NAME:
             loose = [c for c in children if recognizing.split_name(c.name)[1] == "code"]
             if holders or len(loose) > 1:
                 return True

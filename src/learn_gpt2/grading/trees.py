@@ -7,6 +7,7 @@ the one file that it is about.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -178,7 +179,7 @@ class Node:
 
     def read(self, most: int = MAX_BYTES) -> bytes:
         """A regular file's bytes. Refused when it is something else, or has more than `most`."""
-        if self._data is None:
+        if self._data is None or self.note:
             if self.note or self.reads is None:
                 raise Refused(f"{self.path} {self.note or 'is not a regular file'}")
             data = self.reads(most + 1)
@@ -480,7 +481,10 @@ class _Reader:
                 self._folder(folders, parts)
                 continue
             name = _free(parts[-1], taken.setdefault(above.path, set()))
-            above._children.append(self._node(chain, index, name, above.path, kind, size, note))
+            node = self._node(chain, index, name, above.path, kind, size, note)
+            if node.kind == "file" and str(index) in listed["data"]:
+                node._data = base64.b64decode(listed["data"][str(index)])
+            above._children.append(node)
         if len(notes) > 3:
             notes = [*notes[:3], f"and {len(notes) - 3} more such notes"]
         for folder in folders.values():
