@@ -34,6 +34,8 @@ from learn_gpt2.assembly.swap import write_atomically
 from learn_gpt2.checking.runner import surroundings
 from learn_gpt2.grading import sandbox, similarity, submissions
 from learn_gpt2.grading.examiner import ask
+from learn_gpt2.grading.recognizing import named
+from learn_gpt2.grading.roster import Roster
 from learn_gpt2.grading.sandbox import Limits, Means
 from learn_gpt2.grading.similarity import Prints
 from learn_gpt2.grading.submissions import Submission
@@ -51,6 +53,7 @@ class Options:
     limits: Limits = field(default_factory=Limits)
     jobs: int = 2
     own_pieces: bool = False
+    roster: Roster | None = None
 
 
 class Interrupted(KeyboardInterrupt):
@@ -267,8 +270,10 @@ class Class:
             for problem in self.problems:
                 wanted |= {p.number: p for p in manifest.prerequisites(problem)}
         everything = [wanted[n] for n in sorted(wanted)]
-        self.students = submissions.read_all(folder, everything, out)
         self.skeletons = {n: p.skeleton_path(root).read_bytes() for n, p in wanted.items()}
+        self.students = submissions.read_all(
+            folder, everything, out, options.roster, self.skeletons
+        )
         self.tasks: dict[str, Task] = {}
         self.task_of: dict[tuple[str, int], Task] = {}
         self.cannot: dict[tuple[str, int], str] = {}  # own pieces that don't fit together
@@ -508,6 +513,8 @@ class Class:
             "max": most,
             "percent": percent(points, most),
             "notices": student.notices,
+            "attention": student.attention,
+            **whose(student),
             "problems": graded,
         }
 
@@ -542,9 +549,10 @@ class Class:
     ) -> list[dict]:
         """A result per check for a file whose checks were not run, and why they were not."""
         names = " or ".join(submissions.candidates(manifest.get(number)))
+        holds = f" What is there: {named(student.unread)}." if student.unread else ""
         place = (student.student, number)
         message, mistake = {
-            "missing": (f"Not handed in: there is no {names}.", "not-handed-in"),
+            "missing": (f"Not handed in: there is no {names}.{holds}", "not-handed-in"),
             "refused": (f"Not graded: {student.refused.get(number)}.", "refused"),
             "untouched": ("The file is the skeleton: nothing is written yet.", "untouched"),
             "graded": (
@@ -592,6 +600,20 @@ class Class:
             known = {"the reference solution": reference}
             found += similarity.groups(number, prints, known, skeleton)
         return found
+
+
+def whose(student: Submission) -> dict:
+    """Who a submission is from and where it lay, as plain data."""
+    return {
+        "name": student.name or student.student,
+        "id": student.id,
+        "login": student.login,
+        "email": student.email,
+        "platform": student.platform,
+        "source": student.source,
+        "late": student.late,
+        "unread": student.unread,
+    }
 
 
 def _lines(data: bytes) -> bytes:

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 from learn_gpt2 import manifest
 from learn_gpt2.assembly.swap import write_atomically
 
+MOST_NAME_BYTES = 150  # of a feedback file's name without its ending
 MOST_SHOWN = 12  # misconceptions in the plot
 STATES = {"missing": "not handed in", "refused": "refused", "untouched": "untouched skeleton"}
 
@@ -50,7 +51,9 @@ def file_names(students: list[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     taken: set[str] = set()
     for student in students:
-        name = re.sub(r"[^\w .()+@,-]", "_", student).strip(" .")[:100] or "student"
+        name = re.sub(r"[^\w .()+@,-]", "_", student).strip(" .") or "student"
+        while len(name.encode()) > MOST_NAME_BYTES:  # systems take 255, with an ending
+            name = name[:-1].rstrip(" .")
         if re.fullmatch(r"(?i)con|prn|aux|nul|com\d|lpt\d", name):
             name += "_"
         number, unique = 1, name
@@ -71,16 +74,19 @@ def grades_csv(report: dict) -> str:
     file = io.StringIO()
     table = csv.writer(file, lineterminator="\n")
     columns = [f"{n:02d} {word}" for n in numbers for word in ("points", "percent")]
-    table.writerow(["student", *columns, "points", "percent", "notices"])
+    who = ("name", "id", "login", "email", "source")
+    table.writerow(["student", *columns, "points", "percent", *who, "look", "notices"])
     if report["students"]:
         first = report["students"][0]
         most = [value for p in first["problems"] for value in (p["max"], 100.0)]
-        table.writerow(["(maximum)", *most, first["max"], 100.0, ""])
+        table.writerow(["(maximum)", *most, first["max"], 100.0, *("" for _ in who), "", ""])
     for student in report["students"]:
         marks = [v for p in student["problems"] for v in (p["points"], p["percent"])]
         notices = "; ".join(student["notices"])
         row = [cell(student["student"]), *marks, student["points"], student["percent"]]
-        table.writerow([*row, cell(notices)])
+        told = [cell(str(student.get(column, ""))) for column in who]
+        look = "yes" if student.get("attention") else ""
+        table.writerow([*row, *told, look, cell(notices)])
     return file.getvalue()
 
 
