@@ -1,11 +1,11 @@
 """What a file does besides defining its piece: told to the learner beforehand, refused in grading.
 
 `Watch` is put on in a process that runs one file and ends. It notes what the file itself reaches
-for (a copy of the process, a signal, a connection, files elsewhere), and what it has changed for the
-whole program (a function of torch, the default device). `fact()` says the first of it that grading
-does not take, as a `Fact`: what was found, without a guess at why. What libraries do when they are
-imported is theirs, and not the file's; nor is a program that the file starts, whose end is awaited
-by whoever confines the process.
+for (a copy of the process, a signal, a connection, files elsewhere), and what it has changed for
+the whole program (a function of torch, the default device). `fact()` says the first of it that
+grading does not take, as a `Fact`: what was found, without a guess at why. What libraries do when
+they are imported is theirs, and not the file's. A program that the file starts is told to the
+instructor, and costs nothing.
 
 It is a courtesy to whoever reads the report, and no wall: walls are in `grading/sandbox.py`.
 """
@@ -381,8 +381,8 @@ def _replaced(name: str, key: str) -> Fact:
         return _tampering(f"replaces {name}")
     return Fact(
         "changes-torch",
-        f"replaces {name} for the whole program, the checks included. Give what you write a name of "
-        "its own.",
+        f"replaces {name} for the whole program, the checks included. Give what you write a name "
+        "of its own.",
     )
 
 

@@ -302,7 +302,7 @@ def _import_failed(error: BaseException, path: Path) -> str:
     if isinstance(error, ModuleNotFoundError):
         return (
             f"{where} imports {error.name!r}, which is not installed.\n    {code}\n"
-            "If it is a file of yours: a piece is read by itself, and what it needs must stand in it."
+            "If it is a file of yours: only the piece itself is read, so what it needs goes there."
         )
     return f"{where} can't be imported: {type(error).__name__}: {error}\n    {code}"
 

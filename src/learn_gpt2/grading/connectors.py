@@ -19,8 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from learn_gpt2.grading import reports
-from learn_gpt2.grading.escaping import cell, html, json_text, one_line
+from learn_gpt2.grading.escaping import cell, file_names, html, json_text, one_line
 from learn_gpt2.grading.roster import Person, Roster
 
 FEEDBACK_MOST = 8_000  # characters of the comments that go into a gradebook
@@ -66,6 +65,8 @@ def matched(report: dict, roster: Roster, written: Written) -> list[Row]:
     unknown, twice = [], []
     for student in report["students"]:
         person = person_of(student, roster)
+        if not handed_in(student):
+            continue
         if person is None:
             unknown.append(student["student"])
         elif person.line in marks:
@@ -90,9 +91,16 @@ def matched(report: dict, roster: Roster, written: Written) -> list[Row]:
 
 def person_of(student: dict, roster: Roster) -> Person | None:
     """The one person of the class list whose work this is."""
-    who = student.get("identity") or {}
-    words = {key: str(who.get(key) or "") for key in ("id", "login", "email", "name")}
+    line = student.get("line")
+    if line is not None:  # found while the submissions were read
+        return next((person for person in roster.people if person.line == line), None)
+    words = {key: _known(student, key) for key in ("id", "login", "email", "name")}
     return roster.find(**words) or roster.find(name=student["student"])
+
+
+def handed_in(student: dict) -> bool:
+    """Whether anything came from them; who is only on the class list has no source."""
+    return bool(student.get("source", "?"))
 
 
 def _listed(names: list[str], most: int = 12) -> str:
@@ -142,17 +150,17 @@ CANVAS_PLAIN = ("Student", "ID", "SIS User ID", "SIS Login ID", "Section")
 
 
 def for_canvas(report: dict, roster: Roster | None, wishes: Wishes) -> Written:
-    """`canvas.csv`, for the gradebook's Import: the student columns as Canvas exported them, the row
-    of possible points, and one assignment's column.
+    """`canvas.csv`, for the gradebook's Import: the student columns as Canvas exported them, the
+    row of possible points, and one assignment's column.
     """
     written = Written()
     most = report["students"][0]["max"] if report["students"] else 0
     if roster is None:
         heading, possible = wishes.title or TITLE, None
         rows = [
-            [cell(_name(s)), _id(_known(s, "id")), _id(_known(s, "sid")), _id(_known(s, "login"))]
-            + ["", score(s, possible)]
+            [cell(_name(s)), _id(_known(s, "id")), "", _id(_known(s, "login")), "", score(s, None)]
             for s in report["students"]
+            if handed_in(s)
         ]
         written.notes.append(
             "without --roster, Canvas has to find students by the id in their download's name, or "
@@ -198,7 +206,7 @@ def _canvas_cell(person: Person, column: str) -> str:
 def _canvas_column(roster: Roster, wishes: Wishes, written: Written) -> tuple[str, float | None]:
     """The heading of the assignment's column, and the points that it has on Canvas.
 
-    A column that is there already is named like "GPT-2 (12345)"; another one makes a new assignment.
+    A column that is there already is named like "GPT-2 (12345)"; any other makes a new assignment.
     """
     wanted = wishes.title or TITLE
     for column in roster.columns:
@@ -261,16 +269,20 @@ MOODLE_HEADINGS: dict[str, tuple[str, ...]] = {
 
 
 def for_moodle(report: dict, roster: Roster | None, wishes: Wishes) -> Written:
-    """`moodle.csv`, for the assignment's "Upload grading worksheet": the worksheet that Moodle gave,
-    with the grades and, where it has that column, the feedback filled in.
+    """`moodle.csv`, for the assignment's "Upload grading worksheet": the worksheet that Moodle
+    gave, with the grades and, where it has that column, the feedback filled in.
     """
     written = Written()
     if roster is None:
         most = report["students"][0]["max"] if report["students"] else 0
         rows = [
-            [_participant(_known(s, "id")), cell(_name(s)), _id(_known(s, "email")), "Submitted"]
-            + [score(s, None), f"{most:g}", "Yes", "-", "-", feedback_html(s, report)]
+            [
+                *(_participant(_known(s, "id")), cell(_name(s)), _id(_known(s, "email"))),
+                *("Submitted for grading", score(s, None), f"{most:g}", "Yes", "-", "-"),
+                feedback_html(s, report),
+            ]
             for s in report["students"]
+            if handed_in(s)
         ]
         written.files["moodle.csv"] = _table([list(MOODLE_PLAIN), *rows])
         written.notes.append(
@@ -457,7 +469,7 @@ def classroom50_result(student: dict, environment: Mapping[str, str]) -> dict:
 def _each(report: dict, folder: str, file: str, make: Callable[[dict], dict]) -> Written:
     """A JSON file per student, in a folder of the student's name."""
     written = Written()
-    names = reports.file_names([student["student"] for student in report["students"]])
+    names = file_names([student["student"] for student in report["students"]])
     for student in report["students"]:
         text = json_text(make(student), indent=1)
         written.files[f"{folder}/{names[student['student']]}/{file}"] = f"{text}\n".encode()
@@ -465,11 +477,18 @@ def _each(report: dict, folder: str, file: str, make: Callable[[dict], dict]) ->
 
 
 def _known(student: dict, key: str) -> str:
-    return str((student.get("identity") or {}).get(key) or "")
+    return str(student.get(key) or "")
 
 
 def _name(student: dict) -> str:
     return _known(student, "name") or student["student"]
+
+
+def write(
+    platform: str, report: dict, roster: Roster | None = None, wishes: Wishes | None = None
+) -> Written:
+    """What one platform takes back. ValueError when the class list can't serve it."""
+    return PLATFORMS[platform](report, roster, wishes or Wishes())
 
 
 PLATFORMS: dict[str, Callable[[dict, Roster | None, Wishes], Written]] = {

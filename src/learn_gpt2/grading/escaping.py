@@ -11,6 +11,7 @@ import json
 import math
 import re
 
+MOST_NAME_BYTES = 150  # of a file's name without its ending
 JOINERS = "\u200c\u200d"  # invisible, and needed to write Persian, Hindi and other languages
 _SEPARATORS = ";,|\t"  # where a spreadsheet may begin a new cell, quoted or not
 _FORMULA = re.compile(rf"(^|[{_SEPARATORS}])(\s*[\"']?\s*)([=+\-@\uff1d\uff0b\uff0d\uff20])")
@@ -78,3 +79,22 @@ def _plain(data: object) -> object:
     if isinstance(data, (list, tuple)):
         return [_plain(value) for value in data]
     return data
+
+
+def file_names(students: list[str]) -> dict[str, str]:
+    """A file name for each student that every system takes, all different."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for student in students:
+        name = re.sub(r"[^\w .()+@,-]", "_", student).strip(" .") or "student"
+        while len(name.encode()) > MOST_NAME_BYTES:  # systems take 255, with an ending
+            name = name[:-1].rstrip(" .")
+        if re.fullmatch(r"(?i)con|prn|aux|nul|com\d|lpt\d", name):
+            name += "_"
+        number, unique = 1, name
+        while unique.lower() in taken:
+            number += 1
+            unique = f"{name}-{number}"
+        taken.add(unique.lower())
+        names[student] = unique
+    return names

@@ -120,9 +120,9 @@ def _tiles(report: dict) -> list[str]:
     look = sum(bool(_reasons(s)) for s in students)
     tiles = [
         (f"{len(handed_in)} of {len(students)}", "handed something in"),
-        (f"{median(percents):.3g} %" if percents else "–", "is the median"),
-        (str(full), "have full marks"),
-        (str(look), "need a look" if look != 1 else "needs a look"),
+        (f"{median(percents):.3g} %" if percents else "–", "median"),
+        (str(full), "with full marks"),
+        (str(look), "to look at"),
     ]
     cells = [f"<li><b>{html(number)}</b> <span>{html(text)}</span></li>" for number, text in tiles]
     return ['<ul class="tiles">', *cells, "</ul>"]
@@ -141,8 +141,8 @@ def _marks(report: dict, names: list[str]) -> list[str]:
         '<div class="wide"><table class="marks sortable">',
         "<thead><tr>",
         '<th scope="col" data-sort="text">Student</th>',
-        '<th scope="col" data-sort="number">Points</th>',
-        '<th scope="col" data-sort="number">%</th>',
+        '<th scope="col" data-sort="number" class="n">Points</th>',
+        '<th scope="col" data-sort="number" class="n">%</th>',
     ]
     for number in numbers:
         title = html(manifest.get(number).title)
@@ -151,7 +151,7 @@ def _marks(report: dict, names: list[str]) -> list[str]:
     for student, name in zip(students, names, strict=True):
         flag = ' <span class="flag" title="to look at">!</span>' if _reasons(student) else ""
         row = [
-            f'<th scope="row"><a href="#{name}">{html(student["student"])}</a>{flag}</th>',
+            f'<th scope="row"><a href="#{name}">{_name(student)}</a>{flag}</th>',
             f'<td class="n" data-value="{student["points"]:g}">{student["points"]:g}</td>',
             f'<td class="n" data-value="{student["percent"]:g}">{student["percent"]:g}</td>',
             *(_heat(problem, name) for problem in student["problems"]),
@@ -182,7 +182,7 @@ def _means(students: list[dict], count: int) -> str:
     cells = []
     for i in range(count):
         value = mean(student["problems"][i]["percent"] for student in students)
-        cells.append(f'<td class="n">{value:.0f}</td>')
+        cells.append(f"<td>{value:.0f}</td>")
     points = mean(student["points"] for student in students)
     percent = mean(student["percent"] for student in students)
     row = (
@@ -209,7 +209,7 @@ def _misconceptions(report: dict, names: list[str]) -> list[str]:
     for found in report["misconceptions"]:
         number = found["problem"]
         who = ", ".join(
-            f'<a href="#{place[name]}-{number:02d}">{html(name)}</a>'
+            f'<a href="#{place[name]}-{number:02d}"><bdi>{html(name)}</bdi></a>'
             for name in found["students"]
             if name in place
         )
@@ -230,13 +230,13 @@ def _look(report: dict, names: list[str]) -> list[str]:
     """What somebody must look at: notices, unusual names, the same work."""
     lines = ['<section id="look">', "<h2>To look at</h2>"]
     rows = [
-        f'<li><a href="#{name}">{html(student["student"])}</a>: {html(reason)}</li>'
+        f'<li><a href="#{name}">{_name(student)}</a>: {html(reason)}</li>'
         for student, name in zip(report["students"], names, strict=True)
         for reason in _reasons(student)
     ]
     rows += [
         f"<li>{group['problem']:02d}, {html(group['kind'])}: "
-        f"{html(', '.join(group['students']))}</li>"
+        f"{', '.join(f'<bdi>{html(name)}</bdi>' for name in group['students'])}</li>"
         for group in report["copies"]
     ]
     if not rows:
@@ -247,6 +247,11 @@ def _look(report: dict, names: list[str]) -> list[str]:
             "copied: look at the files before you speak of it.</p>"
         )
     return [*lines, "<ul>", *rows, "</ul>", "</section>"]
+
+
+def _name(student: dict) -> str:
+    """A student's name; a script that runs from right to left does not turn what follows."""
+    return f"<bdi>{html(student['student'])}</bdi>"
 
 
 def _reasons(student: dict) -> list[str]:
@@ -265,7 +270,7 @@ def _student(student: dict, name: str, report: dict) -> list[str]:
     marks = f"{student['points']:g} of {student['max']:g} points ({student['percent']:g} %)"
     lines = [
         f'<article id="{name}">',
-        f'<h3>{html(student["student"])} <a class="up" href="#class">back to the class</a></h3>',
+        f'<h3>{_name(student)} <a class="up" href="#class">back to the class</a></h3>',
         f"<p>{html(marks)}</p>",
     ]
     if student["notices"]:
