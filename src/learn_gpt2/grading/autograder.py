@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -31,6 +32,18 @@ _NEEDED = re.compile(
     r"(src/(gpt2|learn_gpt2)/(?!bundled/).+|problems/[^/]+/(test_\w+|mistakes)\.py|"
     r"problems/[^/]+/README\.md|solutions/[^/]+\.py|conftest\.py|constraints\.txt|pyproject\.toml|"
     r"LICENSE)\Z"
+)
+# for a course that is not installed as a package
+NEEDED = (
+    "click",
+    "numpy",
+    "pytest",
+    "rich",
+    "safetensors",
+    "tiktoken",
+    "tokenizers",
+    "torch",
+    "tqdm",
 )
 _EXECUTABLE = 0o100755
 _FIRST_DAY = (1980, 1, 1, 0, 0, 0)  # the same course gives the same archive, bit by bit
@@ -66,7 +79,9 @@ def archive(
         "course": source.version,
     }
     setup = _given("setup.sh").replace("@TORCH@", requirements.pop("torch"))
-    setup = setup.replace("@INDEX@", f"--index-url {_quoted(torch_index)} " if torch_index else "")
+    setup = setup.replace(
+        "@INDEX@", f"--index-url {shlex.quote(torch_index)} " if torch_index else ""
+    )
     top = {
         "setup.sh": setup,
         "run_autograder": _given("run_autograder"),
@@ -92,12 +107,6 @@ def _given(name: str) -> str:
     return text.replace("\r\n", "\n")
 
 
-def _quoted(word: str) -> str:
-    import shlex
-
-    return shlex.quote(word)
-
-
 def _requirements(root: Path, also: tuple[str, ...]) -> dict[str, str]:
     """Package → how pip is asked for it, at the version of constraints.txt or else of here."""
     pinned = {}
@@ -121,17 +130,7 @@ def _dependencies() -> list[str]:
     except metadata.PackageNotFoundError:
         required = []
     names = [re.split(r"[^\w.-]", line)[0] for line in required if "extra ==" not in line]
-    return names or [
-        "click",
-        "numpy",
-        "pytest",
-        "rich",
-        "safetensors",
-        "tiktoken",
-        "tokenizers",
-        "torch",
-        "tqdm",
-    ]
+    return names or list(NEEDED)
 
 
 def _installed(name: str) -> str:

@@ -33,6 +33,7 @@ pip() { .venv/bin/python -m pip install --no-cache-dir --disable-pip-version-che
 pip @INDEX@@TORCH@
 pip -c constraints.txt -r requirements.txt
 
-# students' code runs as a user of its own, who reads Python and the course
+# students' code runs as a user of its own, who reads Python and the course, but not the answers
 chmod -R a+rX .
+chmod -R go-rwx course/solutions course/src/gpt2/model.py
 chmod a+rx "$(dirname "$PWD")"
