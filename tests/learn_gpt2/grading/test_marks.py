@@ -65,11 +65,8 @@ def test_both_make_the_same_of_the_banks(number: int, tmp_path: Path) -> None:
     named = agreement.of_bank(number)
     if not ALL:
         kinds = ("right", "wrong")
-        few = [
-            [n for n in named if n.startswith(kind)][:: 1 + 20 * (kind == "wrong")]
-            for kind in kinds
-        ]
-        named = {name: named[name] for names in few for name in names[:5]}
+        few = [[name for name in named if name.startswith(kind)] for kind in kinds]
+        named = {name: named[name] for names in few for name in names[:: len(names) // 4]}
     assert agreement.differences(number, named, tmp_path) == []
 
 
@@ -78,13 +75,11 @@ REFUSED = {
     "import torch.nn.functional as F\nF.relu = F.gelu": "changes-torch",
     "from torch import nn\nnn.Module.__repr__ = lambda self: 'mine'": "changes-torch",
     "import torch\ntorch.set_default_device('meta')": "default-device",
-    "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()": (
-        "leaves-a-thread"
-    ),
+    "import threading, time\n"
+    "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()": ("leaves-a-thread"),
     "import sys\nsys.settrace(lambda *a: None)": "traces",
-    "import socket\ntry:\n    socket.create_connection(('127.0.0.1', 9))\nexcept OSError:\n    pass": (
-        "reaches-out"
-    ),
+    "import socket\ntry:\n    socket.create_connection(('127.0.0.1', 9))\n"
+    "except OSError:\n    pass": ("reaches-out"),
     "import os\nif os.fork() == 0:\n    os._exit(0)": "reaches-out",
     "try:\n    open('/never-there/x', 'w')\nexcept OSError:\n    pass": "reaches-out",
     "import torch\ntorch.allclose = lambda *a, **k: True": "tampering",
@@ -110,11 +105,11 @@ def test_a_fact_names_what_was_found() -> None:
     """Catches a message that leaves the learner guessing."""
     from learn_gpt2.checking.conduct import Fact, _replaced
 
-    fact = _replaced("torch.nn.functional", "relu")
+    fact = _replaced("torch.nn.functional.relu", "relu")
     assert fact.kind == "changes-torch"
     assert "torch.nn.functional.relu" in fact.message
-    assert _replaced("torch", "allclose").kind == "tampering"
-    assert _replaced("learn_gpt2.checking.checks", "compare").kind == "tampering"
+    assert _replaced("torch.allclose", "allclose").kind == "tampering"
+    assert _replaced("learn_gpt2.checking.checks.compare", "compare").kind == "tampering"
     assert Fact("traces", "traces.").message == "The file traces. [traces]"
 
 
