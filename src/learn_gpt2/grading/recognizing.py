@@ -502,7 +502,7 @@ class _Weighing:
                 raise Refused(f"{node.path} is not looked at: there are more than {MAX_READ} files")
             most = MAX_NOTEBOOK if candidate.kind == "notebook" else 1_000_000
             data = node.read(most)
-            if wrong := other_format(data):
+            if candidate.kind != "page" and (wrong := other_format(data)):
                 raise Refused(f"{candidate.file.place} {wrong}")
             if candidate.kind == "code" and _is_notebook(data):
                 candidate.kind = "notebook"
