@@ -315,6 +315,8 @@ class _Intake:
             return False
         if wrapper and (holders or (alone and len(children) > 1)):
             return True
+        if len(holders) == 1 and alone:
+            return self._is_group(holders[0], holders, alone, depth + 1)
         if len(holders) < 2:
             return False
         if alone and (self._overlap(holders) or len(holders) > 4):
