@@ -185,7 +185,7 @@ class _Intake:
                 self._add(Part(entry, Named("github", login=login, student=login), folders))
             elif entry.holds and self._is_group(entry, plain, alone, depth):
                 self._level(entry, (*folders, entry.stem), depth + 1)
-            elif entry.holds or entry.kind == "bad" or entry.kind == "link":
+            elif entry.holds or entry.kind in ("bad", "link", "other"):
                 label = trees.stem(entry.name) if entry.kind != "folder" else entry.name
                 self._add(Part(entry, Named("", student=label), folders))
             else:
