@@ -190,8 +190,10 @@ def versions(stem: str) -> list[tuple[str, Version]]:
             if match and re.search(r"\w", rest[: match.start()]):
                 digits = match.groupdict().get("n")
                 rest = rest[: match.start()]
-                if suffix_rank and (abs(suffix_rank) > abs(rank) or not rank):
-                    rank = suffix_rank
+                if suffix_rank < 0:
+                    rank = min(rank, suffix_rank)
+                elif rank >= 0:
+                    rank = max(rank, suffix_rank)
                 number = number or int(digits or 0)
                 found.append((rest, Version(rank, number)))
                 break
@@ -303,11 +305,19 @@ def _most_specific(text: str, found: set[int]) -> set[int]:
 
 
 def _does_nothing(text: str, method: str) -> bool:
-    """Whether a method's first lines, without comments and documentation, are `pass`."""
-    lines = text[text.find(f"def {method}") :].splitlines()[1:12]
-    words = (line.strip() for line in lines)
-    code = [w for w in words if w and not w.startswith(("#", '"', "'"))]
-    return any(re.match(r"(?:pass|return)\b|\.\.\.", word) for word in code[:2])
+    """Whether a method's body is empty but for comments and documentation."""
+    first, *lines = text[text.find(f"def {method}") :].splitlines()[:60]
+    line = text[: text.find(f"def {method}")].rpartition("\n")[2]
+    body = []
+    for inner in lines:
+        if inner.strip() and len(inner) - len(inner.lstrip()) <= len(line):
+            break
+        body.append(inner.strip())
+    code = re.sub(r'^\s*("""|\'\'\').*?\1', "", "\n".join(body), count=1, flags=re.DOTALL)
+    words = [w for w in code.splitlines() if w and not w.startswith("#")]
+    return first.rstrip().endswith(":") and all(
+        re.match(r"(?:pass|return)\b|\.\.\.", word) for word in words
+    )
 
 
 _OTHER_FORMATS = (
@@ -502,7 +512,7 @@ class _Weighing:
                 raise Refused(f"{node.path} is not looked at: there are more than {MAX_READ} files")
             most = MAX_NOTEBOOK if candidate.kind == "notebook" else 1_000_000
             data = node.read(most)
-            if wrong := other_format(data):
+            if candidate.kind != "page" and (wrong := other_format(data)):
                 raise Refused(f"{candidate.file.place} {wrong}")
             if candidate.kind == "code" and _is_notebook(data):
                 candidate.kind = "notebook"

@@ -223,6 +223,9 @@ def _person(columns: list[str], row: list[str], place: int) -> Person | None:
     for column, cell in cells.items():
         kind = KIND_OF.get(_heading(column))
         value = cell.strip().removeprefix("#")  # Brightspace marks ids and logins with it
+        if kind == "id" and value.isdigit() and not found.get("id", "0").isdigit():
+            found.setdefault("sid", found["id"])  # GitHub Classroom: identifier, then github_id
+            found["id"] = value
         if kind and value and kind not in found:
             found[kind] = value
     if not found:

@@ -185,7 +185,7 @@ class _Intake:
                 self._add(Part(entry, Named("github", login=login, student=login), folders))
             elif entry.holds and self._is_group(entry, plain, alone, depth):
                 self._level(entry, (*folders, entry.stem), depth + 1)
-            elif entry.holds or entry.kind == "bad" or entry.kind == "link":
+            elif entry.holds or entry.kind in ("bad", "link", "other"):
                 label = trees.stem(entry.name) if entry.kind != "folder" else entry.name
                 self._add(Part(entry, Named("", student=label), folders))
             else:
@@ -246,6 +246,7 @@ class _Intake:
                 return True
         pieces = [e for e in entries if self._is_piece(e)]
         others = [e for e in folders if e not in pieces and not _is_version(e.name)]
+        others += [e for e in entries if not e.holds and alone and self._names_somebody(e)]
         if pieces and (not alone or not others):
             return True
         if not alone and len(folders) == 1 and depth < WORK_LEVELS:
@@ -274,6 +275,18 @@ class _Intake:
         known = any(recognizing.problem_of(text, self.every) for text in texts)
         return known and not recognizing.without_problem(stem, self.every)
 
+    def _names_somebody(self, entry: Node) -> bool:
+        """Whether a loose file's name holds a problem and, beside it, somebody's name."""
+        if _read_name(entry):
+            return True
+        stem, kind = recognizing.split_name(entry.name)
+        if kind not in ("code", "notebook") or recognizing.NOT_PIECES.fullmatch(stem):
+            return False
+        said = recognizing.problem_of(recognizing.versions(stem)[-1][0], self.every)
+        label = recognizing.without_problem(stem, self.every)
+        named = re.search(r"[^\W\d]{2}", label) and not SAYS_NOTHING.fullmatch(label)
+        return bool(said and named)
+
     def _is_group(self, entry: Node, siblings: list[Node], alone: bool, depth: int) -> bool:
         """Whether a folder or an archive holds several students, and is not one's own."""
         if depth >= MAX_LEVELS:
@@ -287,19 +300,23 @@ class _Intake:
         wrapper = bool(platforms.WRAPPERS.fullmatch(entry.stem))
         if len({name.key for name in said}) > 1:
             return True
-        if said and (wrapper or alone):
-            return not _same_person({name.student or name.login for name in said}, entry.stem)
-        if self._is_work(entry):
-            return False
-        holders = [c for c in children if c.holds and not _is_version(c.name)]
         problem = recognizing.problem_of(entry.stem, self.every)
-        if wrapper and (holders or (alone and len(children) > 1)):
-            return True
-        only = not recognizing.without_problem(entry.stem, self.every)
-        if problem and only and problem[2] and problem[1] >= recognizing.NAME:
+        only = problem and problem[2] and not recognizing.without_problem(entry.stem, self.every)
+        beside = any(_names_students(s) for s in siblings if s is not entry and s.holds)
+        if said and (wrapper or alone or only or beside):
+            return not _same_person({name.student or name.login for name in said}, entry.stem)
+        holders = [c for c in children if c.holds and not _is_version(c.name)]
+        holders = [c for c in holders if not any(x.name == "pyvenv.cfg" for x in c.children)]
+        if only and not any(self._is_piece(c) for c in children if not c.holds):
             loose = [c for c in children if recognizing.split_name(c.name)[1] == "code"]
             if holders or len(loose) > 1:
                 return True
+        if self._is_work(entry):
+            return False
+        if wrapper and (holders or (alone and len(children) > 1)):
+            return True
+        if len(holders) == 1 and alone:
+            return self._is_group(holders[0], holders, alone, depth + 1)
         if len(holders) < 2:
             return False
         if alone and (self._overlap(holders) or len(holders) > 4):

@@ -21,10 +21,10 @@ FIRST = manifest.get(1)
 SECOND = manifest.get(2)
 RIGHT = {p.number: p.solution_path(ROOT).read_bytes() for p in (FIRST, SECOND)}
 SKELETON = {p.number: p.skeleton_path(ROOT).read_bytes() for p in (FIRST, SECOND)}
-# looks like an answer, and passes few checks or none
+# each loses some of its points and keeps some
 WRONG = {
-    n: source.replace(b"return ", b"return 0 * ").replace(b"nn.Dropout(dropout)", b"nn.Identity()")
-    for n, source in RIGHT.items()
+    1: RIGHT[1].replace(b"raise ValueError(", b"print("),
+    2: RIGHT[2].replace(b"dim=-1", b"dim=-2"),
 }
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(40)
 
