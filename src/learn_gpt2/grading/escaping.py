@@ -36,7 +36,7 @@ def lines(text: str) -> str:
 
 def markdown(text: str) -> str:
     """A text that Markdown shows as it is, in one line: no heading, table, link or formula."""
-    text = _MARKDOWN.sub(r"\\\1", one_line(text))
+    text = _MARKDOWN.sub(r"\\\1", one_line(text).strip())
     text = _BULLET.sub(r"\1\\\2", text)
     return _NUMBER.sub(r"\1\\\2", text)
 
