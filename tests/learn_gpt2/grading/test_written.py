@@ -66,7 +66,7 @@ def test_nothing_a_student_wrote_is_html() -> None:
 
 
 def test_the_page_has_everybody_and_their_feedback() -> None:
-    """Catches a student without a row or a section, a link that leads nowhere, a message left out."""
+    """Catches a student without a row or a section, a link to nowhere, a message left out."""
     report = made.report()
     elements = Elements(page(report))
     ids = {attributes["id"] for _, attributes in elements.found if "id" in attributes}
