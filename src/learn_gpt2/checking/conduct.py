@@ -153,16 +153,18 @@ class Fact:
 @dataclass
 class Watch:
     """Notes what one file does. own: folders that it may write to. answers: files that it must not
-    read. offline: connections fail, as they do in grading.
+    read. tmp: /tmp is its own, though not what else lies in it. offline: connections fail, as they
+    do in grading.
     """
 
     path: Path
     own: tuple[str, ...]
     answers: tuple[str, ...] = ()
+    tmp: bool = False
     offline: bool = False
+    seal: Seal | None = None
     reached: list[str] = field(default_factory=list)
     started: list[str] = field(default_factory=list)  # programs: told, and not refused
-    seal: Seal | None = None
 
     def listen(self) -> None:
         """From now on, note what this process reaches for. Python tells us; it can't be undone."""
@@ -174,6 +176,8 @@ class Watch:
             if not isinstance(path, (str, bytes)):
                 return ""
             name = os.path.realpath(os.fsdecode(path))
+            if self.tmp and os.path.dirname(name) == "/tmp":
+                return ""
             return "" if name in own or name.startswith((*inside, "/dev/")) else name
 
         def hook(event: str, arguments: tuple) -> None:

@@ -288,6 +288,7 @@ def run_watched(root: Path, problem: Problem, source: str | Path = "yours") -> R
     path, whose = piece_path(root, problem, source)
     if whose != "yours":
         return run_checks(root, problem, source)
+    sys.argv[1:] = []  # a file that reads its arguments finds none
     importlib.import_module("gpt2.model")  # that it is opened now is not the file's doing
     examination = Examination(problem, path, whose, load_checks(root, problem))
     watch = watch_learner(path, root, f"checks_{problem.number:02d}")
@@ -395,7 +396,6 @@ def _main(root: Path) -> None:
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)  # what the file prints, from Python or below it, goes nowhere
-    sys.argv[1:] = []  # a file that reads its arguments finds none
     report = run_watched(root, manifest.get(job["problem"]), job["source"])
     results.write(f"\n{mark}{json.dumps(report.to_json())}\n")
     results.flush()

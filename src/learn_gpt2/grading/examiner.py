@@ -230,6 +230,10 @@ class Watcher:
         self.file = scratch / "problems" / question.problem.folder / "problem.py"
         self.end = time.monotonic() + server.limits.seconds
         self.credit = server.limits.longest - server.limits.seconds  # for importing what is large
+        # where a course in /tmp leaves no way from there to the scratch folder
+        own = server.means.namespaces and not sandbox.TMP.is_symlink()
+        self.tmp = sandbox.TMP if own else scratch / "none"
+        self.kept = frozenset(_listed(self.tmp))  # ways to the course, and nothing of the student's
         self.untouched: bool | None = None  # all TODOs open; None: not known yet
         self.started: list[str] = []  # programs that the file started, in words
 
@@ -443,6 +447,11 @@ class Watcher:
         """The file, and an empty folder to write to: nothing passes from one check to the next."""
         for inner in self.scratch.iterdir():
             shutil.rmtree(inner) if inner.is_dir() and not inner.is_symlink() else inner.unlink()
+        for name in set(_listed(self.tmp)) - self.kept:
+            with contextlib.suppress(OSError, RecursionError):
+                inner = self.tmp / name
+                folder = inner.is_dir() and not inner.is_symlink()
+                shutil.rmtree(inner, ignore_errors=True) if folder else inner.unlink()
         self.file.parent.mkdir(parents=True)
         self.file.write_bytes(self.question.source)
         work = self.scratch / "work"
@@ -474,6 +483,13 @@ def clean(text: str, scratch: Path | None = None) -> str:
         text = text.replace(f"{scratch}{os.sep}", "")
     text = re.sub(r"\b0x[0-9a-fA-F]{6,16}\b", "0x…", text)
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _only_these(results: int, output: int) -> None:
@@ -537,8 +553,7 @@ def _watch(server: Server, path: Path) -> Watch:
     # not the tests: Python itself reads a line of them to go with a warning
     answers = (str(root / "solutions"), str(root / "src" / "gpt2" / "model.py"))
     answers += tuple(map(str, sandbox.answers_elsewhere(root / "src")))
-    own = (str(scratch), "/tmp") if server.means.namespaces else (str(scratch),)
-    return Watch(path, own, answers, offline=True, seal=server.seal)
+    return Watch(path, (str(scratch),), answers, bool(server.means.namespaces), True, server.seal)
 
 
 def _load(server: Server, question: Question, examination: Examination, result: Result) -> bool:

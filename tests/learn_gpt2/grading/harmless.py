@@ -201,6 +201,15 @@ SETTINGS = _below(
     "import torch, io\ntorch.save({'a': torch.ones(2)}, io.BytesIO())",
     "import torch\ntorch.save(torch.ones(2), 'x.pt')\ntorch.load('x.pt')",
     "with open('notes.txt', 'w') as f:\n    f.write('draft')",
+    "with open('/tmp/notes.txt', 'w') as f:\n    f.write('draft')",
+    "import sys\nsys.stdout.reconfigure(encoding='utf-8')",
+    "import builtins\nbuiltins.print = lambda *a, **k: None",
+    "import torch\nclass Named(torch.Tensor):\n    pass",
+    "import torch\ntorch.set_num_interop_threads(2)",
+    "import os\nos.system('true')",
+    "import subprocess\ntry:\n    subprocess.run(['nvidia-smi'], capture_output=True)\n"
+    "except OSError:\n    pass",
+    "import argparse\nargs = argparse.ArgumentParser().parse_args()",
     "import logging\nlogging.FileHandler('run.log')",
     "import unittest\nclass TestMine(unittest.TestCase):\n    def test_it(self):\n"
     "        self.assertEqual(1 + 1, 2)",

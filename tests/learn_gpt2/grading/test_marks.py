@@ -25,6 +25,11 @@ SAMPLE = (
     "torch.save(torch.ones(2), 'x.pt')",
     "unittest.main",
     "FileHandler",
+    "/tmp/notes.txt",
+    "reconfigure",
+    "set_num_interop_threads(2)",
+    "nvidia-smi'], capture",
+    "\nargs = argparse",
 )
 
 
