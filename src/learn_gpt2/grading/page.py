@@ -101,11 +101,10 @@ def _footer(report: dict) -> str:
     built = (
         "each student's own earlier pieces" if report["options"]["own_pieces"] else "the reference"
     )
-    return (
-        f"Earlier pieces that a problem builds on were taken from {built}. "
-        f"Course {html(report['course'])}, Python {html(report['python'])}, "
-        f"torch {html(str(report['torch']))}."
-    )
+    versions = (("Course", "course"), ("Python", "python"), ("torch", "torch"))
+    told = ", ".join(f"{name} {html(str(report[k]))}" for name, k in versions if report.get(k))
+    told = f" {told}." if told else ""
+    return f"Earlier pieces that a problem builds on were taken from {built}.{told}"
 
 
 # ── the class ───────────────────────────────────────────────────────────────────────────────────
