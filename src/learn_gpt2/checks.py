@@ -24,6 +24,7 @@ from learn_gpt2 import diagnosis
 from learn_gpt2.diagnosis import Mistake, Variant, mistake
 
 __all__ = [
+    "EITHER",
     "CheckFailed",
     "Mistake",
     "attribute",
@@ -106,6 +107,7 @@ def _leaving_torch_alone(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def guarded(piece: object) -> None:
+        _forget_other_pieces(piece)
         dtype, modes = torch.get_default_dtype(), _len_torch_function_stack()
         try:
             function(piece)
@@ -135,6 +137,15 @@ def _leaving_torch_alone(function: Callable) -> Callable:
                 )
 
     return guarded
+
+
+_examined: list[object] = [None]
+
+
+def _forget_other_pieces(piece: object) -> None:
+    if _examined[0] is not piece:
+        _examined[0] = piece
+        _passed.clear()
 
 
 def checks_in(namespace: Mapping[str, object]) -> list[Check]:
@@ -182,13 +193,14 @@ def compare(
     be made of. given: the inputs; with a function for `got`, they must come out unchanged.
     """
     run = None if isinstance(got, Tensor) or not callable(got) else got
+    mistakes = tuple(mistakes)
     if run is not None:
         given = list(given)
         before = [t.detach().clone() for t in given]
         try:
             got = run()
         except Exception as error:
-            found = diagnosis.named(error, want, mistakes, variant, rtol, atol)
+            found = diagnosis.named(error, want, mistakes, variant, rtol, atol, run, _passed)
             if found:
                 _fail_named(found, f"PyTorch says: {type(error).__name__}: {_first_line(error)}")
             raise
@@ -207,6 +219,8 @@ def compare(
             "into the code? [fixed-dtype]"
         )
     if diagnosis.close(got, want, rtol, atol):
+        if variant is not None and len(_passed) < MOST_PASSED:
+            _passed.append(diagnosis.Passed(want, mistakes, variant, rtol, atol))
         return got
     if run is not None and not _repeats(run, got):
         raise CheckFailed(
@@ -215,7 +229,7 @@ def compare(
             "nn.Dropout follows train() and eval() by itself. [dropout-in-eval]",
             ["dropout-in-eval"],
         )
-    found = diagnosis.named(got, want, mistakes, variant, rtol, atol)
+    found = diagnosis.named(got, want, mistakes, variant, rtol, atol, passed=_passed)
     same_shape = got.shape == want.shape
     numbers = f"{what}: {diagnosis.worst(got, want, axes)}" if same_shape else ""
     shape = f"the shape of {what} is {tuple(got.shape)}, expected {tuple(want.shape)}"
@@ -255,11 +269,22 @@ def _fail_edited(what: str) -> None:
     )
 
 
-def _fail_named(found: tuple[Mistake, ...], *details: str) -> None:
-    if len(found) == 1:
-        fail(found[0], *details)
-    lines = ["Two things at once:"] + [f"- {m.says} (hint {m.hint}) [{m.id}]" for m in found]
-    raise CheckFailed("\n".join((*lines, *details)), [m.id for m in found], found[0].hint)
+EITHER = "Either of these gives exactly what yours does:"
+ONLY_HERE = "In other cases your result was right, so look for what is special about this one."
+# comparisons that the piece at hand has passed: they tell mistakes apart that look alike elsewhere
+_passed: list[diagnosis.Passed] = []
+MOST_PASSED = 100
+
+
+def _fail_named(found: diagnosis.Finding, *details: str) -> None:
+    if found.only_here:
+        details = (ONLY_HERE, *details)
+    if len(found.mistakes) == 1:
+        fail(found.mistakes[0], *details)
+    shown = found.mistakes[:3]
+    head = EITHER if found.either else "Two things at once:"
+    lines = [head] + [f"- {m.says} (hint {m.hint}) [{m.id}]" for m in shown]
+    raise CheckFailed("\n".join((*lines, *details)), [m.id for m in shown], shown[0].hint)
 
 
 def _first_line(error: BaseException) -> str:
@@ -284,144 +309,14 @@ def tensor(value: object, what: str = "the output") -> Tensor:
 # ── modules ─────────────────────────────────────────────────────────────────────────────────────
 
 LOADED_LATER = "problem 12 loads the checkpoint's tensor under this name"
-
-
-def expect_module(value: object) -> nn.Module:
-    """The value, when it is an nn.Module with a forward of its own; CheckFailed otherwise."""
-    kind = type(value)
-    if not isinstance(value, nn.Module):
-        raise CheckFailed(
-            f"{kind.__name__} must be an nn.Module: `class {kind.__name__}(nn.Module)`. Without it "
-            "PyTorch finds no parameters to train, save or move. [not-a-module]",
-            ["not-a-module"],
-        )
-    if kind.forward is nn.Module.forward:
-        own = [n for n, v in vars(kind).items() if callable(v) and not n.startswith("__")]
-        has = f"it has {', '.join(own)}" if own else "it has no method but __init__"
-        raise CheckFailed(
-            f"{kind.__name__} has no method `forward`; {has}. Calling a module runs its forward. "
-            "[no-forward]",
-            ["no-forward"],
-        )
-    return value
-
-
-def expect_signature(function: Callable, want: str, name: str) -> None:
-    """Check names, order, defaults and kinds of a function's arguments.
-
-    want: "(vocab_size, n_embd, dropout=0.1, *, bias=None)", without self. Further arguments that
-    have a default are the learner's own choice, and so is a function that takes `*args`. Call it
-    in a check that an untouched skeleton fails for another reason: a skeleton has the signatures.
-    """
-    wanted = inspect.signature(eval(f"lambda {want[1:-1]}: None")).parameters
-    got = dict(list(inspect.signature(function).parameters.items())[1:])
-    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in got.values()):
-        return
-    seen = f"Yours takes ({', '.join(_argument(p) for p in got.values())})"
-    plain = [n for n, p in got.items() if p.kind != p.KEYWORD_ONLY]
-    order = [n for n, p in wanted.items() if p.kind != p.KEYWORD_ONLY]
-    extra = [p for n, p in got.items() if n not in wanted and p.default is p.empty]
-    if plain[: len(order)] != order or extra or not wanted.keys() <= got.keys():
-        fail(
-            f"{name} must take {want}, in this order and under these names: others call it so. "
-            "[wrong-signature]",
-            f"{seen}.",
-        )
-    for n, p in wanted.items():
-        if p.kind == p.KEYWORD_ONLY and got[n].kind != p.KEYWORD_ONLY:
-            fail(
-                f"{n} of {name} must be keyword-only: put it after a `*`. [not-keyword-only]",
-                f"{seen}.",
-            )
-        if p.default is not p.empty and (got[n].default is p.empty or got[n].default != p.default):
-            fail(f"{n} of {name} must default to {p.default!r}. [wrong-default]", f"{seen}.")
-
-
-def _argument(p: inspect.Parameter) -> str:
-    return p.name if p.default is p.empty else f"{p.name}={p.default!r}"
-
-
-def expect_one_device(
-    module: nn.Module,
-    run: Callable[[nn.Module, Callable[[Tensor], Tensor]], object],
-    hint: int | None = None,
-) -> None:
-    """Check that what forward makes, it makes where its input is.
-
-    run(module, move): calls the module on inputs passed through `move`. It runs on the CPU, with
-    the module and its inputs taken for tensors of another device, and on a GPU when there is one.
-    """
-    away = _Away()
-    twin = copy.deepcopy(module)
-    for t in (*twin.parameters(), *twin.buffers()):
-        away.move(t)
-    try:
-        with torch.no_grad(), away:
-            got = run(twin, lambda t: away.move(t.clone()))
-        if torch.cuda.is_available():
-            run(copy.deepcopy(module).to("cuda"), lambda t: t.to("cuda"))
-    except RuntimeError as error:
-        if "same device" not in str(error):
-            raise
-        got = None
-    if got is None or (isinstance(got, Tensor) and not away.holds(got)):
-        place = f"(hint {hint}) " if hint else ""
-        raise CheckFailed(f"{_ANOTHER_DEVICE} {place}[wrong-device]", ["wrong-device"], hint)
-
-
-class _Away(TorchFunctionMode):
-    """Takes some tensors for tensors of another device (they say: meta), and follows what is made
-    of them. Tensors on the real meta device would cost a second of imports, hold no numbers, and
-    let some operations mix devices.
-    """
-
-    DEVICE = torch.device("meta")
-
-    def move(self, t: Tensor) -> Tensor:
-        """Take t for a tensor of the other device, also in a later run that finds it in a cache."""
-        t.lies_elsewhere = True
-        return t
-
-    def holds(self, t: object) -> bool:
-        """Whether t is a tensor of the other device."""
-        return getattr(t, "lies_elsewhere", False)
-
-    def _here(self, value: object) -> object:
-        is_device = isinstance(value, (torch.device, str)) and str(value) == str(self.DEVICE)
-        return torch.device("cpu") if is_device else value
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
-        name = getattr(function, "__name__", "")
-        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        away = any(self.holds(t) for t in given)
-        if function == Tensor.device.__get__:
-            return self.DEVICE if away else function(*args)
-        # a GPU takes numbers and indices from the CPU, and copies when asked to
-        at_home = any(t.dim() and not self.holds(t) for t in given)
-        if away and at_home and name not in ("to", "copy_", "type_as", "__getitem__"):
-            raise RuntimeError("Expected all tensors to be on the same device")
-        if name == "to" and len(given) > 1:
-            away = self.holds(given[1])
-        device = kwargs.get("device", "cpu" if name == "cpu" else None)
-        if name == "to" and len(args) > 1 and isinstance(args[1], (str, torch.device)):
-            device = args[1]
-        if device is not None:
-            away = str(device) == str(self.DEVICE)
-        args, kwargs = tree_map(self._here, (args, kwargs))
-        got = function(*args, **kwargs)
-        if name in ("to", "cpu"):
-            got = got.clone()  # not the tensor itself, which stays where it is
-        if away:
-            for t in tree_leaves(got):
-                if isinstance(t, Tensor):
-                    self.move(t)
-        return got
-
-
-_ANOTHER_DEVICE = (
-    "forward makes a tensor on a fixed device: with a model and its input on a GPU, this one "
-    "stays on the CPU. Pass device=… from the input when you make one."
+# names that the contract fixes: none of them may be given up for another
+FIXED_NAMES = frozenset(
+    (
+        *("wte", "wpe", "drop", "query", "key", "value", "n_head", "head_dim", "n_positions"),
+        *("c_attn", "attention", "c_proj", "resid_dropout", "c_fc", "act", "weight", "bias"),
+        *("eps", "ln", "ln_1", "attn", "ln_2", "mlp", "config", "embeddings", "h", "ln_f"),
+        "lm_head",
+    )
 )
 
 
@@ -437,6 +332,7 @@ def attribute(module: object, name: str, kind: type | tuple[type, ...], why: str
         others += [
             n for n, v in vars(module).items() if isinstance(v, kinds) and not n.startswith("_")
         ]
+        others = [n for n in others if n not in FIXED_NAMES]
         seen = f" There is `{others[0]}`: rename it." if len(others) == 1 else ""
         raise CheckFailed(
             f"{owner} has no attribute `{name}` ({kind_names}).{seen}\n"

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from learn_gpt2.checks import Check
 
 MESSAGE_LINES = 6
+# what a failure is called that names no mistake
+UNNAMED = frozenset(("raises", "shape-mismatch", "wrong-shape", "wrong-dtype", "no-gradient"))
+# what keeps every check from running, and is told for each
+TOLD_EACH_TIME = frozenset(("open-todo", "exits", "endless-loop", "crashed"))
 
 
 @dataclass
@@ -95,6 +99,7 @@ class Examination:
         self.whose = whose
         self.checks = {check.name: check for check in checks}
         self.results: dict[str, Result] = {}
+        self._causes: dict[str, Result] = {}  # skipped check → the failure that it waits for
         self._piece: Piece | PieceError | None = None
 
     @property
@@ -116,6 +121,7 @@ class Examination:
         self.results[name] = result
         if not self._skip(check, result):
             self._run(check, result)
+            self._leave_consequences(result)
         result.message = "\n".join(result.message.splitlines()[:MESSAGE_LINES])
         return result
 
@@ -140,11 +146,28 @@ class Examination:
             return False
         cause = broken[0]
         while cause.status == "skipped":
-            needed = [self.results[n] for n in self.checks[cause.name].needs if n in self.results]
-            cause = next(r for r in needed if r.status != "passed")
+            cause = self._causes[cause.name]
+        self._causes[check.name] = cause
         result.status = "skipped"
         result.message = f"needs {cause.name}, which failed: {cause.title}"
         return True
+
+    def _leave_consequences(self, result: Result) -> None:
+        """Skip a failure that says nothing new: it names what was named before, or no mistake at
+        all, after another check has failed. One mistake is told once.
+        """
+        if result.status != "failed" or isinstance(result.exception, PieceError):
+            return
+        before = [r for r in self.results.values() if r.status == "failed" and r is not result]
+        said = {m for r in before for m in r.mistakes}
+        new = set(result.mistakes) - said - UNNAMED
+        if not before or new or (said | set(result.mistakes)) & TOLD_EACH_TIME:
+            return
+        same = [r for r in before if set(r.mistakes) & set(result.mistakes) - UNNAMED]
+        result.status = "skipped"
+        first = self._causes[result.name] = (same or before)[0]
+        result.message = f"fails as well; first mend {first.name}: {first.title}"
+        result.mistakes, result.hint, result.line, result.exception = [], None, None, None
 
     def _run(self, check: Check, result: Result) -> None:
         # a file that looped once will loop again: the others needn't wait as long
