@@ -320,6 +320,145 @@ FIXED_NAMES = frozenset(
 )
 
 
+def expect_module(value: object) -> nn.Module:
+    """The value, when it is an nn.Module with a forward of its own; CheckFailed otherwise."""
+    kind = type(value)
+    if not isinstance(value, nn.Module):
+        raise CheckFailed(
+            f"{kind.__name__} must be an nn.Module: `class {kind.__name__}(nn.Module)`. Without it "
+            "PyTorch finds no parameters to train, save or move. [not-a-module]",
+            ["not-a-module"],
+        )
+    if kind.forward is nn.Module.forward:
+        own = [n for n, v in vars(kind).items() if callable(v) and not n.startswith("__")]
+        has = f"it has {', '.join(own)}" if own else "it has no method but __init__"
+        raise CheckFailed(
+            f"{kind.__name__} has no method `forward`; {has}. Calling a module runs its forward. "
+            "[no-forward]",
+            ["no-forward"],
+        )
+    return value
+
+
+def expect_signature(function: Callable, want: str, name: str) -> None:
+    """Check names, order, defaults and kinds of a function's arguments.
+
+    want: "(vocab_size, n_embd, dropout=0.1, *, bias=None)", without self. Further arguments that
+    have a default are the learner's own choice, and so is a function that takes `*args`. Call it
+    in a check that an untouched skeleton fails for another reason: a skeleton has the signatures.
+    """
+    wanted = inspect.signature(eval(f"lambda {want[1:-1]}: None")).parameters
+    got = dict(list(inspect.signature(function).parameters.items())[1:])
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in got.values()):
+        return
+    seen = f"Yours takes ({', '.join(_argument(p) for p in got.values())})"
+    plain = [n for n, p in got.items() if p.kind != p.KEYWORD_ONLY]
+    order = [n for n, p in wanted.items() if p.kind != p.KEYWORD_ONLY]
+    extra = [p for n, p in got.items() if n not in wanted and p.default is p.empty]
+    if plain[: len(order)] != order or extra or not wanted.keys() <= got.keys():
+        fail(
+            f"{name} must take {want}, in this order and under these names: others call it so. "
+            "[wrong-signature]",
+            f"{seen}.",
+        )
+    for n, p in wanted.items():
+        if p.kind == p.KEYWORD_ONLY and got[n].kind != p.KEYWORD_ONLY:
+            fail(
+                f"{n} of {name} must be keyword-only: put it after a `*`. [not-keyword-only]",
+                f"{seen}.",
+            )
+        if p.default is not p.empty and (got[n].default is p.empty or got[n].default != p.default):
+            fail(f"{n} of {name} must default to {p.default!r}. [wrong-default]", f"{seen}.")
+
+
+def _argument(p: inspect.Parameter) -> str:
+    return p.name if p.default is p.empty else f"{p.name}={p.default!r}"
+
+
+def expect_one_device(
+    module: nn.Module,
+    run: Callable[[nn.Module, Callable[[Tensor], Tensor]], object],
+    hint: int | None = None,
+) -> None:
+    """Check that what forward makes, it makes where its input is.
+
+    run(module, move): calls the module on inputs passed through `move`. It runs on the CPU, with
+    the module and its inputs taken for tensors of another device, and on a GPU when there is one.
+    """
+    away = _Away()
+    twin = copy.deepcopy(module)
+    for t in (*twin.parameters(), *twin.buffers()):
+        away.move(t)
+    try:
+        with torch.no_grad(), away:
+            got = run(twin, lambda t: away.move(t.clone()))
+        if torch.cuda.is_available():
+            run(copy.deepcopy(module).to("cuda"), lambda t: t.to("cuda"))
+    except RuntimeError as error:
+        if "same device" not in str(error):
+            raise
+        got = None
+    if got is None or (isinstance(got, Tensor) and not away.holds(got)):
+        place = f"(hint {hint}) " if hint else ""
+        raise CheckFailed(f"{_ANOTHER_DEVICE} {place}[wrong-device]", ["wrong-device"], hint)
+
+
+class _Away(TorchFunctionMode):
+    """Takes some tensors for tensors of another device (they say: meta), and follows what is made
+    of them. Tensors on the real meta device would cost a second of imports, hold no numbers, and
+    let some operations mix devices.
+    """
+
+    DEVICE = torch.device("meta")
+
+    def move(self, t: Tensor) -> Tensor:
+        """Take t for a tensor of the other device, also in a later run that finds it in a cache."""
+        t.lies_elsewhere = True
+        return t
+
+    def holds(self, t: object) -> bool:
+        """Whether t is a tensor of the other device."""
+        return getattr(t, "lies_elsewhere", False)
+
+    def _here(self, value: object) -> object:
+        is_device = isinstance(value, (torch.device, str)) and str(value) == str(self.DEVICE)
+        return torch.device("cpu") if is_device else value
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        name = getattr(function, "__name__", "")
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        away = any(self.holds(t) for t in given)
+        if function == Tensor.device.__get__:
+            return self.DEVICE if away else function(*args)
+        # a GPU takes numbers and indices from the CPU, and copies when asked to
+        at_home = any(t.dim() and not self.holds(t) for t in given)
+        if away and at_home and name not in ("to", "copy_", "type_as", "__getitem__"):
+            raise RuntimeError("Expected all tensors to be on the same device")
+        if name == "to" and len(given) > 1:
+            away = self.holds(given[1])
+        device = kwargs.get("device", "cpu" if name == "cpu" else None)
+        if name == "to" and len(args) > 1 and isinstance(args[1], (str, torch.device)):
+            device = args[1]
+        if device is not None:
+            away = str(device) == str(self.DEVICE)
+        args, kwargs = tree_map(self._here, (args, kwargs))
+        got = function(*args, **kwargs)
+        if name in ("to", "cpu"):
+            got = got.clone()  # not the tensor itself, which stays where it is
+        if away:
+            for t in tree_leaves(got):
+                if isinstance(t, Tensor):
+                    self.move(t)
+        return got
+
+
+_ANOTHER_DEVICE = (
+    "forward makes a tensor on a fixed device: with a model and its input on a GPU, this one "
+    "stays on the CPU. Pass device=… from the input when you make one."
+)
+
+
 def attribute(module: object, name: str, kind: type | tuple[type, ...], why: str = LOADED_LATER):
     """`module.name`, when it is there and of the right type; CheckFailed that names it
     otherwise.
