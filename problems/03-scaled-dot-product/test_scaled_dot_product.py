@@ -508,7 +508,7 @@ def test_worked_example(piece):
         raise
 
 
-@check(todo=5, needs=test_builds, points=2)
+@check(todo=5, needs=test_builds, points=2, follows=test_worked_example)
 def test_output_and_weights(piece):
     """Output and weights equal PyTorch's, with T queries and S ≠ T keys"""
     cls = piece.ScaledDotProductAttention
@@ -652,7 +652,7 @@ def test_dropout(piece):
         fail(DROPOUT_TWICE if again and not kept.all() else WEIGHTS_BEFORE_DROPOUT)
 
 
-@check(todo=5, needs=test_mask)
+@check(todo=5, needs=test_mask, follows=test_dropout)
 def test_dropout_extremes(piece):
     """dropout=0 changes nothing in training; dropout=1 leaves no weight"""
     q, k, v = qkv(B, H, seed=7)
@@ -672,7 +672,7 @@ def test_dropout_extremes(piece):
         fail(DROPOUT_MISSING, "That is so with a mask; without one there is dropout.")
 
 
-@check(todo=5, needs=test_output_and_weights)
+@check(todo=5, needs=test_output_and_weights, follows=test_mask)
 def test_gradients(piece):
     """Gradients reach queries, keys and values, and equal PyTorch's"""
     layer = layer_of(piece)
@@ -714,7 +714,7 @@ def test_device(piece):
     )
 
 
-@check(todo=5, needs=test_output_and_weights)
+@check(todo=5, needs=test_output_and_weights, follows=test_mask)
 def test_inputs_untouched(piece):
     """q, k, v and the mask are left as they were"""
     layer = layer_of(piece)

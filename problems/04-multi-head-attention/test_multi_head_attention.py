@@ -943,7 +943,7 @@ def test_output(piece):
     examine(module_of(piece), stream(), H)
 
 
-@check(todo=6, needs=test_output)
+@check(todo=6, needs=test_output, follows=test_refuses_indivisible_width)
 def test_other_sizes(piece):
     """Other widths, head counts, lengths and batches, with nothing hard-coded"""
     for b, t, h, d in ((1, 7, 2, 3), (3, 2, 5, 4), (4, 1, 3, 2), (1, 1, 1, 8), (2, 9, 6, 1)):
@@ -975,7 +975,7 @@ def test_all_heads_at_once(piece):
         fail(LOOP, f"{few} matrix products and softmaxes with 2 heads, {many} with 12.")
 
 
-@check(todo=6, needs=test_output)
+@check(todo=6, needs=test_output, follows=test_refuses_indivisible_width)
 def test_worked_example(piece):
     """Two heads look two ways: by hand, e⁴/(e⁴+1) · 2 = 1.964 for one and 1 for the other"""
     # c_attn copies x to q, k and v; c_proj changes nothing; a head is one column wide.
@@ -992,7 +992,7 @@ def test_worked_example(piece):
     compare(lambda: module(x), torch.tensor([[[1.9640276, 1.0], [1.0, 1.9640276]]]))
 
 
-@check(todo=6, needs=test_output)
+@check(todo=6, needs=test_output, follows=test_other_sizes)
 def test_heads_are_independent(piece):
     """What one head does depends on its own columns of q, k and v alone"""
     module = transplanted(
@@ -1139,7 +1139,7 @@ def test_no_dropout(piece):
     examine(module.train(), stream(), H)
 
 
-@check(todo=6, needs=test_output)
+@check(todo=6, needs=test_output, follows=test_dropout_places)
 def test_gradients(piece):
     """Gradients reach every weight and the input, and equal PyTorch's"""
     module = fill(piece.MultiHeadAttention(C, H, 0.0), scale=0.2)

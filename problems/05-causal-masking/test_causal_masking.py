@@ -1104,7 +1104,7 @@ def test_other_sizes(piece):
         fail(SIZE_FIXED, f"With T = n_positions = 1030: {first}")
 
 
-@check(todo=6, needs=test_output)
+@check(todo=6, needs=test_output, follows=test_other_sizes)
 def test_mask_against_large_scores(piece):
     """The mask holds when scores are in the tens of thousands, and nothing becomes NaN"""
     module = transplanted(
@@ -1124,7 +1124,7 @@ def test_mask_against_large_scores(piece):
         fail(MASK_FINITE)
 
 
-@check(todo=6, needs=test_output)
+@check(todo=6, needs=test_output, follows=test_other_sizes)
 def test_too_long(piece):
     """More than n_positions tokens are a ValueError, exactly n_positions are not"""
     module = module_of(piece)
@@ -1215,7 +1215,7 @@ def test_keeps_nothing(piece):
     expect_no_memory(module_of(piece), calls, explain=KEPT_ON_SELF)
 
 
-@check(todo=6, needs=test_cache_result_is_used, points=2)
+@check(todo=6, needs=test_cache_result_is_used, points=2, follows=test_keeps_nothing)
 def test_cache_token_by_token(piece):
     """The whole prompt at once, or one token at a time: the same as without a cache"""
     module, x = module_of(piece), stream(seed=5)
@@ -1223,7 +1223,12 @@ def test_cache_token_by_token(piece):
     examine_fed(module, x, H, [1] * T)
 
 
-@check(todo=6, needs=test_cache_result_is_used, points=2)
+@check(
+    todo=6,
+    needs=test_cache_result_is_used,
+    points=2,
+    follows=(test_cache_token_by_token, test_keeps_nothing),
+)
 def test_cache_past_and_piece(piece):
     """A piece of several tokens after a past: the T queries are the last T of S positions"""
     module, x = module_of(piece), stream(seed=6)
@@ -1243,7 +1248,7 @@ def test_cache_every_cut(piece):
         examine_fed(module, x, H, cuts, want=want)
 
 
-@check(todo=6, needs=(test_too_long, test_cache_token_by_token))
+@check(todo=6, needs=(test_too_long, test_cache_token_by_token), follows=test_cache_past_and_piece)
 def test_cache_too_long(piece):
     """With a cache it is S = past + T that must not exceed n_positions"""
     module = module_of(piece)
@@ -1299,7 +1304,7 @@ def test_kv_cache(piece):
         fail(f"The cache holds {cache.length} tokens after {T}. [cache-length]")
 
 
-@check(todo=6, needs=test_cache_token_by_token)
+@check(todo=6, needs=test_cache_token_by_token, follows=test_keeps_nothing)
 def test_keeps_no_state(piece):
     """Two caches in turn, and calls without one, don't disturb each other"""
     module = module_of(piece)
@@ -1319,7 +1324,12 @@ def test_keeps_no_state(piece):
             fail(KEPT_ON_SELF)
 
 
-@check(todo=6, needs=test_output, points=2)
+@check(
+    todo=6,
+    needs=test_output,
+    points=2,
+    follows=(test_mask_against_large_scores, test_cache_token_by_token, test_cache_past_and_piece),
+)
 def test_dropout(piece):
     """`dropout` acts last, on the output; `attn_dropout` acts on the weights; none in eval mode"""
     x = stream(4, seed=11)
@@ -1403,7 +1413,7 @@ def test_no_dropout(piece):
     examine_fed(module.train(), x, H, (4, 3), what="in training, with dropout=0, the output")
 
 
-@check(todo=6, needs=test_output)
+@check(todo=6, needs=test_output, follows=(test_causality, test_dropout))
 def test_gradients(piece):
     """Gradients reach every weight, and the input, through queries, keys and values"""
     module = fill(piece.CausalMultiHeadAttention(C, H, P, 0.0), scale=0.2)
@@ -1419,7 +1429,7 @@ def test_gradients(piece):
     compare(mine.grad, other.grad, what="the gradient of the input")
 
 
-@check(todo=6, needs=(test_output, test_cache_token_by_token))
+@check(todo=6, needs=(test_output, test_cache_token_by_token), follows=test_cache_past_and_piece)
 def test_dtype_and_device(piece):
     """bfloat16 and float64 stay what they are, and nothing is made on a fixed device"""
     for dtype, tolerance in ((torch.float64, 1e-6), (torch.bfloat16, 4e-2)):

@@ -806,7 +806,7 @@ def test_causality(piece):
 # ── cache ───────────────────────────────────────────────────────────────────────────────────────
 
 
-@check(todo=3, needs=test_values, points=2)
+@check(todo=3, needs=test_values, points=2, follows=test_remembers_nothing)
 def test_cache(piece):
     """Fed in pieces with a cache, a sequence gives what it gives at once"""
     block, x = block_of(piece), random(B, T, C, seed=4)
@@ -860,7 +860,7 @@ def _stores(block, x):
 # ── training ────────────────────────────────────────────────────────────────────────────────────
 
 
-@check(todo=3, needs=test_values)
+@check(todo=3, needs=test_values, follows=test_remembers_nothing)
 def test_copies_dtypes_devices(piece):
     """Copies and saved files agree; bfloat16 stays bfloat16; nothing is tied to the CPU"""
     block, x = block_of(piece), random(B, T, C, seed=9)
@@ -923,7 +923,7 @@ def _weight_dropout(piece, **options):
     return 1 - 1 / (largest * (1 - options["dropout"])) if largest > 0 else 1.0
 
 
-@check(todo=3, needs=(test_values, test_attn_dropout), points=2)
+@check(todo=3, needs=(test_values, test_attn_dropout), points=2, follows=test_remembers_nothing)
 def test_dropout(piece):
     """Dropout acts in training, once, on what each sublayer writes"""
     p = 0.4

@@ -340,7 +340,7 @@ def test_instances_are_apart(piece):
     expect_fields(piece.GPT2Config(), DEFAULTS, SHARED)
 
 
-@check(todo=3, needs=test_arguments)
+@check(todo=3, needs=test_arguments, follows=test_instances_are_apart)
 def test_equality(piece):
     """Equal by value: the same numbers are equal, one other number is not"""
     first = piece.GPT2Config(*OTHERS)
@@ -442,7 +442,7 @@ def expect_derived(piece, name, right, known):
             fail(f"{at} [{name.replace('_', '-')}-wrong]")
 
 
-@check(todo=4, needs=test_arguments)
+@check(todo=4, needs=test_arguments, follows=test_derived_are_no_arguments)
 def test_n_inner(piece):
     """n_inner is 4 · n_embd"""
     expect_derived(piece, "n_inner", lambda width, heads: 4 * width, N_INNER)
@@ -533,25 +533,25 @@ def examine_preset(piece, name):
         fail(PRESET_NUMBERS, f"{count_parameters(config):,} parameters, expected {parameters:,}.")
 
 
-@check(todo=6, needs=test_arguments)
+@check(todo=6, needs=test_arguments, follows=(test_n_inner, test_head_dim))
 def test_gpt2_small(piece):
     """gpt2_small: 768 wide, 12 layers, 12 heads: 124,439,808 parameters"""
     examine_preset(piece, "gpt2_small")
 
 
-@check(todo=7, needs=test_arguments)
+@check(todo=7, needs=test_arguments, follows=(test_n_inner, test_head_dim, test_gpt2_small))
 def test_gpt2_medium(piece):
     """gpt2_medium: 1024 wide, 24 layers, 16 heads: 354,823,168 parameters"""
     examine_preset(piece, "gpt2_medium")
 
 
-@check(todo=8, needs=test_arguments)
+@check(todo=8, needs=test_arguments, follows=(test_n_inner, test_head_dim, test_gpt2_small))
 def test_gpt2_large(piece):
     """gpt2_large: 1280 wide, 36 layers, 20 heads: 774,030,080 parameters"""
     examine_preset(piece, "gpt2_large")
 
 
-@check(todo=9, needs=test_arguments)
+@check(todo=9, needs=test_arguments, follows=(test_n_inner, test_head_dim, test_gpt2_small))
 def test_gpt2_xl(piece):
     """gpt2_xl: 1600 wide, 48 layers, 25 heads: 1,557,611,200 parameters"""
     examine_preset(piece, "gpt2_xl")

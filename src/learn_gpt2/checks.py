@@ -72,19 +72,28 @@ class Check:
     points: int
     seconds: float
     line: int
+    follows: tuple[str, ...] = ()
 
 
 def check(
-    *, todo: int, needs: Callable | Iterable[Callable] = (), points: int = 1, seconds: float = 5.0
+    *,
+    todo: int,
+    needs: Callable | Iterable[Callable] = (),
+    follows: Callable | Iterable[Callable] = (),
+    points: int = 1,
+    seconds: float = 5.0,
 ) -> Callable[[Callable], Callable]:
     """Mark a test function as a check.
 
     todo: the last TODO that has to be done for it to pass. needs: earlier checks without which it
-    says nothing (it is skipped when one of them fails). The docstring's first line is its title.
+    says nothing (it is skipped when one of them fails). follows: earlier checks whose failure
+    may be the reason for a failure of this one, which then is not diagnosed again; it runs all the
+    same, and may pass. The docstring's first line is its title.
     """
 
     def mark(function: Callable) -> Callable:
         wanted = (needs,) if callable(needs) else tuple(needs)
+        before = (follows,) if callable(follows) else tuple(follows)
         function.check = Check(
             name=function.__name__,
             title=(function.__doc__ or function.__name__).strip().splitlines()[0].rstrip("."),
@@ -94,6 +103,7 @@ def check(
             points=points,
             seconds=seconds,
             line=function.__code__.co_firstlineno,
+            follows=tuple(other.__name__ for other in before),
         )
         return function
 

@@ -68,6 +68,7 @@ bank.wrong_edit(
     "keys-from-value",
     "key and value swapped",
     (QKV, "q, v, k = self.query(x), self.key(x), self.value(x)"),
+    also="values-from-key",
 )
 bank.wrong_edit(
     "bias-not-used",

@@ -125,6 +125,7 @@ bank.wrong_edit(
     "no-norm",
     "attention is not added to x, and mlp reads x itself",
     forward("x = self.attn(self.ln_1(x), cache)", "return x + self.mlp(x)"),
+    also="no-residual",
 )
 bank.wrong_edit("edits-input", "x += …", (FIRST, FIRST.replace("x = x +", "x +=")))
 bank.wrong_edit(
