@@ -11,9 +11,10 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-from learn_gpt2 import manifest, runner
-from learn_gpt2.checks import EITHER
-from learn_gpt2.runner import Report
+from learn_gpt2 import manifest
+from learn_gpt2.checking import runner
+from learn_gpt2.checking.checks import EITHER
+from learn_gpt2.checking.runner import Report
 from tests.graders import truth
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from learn_gpt2 import diagnosis
+from learn_gpt2.checking import diagnosis
 
 _NUMBER = r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)"
 
