@@ -246,6 +246,13 @@ MISTAKES = [
         token=lambda wte, ids: torch.zeros(*ids.shape, wte.size(-1)),
     ),
     mistake(
+        "table-not-cut",
+        "All n_positions rows of wpe are added, whatever the length of the text. Look up the T rows "
+        "from start_pos on.",
+        3,
+        place=lambda wpe, pos: wpe,
+    ),
+    mistake(
         "sinusoidal-positions",
         "You add the fixed sines and cosines of the 2017 Transformer. GPT-2 learns its positions: "
         "they are rows of wpe.",

@@ -30,6 +30,7 @@ __all__ = [
     "attribute",
     "check",
     "compare",
+    "expect_also_larger",
     "expect_copies",
     "expect_dropout",
     "expect_error",
@@ -254,6 +255,23 @@ def compare(
         lines[0] += " [wrong-shape]"
     fail("\n".join([*lines, numbers] if numbers else lines))
     return got
+
+
+def expect_also_larger(small: Callable[[], object], larger: Callable[[], object]) -> None:
+    """Run the first; when it fails, let the second name the mistake, if it fails as well: in small
+    and round numbers one mistake may look like another.
+    """
+    try:
+        small()
+    except CheckFailed as here:
+        try:
+            larger()
+        except CheckFailed as there:
+            if there.mistakes != here.mistakes:
+                raise there from None
+        except Exception:
+            pass
+        raise
 
 
 def _repeats(run: Callable[[], Tensor], got: Tensor) -> bool:
