@@ -30,9 +30,11 @@ from learn_gpt2.checking.checks import (
     tensor,
     weights,
 )
+from learn_gpt2.checking.families import of_the_product, of_the_scale
 
-# Sizes that all differ, so that a swapped axis can't hide; H is not 3, the number of q, k and v.
-B, T, H, D = 2, 5, 4, 6
+# Sizes that all differ, so that a swapped axis can't hide; H is not 3, the number of q, k and v, and
+# no root of a size is a whole number, so that 2·√D is not √C.
+B, T, H, D = 2, 7, 5, 6
 C = H * D
 NAMES = ("c_attn.weight", "c_attn.bias", "c_proj.weight", "c_proj.bias")
 
@@ -249,6 +251,13 @@ MERGE = [
         "merge_heads adds the heads up. They lie side by side in the stream: n_head · head_dim = C.",
         4,
         merging=lambda y: y.sum(1),
+    ),
+    mistake(
+        "merge-averages-heads",
+        "merge_heads gives each head's columns the mean of all heads. Every head keeps its own D "
+        "columns, side by side.",
+        4,
+        merging=lambda y: merge(y.mean(1, keepdim=True).expand_as(y)),
     ),
     mistake(
         "merge-averages-heads",
@@ -642,6 +651,8 @@ def _mixed_up(t):
 MISTAKES = [
     *ORDERS,
     *SCALE,
+    *of_the_scale(5),
+    *of_the_product(5),
     *SPLIT[:3],
     *MERGE[:2],
     *HEADS,

@@ -138,6 +138,12 @@ PARTS = [
         cubic=CUBIC**3,
     ),
     mistake("gelu-power", "You take x², which loses the sign. The formula has x³.", 1, power=2),
+    mistake(
+        "gelu-power",
+        "You take 3 to the power x (3 ** x). The formula has x³, which is x ** 3.",
+        1,
+        whole=lambda x: 0.5 * x * (1 + torch.tanh(INNER * (x + CUBIC * 3**x))),
+    ),
     mistake("gelu-power", "You take x⁴. The formula has x³.", 1, power=4),
     mistake("gelu-power", "You take x with no power. The formula has x³.", 1, power=1),
     mistake("gelu-power", "You take x⁵. The formula has x³.", 1, power=5),

@@ -642,7 +642,7 @@ bank.wrong_edit(
     ),
 )
 bank.wrong_edit(
-    "wrong-device",
+    "plain-attribute",
     "a plain attribute of positions",
     (DROP, DROP + "\n        self.positions = torch.arange(n_positions)"),
     (POSITIONS, "positions = self.positions[start_pos:end]"),

@@ -428,7 +428,44 @@ def expect_one_device(
         got = None
     if got is None or (isinstance(got, Tensor) and not away.holds(got)):
         place = f"(hint {hint}) " if hint else ""
+        _expect_own_weights(module, run, place, hint)
+        kept = _plain_tensors(module)
+        if kept:
+            fail(
+                f"`{kept}` is a plain attribute that holds a tensor: it stays on the CPU when the "
+                "module moves to a GPU. Make it in forward, or keep it with "
+                f"register_buffer(…, persistent=False). {place}[plain-attribute]",
+                hint=hint,
+            )
         raise CheckFailed(f"{_ANOTHER_DEVICE} {place}[wrong-device]", ["wrong-device"], hint)
+
+
+def _plain_tensors(module: nn.Module) -> str:
+    """The name of a tensor that an attribute of the module holds and that is neither parameter nor
+    buffer; "" when there is none.
+    """
+    for prefix, part in module.named_modules():
+        for name, value in vars(part).items():
+            if not name.startswith("_") and isinstance(value, Tensor):
+                return f"{prefix}.{name}" if prefix else name
+    return ""
+
+
+def _expect_own_weights(
+    module: nn.Module,
+    run: Callable[[nn.Module, Callable[[Tensor], Tensor]], object],
+    place: str,
+    hint: int | None,
+) -> None:
+    """Check that a copy computes with its own weights."""
+    twin = copy.deepcopy(module)
+    with torch.no_grad():
+        before = run(twin, lambda t: t.clone())
+        for parameter in twin.parameters():
+            parameter.add_(1.0)
+        after = run(twin, lambda t: t.clone())
+    if list(twin.parameters()) and isinstance(before, Tensor) and torch.equal(before, after):
+        fail(f"{_STALE_COPY} {place}[bad-copy]", hint=hint)
 
 
 class _Away(TorchFunctionMode):
@@ -481,6 +518,10 @@ class _Away(TorchFunctionMode):
         return got
 
 
+_STALE_COPY = (
+    "A deep copy of the module computes with the original's weights. Is a layer kept where a copy "
+    "can't reach it, as in a lambda that holds `self`?"
+)
 _ANOTHER_DEVICE = (
     "forward makes a tensor on a fixed device: with a model and its input on a GPU, this one "
     "stays on the CPU. Pass device=… from the input when you make one."
@@ -781,11 +822,7 @@ def expect_copies(module: nn.Module, run: Callable[[nn.Module], Tensor]) -> None
         for parameter in twin.parameters():
             parameter.add_(1.0)
         if list(twin.parameters()) and torch.equal(run(twin), want):
-            raise CheckFailed(
-                "A deep copy of the module computes with the original's weights. Is a layer kept "
-                "where a copy can't reach it, as in a lambda that holds `self`? [bad-copy]",
-                ["bad-copy"],
-            )
+            raise CheckFailed(f"{_STALE_COPY} [bad-copy]", ["bad-copy"])
         twin.load_state_dict(torch.load(buffer))
         if not torch.equal(run(twin), want):
             raise CheckFailed(
