@@ -182,6 +182,32 @@ MISTAKES = [
         shift=lambda m: -m,
     ),
     mistake(
+        "sign-flipped",
+        "You subtract x from the mean. It is x − mean: all signs are wrong now.",
+        2,
+        affine=lambda y, w, b: -y * w + b,
+    ),
+    mistake(
+        "root-squared",
+        "You square where the root must be: (variance + eps) ** 2. Divide by √(variance + eps), which "
+        "is (variance + eps) ** 0.5.",
+        3,
+        root=lambda v, eps: (v + eps) ** 2,
+    ),
+    mistake(
+        "root-taken-twice",
+        "The root is taken twice: √(std + eps), and std is a root already. Take the variance, or no "
+        "second root.",
+        3,
+        root=lambda v, eps: (v.sqrt() + eps).sqrt(),
+    ),
+    mistake(
+        "mean-not-squared",
+        "Your variance is E[x²] − mean. It is E[x²] − mean²: the square of the mean is subtracted.",
+        3,
+        spread=lambda x, m, v: v + m**2 - m,
+    ),
+    mistake(
         "variance-not-centred",
         "Your variance is the mean of x². It is the mean of (x − mean)².",
         3,
