@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.curriculum.test_documents import commands
 
 from learn_gpt2 import manifest
+from tests.curriculum.test_documents import commands
 from tests.links import ROOT, documents, text_of
 
 NETWORK = "needs a package index"
