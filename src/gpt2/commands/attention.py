@@ -35,11 +35,12 @@ def command(model_name: str, text: str, out: Path, device: str) -> None:
     from gpt2.common.devices import pick_device
     from gpt2.figures import plots
     from gpt2.figures.attention import attention_weights, page, picture, summary
+    from gpt2.inference.loading import load_model
 
     opened = open_named(model_name)
     tokenizer, name = opened.tokenizer, Path(model_name).name
     ids = opened.encode(text)
-    model = opened.load(device=pick_device(device))
+    model = load_model(opened, device=pick_device(device))
     if len(ids) > model.config.n_positions:
         raise ValueError(
             f"the text has {len(ids)} tokens, more than n_positions = {model.config.n_positions}"

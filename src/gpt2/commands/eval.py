@@ -48,6 +48,7 @@ def command(
     from gpt2.commands.models import open_named
     from gpt2.common.devices import pick_device
     from gpt2.data.shards import TokenSource, check_same_tokens, read_index
+    from gpt2.inference.loading import load_model
     from gpt2.training.evaluation import evaluate_hellaswag, evaluate_loss, read_hellaswag
 
     # what can be wrong with the files is said before a model is loaded
@@ -57,7 +58,7 @@ def command(
     if source and data:
         check_same_tokens(source.index, opened)
         source.rows = opened.rows
-    loaded = opened.load(device=pick_device(device))
+    loaded = load_model(opened, device=pick_device(device))
     P = loaded.config.n_positions
     if context and context > P:
         raise ValueError(f"--context {context} > n_positions = {P}")

@@ -55,13 +55,14 @@ def command(
     from gpt2.commands.models import open_named
     from gpt2.formats.checkpoints import save_pretrained
     from gpt2.formats.gguf import save_gguf
+    from gpt2.inference.loading import load_model
 
     opened = open_named(model)
     try:
         tokenizer = None if no_tokenizer else opened.tokenizer
     except ValueError as error:
         raise ValueError(f"{error}. Without one: --no-tokenizer") from None
-    loaded, roles = opened.load(), opened.roles
+    loaded, roles = load_model(opened), opened.roles
     if file is not None:
         kind = kind or "f32"
         save_gguf(loaded, file, tokenizer, kind, roles)

@@ -245,9 +245,10 @@ def ready(opened: Opened, dtype: str, quantize: str | None, place: torch.device)
     import torch
 
     from gpt2.inference.engine import prepare
+    from gpt2.inference.loading import load_model
 
     wanted = getattr(torch, dtype)
-    model = opened.load(None if place.type == "cpu" else wanted, place)
+    model = load_model(opened, None if place.type == "cpu" else wanted, place)
     if place.type == "cpu" and sum(p.numel() for p in model.parameters()) < SMALL:
         # so little work that threads would wait for one another: on a busy machine, 30 times longer
         torch.set_num_threads(1)

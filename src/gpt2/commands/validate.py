@@ -53,6 +53,7 @@ def command(
     from gpt2.commands.models import open_named
     from gpt2.common.devices import pick_device
     from gpt2.formats.checkpoints import BUNDLED
+    from gpt2.inference.loading import load_model
     from gpt2.validation import oracle as oracles
     from gpt2.validation.stages import validate
 
@@ -63,7 +64,7 @@ def command(
         click.echo(f"Wrote {oracles.store(opened.place, reference)}")
         return
     place = pick_device(device)
-    loaded = opened.load(getattr(torch, dtype), place)
+    loaded = load_model(opened, getattr(torch, dtype), place)
     reference = oracles.load_reference(opened, oracle)
     if not as_json:
         click.echo(f"{name}, {dtype} on {place.type}; oracle: {reference.oracle}, float32")

@@ -4,10 +4,7 @@ and the roles of its tokens. Every command goes through here, so that all accept
 
 from __future__ import annotations
 
-import inspect
 import os
-import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +17,8 @@ from gpt2.text.tokenizers import FILES as TOKENIZER_FILES
 from gpt2.text.tokenizers import read_tokenizer as read_folder
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
-    from gpt2.model import GPT2Model
     from gpt2.text.tokenizers import Tokenizer
 
 
@@ -137,28 +132,6 @@ class Opened:
             )
         return ids
 
-    def load(
-        self, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
-    ) -> GPT2Model:
-        """The weights, by `GPT2Model.from_pretrained`, in eval mode. dtype: None is float32.
-
-        A `from_pretrained` that opens the files itself, without `open_checkpoint`, cannot know what
-        was left out or renamed here, nor GGUF: it is then given a plain folder of the same weights.
-        """
-        from gpt2.formats.checkpoints import LeftOut, watch_calls
-
-        with warnings.catch_warnings(), watch_calls() as calls:
-            warnings.simplefilter("ignore", LeftOut)  # `notes` has them
-            try:
-                model = _from_pretrained(self.place, dtype)
-            except Exception:
-                if calls or self.plain:
-                    raise
-                with tempfile.TemporaryDirectory() as folder:
-                    self.write_plain(Path(folder))
-                    model = _from_pretrained(Path(folder), dtype)
-        return model.to(device)
-
     def write_plain(self, folder: Path) -> None:
         """Write config.json and model.safetensors of the language model alone into a folder."""
         from safetensors.torch import save_file
@@ -172,17 +145,6 @@ class Opened:
         }
         write_json(folder / "config.json", config_of(self.settings))
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-
-
-def _from_pretrained(place: Path, dtype: torch.dtype | None) -> GPT2Model:
-    """GPT2Model's own loader, which may know no dtype."""
-    from gpt2.model import GPT2Model
-
-    if dtype is None:
-        return GPT2Model.from_pretrained(str(place))
-    if "dtype" in inspect.signature(GPT2Model.from_pretrained).parameters:
-        return GPT2Model.from_pretrained(str(place), dtype=dtype)
-    return GPT2Model.from_pretrained(str(place)).to(dtype)
 
 
 def open_model(name: str | os.PathLike[str] | None = None, **options: Any) -> Opened:

@@ -623,7 +623,10 @@ def _bpe_from_files(
     _refuse_what_grows({"model": {"vocab": ids}}, vocabulary)
     if len(set(numbers)) != len(numbers):
         raise ValueError(f"{vocabulary} gives one id to two tokens")
-    lines = merges.read_text(encoding="utf-8").split("\n")
+    try:
+        lines = merges.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as failure:
+        raise error or ValueError(f"{merges} cannot be read: {failure}") from None
     pairs = [tuple(line.split(" ")) for line in map(str.strip, lines) if line]
     pairs = [pair for pair in pairs if not pair[0].startswith("#version")]
     known = all(len(pair) == 2 and {*pair, "".join(pair)} <= ids.keys() for pair in pairs)

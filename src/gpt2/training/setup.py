@@ -68,6 +68,7 @@ def build_model(
     config: TrainConfig, data: DataIndex, origin: Opened | None, device: torch.device
 ) -> GPT2Model:
     """A model to train: with the weights of `find_origin`, or with random ones."""
+    from gpt2.inference.loading import load_model
     from gpt2.model import GPT2Config, GPT2Model
 
     attn = config.dropout if config.attn_dropout is None else config.attn_dropout
@@ -77,7 +78,7 @@ def build_model(
         "attn_pdrop": attn,
     }
     if origin:
-        loaded = origin.load()
+        loaded = load_model(origin)
         shape = {
             name: getattr(loaded.config, name)
             for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")

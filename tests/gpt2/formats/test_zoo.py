@@ -17,6 +17,7 @@ from gpt2.formats.checkpoints import LeftOut, save_pretrained
 from gpt2.formats.gguf import save_gguf
 from gpt2.formats.opening import Opened, load_tokenizer, open_model
 from gpt2.generation.generating import generate
+from gpt2.inference.loading import load_model
 from gpt2.model import GPT2Model
 
 KINDS = zoo()
@@ -31,7 +32,7 @@ def named(kinds: list[Kind]) -> pytest.MarkDecorator:
 def ours(opened: Opened, model: GPT2Model | None = None) -> list[int]:
     """Our greedy new tokens, to the end."""
     ids = torch.tensor([prompt_ids_of(opened)])
-    model = opened.load() if model is None else model
+    model = load_model(opened) if model is None else model
     out = generate(
         model, ids, NEW, temperature=0, eos_token_id=opened.roles.eos, never=opened.unspoken()
     )
@@ -75,7 +76,7 @@ def test_same_numbers_and_same_text(kind: Kind, tmp_path: Path) -> None:
     assert opened.has_tokenizer == kind.tokenizer
     assert any(kind.note in note for note in opened.notes) if kind.note else not opened.notes
     ids = prompt_ids_of(opened)
-    model = opened.load()
+    model = load_model(opened)
     with torch.no_grad():
         logits = model(torch.tensor([ids]))
     text = ours(opened, model)
@@ -111,7 +112,9 @@ def test_what_they_cannot_read_is_the_model_it_was_made_of(kind: Kind, tmp_path:
     opened = open_model(folder)
     with torch.no_grad():
         wanted = their_model(torch.tensor([ids])).logits
-        torch.testing.assert_close(opened.load()(torch.tensor([ids])), wanted, atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            load_model(opened)(torch.tensor([ids])), wanted, atol=1e-4, rtol=0
+        )
     assert ours(opened) == their_text
 
 
@@ -131,7 +134,7 @@ def test_same_tokens(kind: Kind, tmp_path: Path) -> None:
 def whole(folder: Path) -> tuple:
     """All that a command may ask of a folder."""
     opened = open_model(folder)
-    return opened.roles, opened.load(), opened.tokenizer
+    return opened.roles, load_model(opened), opened.tokenizer
 
 
 @named(REFUSED)
@@ -164,14 +167,14 @@ def test_out_and_in_again(kind: Kind, tmp_path: Path) -> None:
     """
     first = open_model(kind.make().write(tmp_path / kind.name))
     text, ids = ours(first), prompt_ids_of(first)
-    file = save_gguf(first.load(), tmp_path / "m.gguf", first.tokenizer, roles=first.roles)
+    file = save_gguf(load_model(first), tmp_path / "m.gguf", first.tokenizer, roles=first.roles)
     second = open_model(file)
     assert second.kind == "GGUF file"
     assert second.roles == first.roles
     assert len(metadata(file)["tokenizer.ggml.tokens"]) == first.rows
     assert ours(second) == text
     folder = save_pretrained(
-        second.load(), tmp_path / "again", second.tokenizer, roles=second.roles
+        load_model(second), tmp_path / "again", second.tokenizer, roles=second.roles
     )
     third = open_model(folder)
     assert third.roles == first.roles
@@ -200,7 +203,7 @@ def test_llama_cpp_ends_where_we_do(kind: Kind, tmp_path: Path) -> None:
     import llama_cpp
 
     opened = open_model(kind.make().write(tmp_path / kind.name))
-    file = save_gguf(opened.load(), tmp_path / "m.gguf", opened.tokenizer, roles=opened.roles)
+    file = save_gguf(load_model(opened), tmp_path / "m.gguf", opened.tokenizer, roles=opened.roles)
     llama = llama_cpp.Llama(
         str(file), n_ctx=P, n_threads=1, verbose=False, type_k=0, type_v=0, logits_all=False
     )
