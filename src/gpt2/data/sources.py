@@ -460,6 +460,7 @@ def _read_through(
     wrong: list[str] = []
     copies = 0
     for path, named in found:
+        size, digest = 0, b""
         try:
             reason = _binary(path)
             if reason is None:
