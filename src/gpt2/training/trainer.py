@@ -112,9 +112,8 @@ class Trainer:
         # texts end where they ended in the model that this one goes on from
         named = origin is not None and origin.roles.eos
         self.roles = origin.roles if origin is not None and named else self.tokenizer.roles
-        self.core: Any = build_model(
-            config, self.index, origin, world.device
-        )  # with FSDP's methods
+        # Any: FSDP gives the model methods of its own
+        self.core: Any = build_model(config, self.index, origin, world.device)
         if world.device.type == "cpu" and not config.compile:
             speed_up_dropout(self.core)
             keep_freed_memory()
