@@ -164,9 +164,10 @@ def _check_ids(name: str, V: int, ids: TokenIds) -> tuple[int, ...]:
     """One id, several or none → the ids, each once. ValueError for one outside the vocabulary."""
     if ids is None:
         return ()
-    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
-        ids = (ids,)
-    found = tuple(ids)
+    found: tuple[Any, ...]
+    found = (
+        tuple(ids) if isinstance(ids, Iterable) and not isinstance(ids, (str, bytes)) else (ids,)
+    )
     for token in found:
         check_int(name, token, 0)
         if token >= V:
