@@ -381,6 +381,18 @@ class JSONTokenizer(Tokenizer):
     def has(self, token_id: int) -> bool:
         return token_id in self._bytes
 
+    def surrounds(self, text: str) -> list[int]:
+        """A text's ids with what tokenizer.json's post-processor puts around them; [-1] where the
+        vocabulary lacks the text.
+        """
+        try:
+            ids = self._backend.encode(text, add_special_tokens=True).ids
+        except (MemoryError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # Exception itself for an unknown token, and Rust's panics
+            ids = []
+        return ids or [-1]
+
     def token(self, token_id: int) -> str:
         """One token as the files write it. ValueError for no such id."""
         self.token_bytes(token_id)
@@ -405,8 +417,8 @@ class JSONTokenizer(Tokenizer):
         ):
             if i is not None and self.has(i):
                 config[key] = self.token(i)
-        if self.begins:
-            config["add_bos_token"] = True
+        if self.begins and self.roles.bos is not None and self.has(self.roles.bos):
+            described["post_processor"] = _before_a_text(self.token(self.roles.bos), self.roles.bos)
         for name, content in (("tokenizer.json", described), ("tokenizer_config.json", config)):
             aside = folder / f".{name}.{os.getpid()}"
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -440,6 +452,21 @@ class JSONTokenizer(Tokenizer):
             raise
         except BaseException as error:  # the library raises Exception itself, and Rust's panics
             raise ValueError(f"{path} is no tokenizer: {short(str(error))}") from None
+
+
+def _before_a_text(token: str, token_id: int) -> dict[str, Any]:
+    """tokenizer.json's post-processor that puts a token before a text."""
+    special = {"SpecialToken": {"id": token, "type_id": 0}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [special, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [
+            special,
+            {"Sequence": {"id": "A", "type_id": 0}},
+            {"Sequence": {"id": "B", "type_id": 1}},
+        ],
+        "special_tokens": {token: {"id": token, "ids": [token_id], "tokens": [token]}},
+    }
 
 
 def _refuse_what_grows(described: dict[str, Any], path: Path) -> None:
@@ -503,8 +530,12 @@ def read_tokenizer(folder: Path, rows: int | None = None) -> Tokenizer:
         )
     else:
         tokenizer = _from_two_files(folder, config)
-    tokenizer.begins = config.get("add_bos_token") is True
     tokenizer.roles = read_roles(folder, tokenizer.id_of, rows).tokenizer.only(tokenizer.has)
+    # where tokenizer.json says what surrounds a text, Hugging Face asks nothing else
+    if isinstance(tokenizer, JSONTokenizer) and (folder / TOKENIZER).is_file():
+        tokenizer.begins = tokenizer.surrounds("a")[0] == tokenizer.roles.bos
+    else:
+        tokenizer.begins = config.get("add_bos_token") is True
     return tokenizer
 
 
@@ -554,10 +585,12 @@ def _prefix_space(folder: Path, config: dict[str, Any]) -> bool | None:
             f"{folder / TOKENIZER_CONFIG}: add_prefix_space must be true or false, got "
             f"{short(said)}"
         )
+    kind = config.get("tokenizer_class")
     gpt2 = _optional(folder / "config.json").get("model_type") == "gpt2"
-    if said is None and gpt2 and config.get("tokenizer_class") in GPT2_CLASSES:
-        return False
-    return said
+    alone = not (folder / TOKENIZER).is_file()
+    if alone or kind in GPT2_CLASSES[1:] or (kind is None and gpt2):
+        return bool(said)
+    return None
 
 
 def _added(folder: Path, config: dict[str, Any]) -> dict[int, tokenizers.AddedToken]:
