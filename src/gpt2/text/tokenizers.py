@@ -431,11 +431,12 @@ class JSONTokenizer(Tokenizer):
         path: str | os.PathLike[str],
         added: dict[int, tokenizers.AddedToken] | None = None,
         adds_space: bool | None = None,
+        named: Sequence[str] = (),
     ) -> JSONTokenizer:
         """A tokenizer.json → the tokenizer. ValueError that names the file when it is none.
 
-        added: tokens to add where the file lacks them. adds_space: what stands for the file's
-        add_prefix_space.
+        added, named: tokens to add where the file lacks them. adds_space: what stands for the
+        file's add_prefix_space.
         """
         from tokenizers import Tokenizer as Backend
 
@@ -444,7 +445,7 @@ class JSONTokenizer(Tokenizer):
         _refuse_what_grows(read_json(path, MAX_TOKENIZER_BYTES), path)
         try:
             backend = Backend.from_file(str(path))
-            _add_to(backend, added or {})
+            _add_to(backend, added or {}, list(named))
             if adds_space is not None and hasattr(backend.pre_tokenizer, "add_prefix_space"):
                 backend.pre_tokenizer.add_prefix_space = adds_space
             return cls(backend, str(path))
@@ -526,7 +527,10 @@ def read_tokenizer(folder: Path, rows: int | None = None) -> Tokenizer:
     config = _optional(folder / TOKENIZER_CONFIG)
     if (folder / TOKENIZER).is_file():
         tokenizer: Tokenizer = JSONTokenizer.load(
-            folder / TOKENIZER, _added(folder, config), _prefix_space(folder, config)
+            folder / TOKENIZER,
+            _added(folder, config),
+            _prefix_space(folder, config),
+            _named(folder, config),
         )
     else:
         tokenizer = _from_two_files(folder, config)
@@ -545,16 +549,17 @@ def _from_two_files(folder: Path, config: dict[str, Any]) -> Tokenizer:
         merges, vocabulary = folder / pair[0], folder / pair[1]
         if not (merges.is_file() and vocabulary.is_file()):
             continue
-        added = _added(folder, config)
+        added, named = _added(folder, config), _named(folder, config)
         space = bool(_prefix_space(folder, config))
         try:
             found = GPT2Tokenizer.from_files(merges, vocabulary)
         except ValueError as error:
             # another order of ids than GPT-2's, such as special tokens before the bytes
-            return _bpe_from_files(merges, vocabulary, added, space, error)
-        if all(found.id_of(token.content) is not None for token in added.values()) and not space:
+            return _bpe_from_files(merges, vocabulary, added, named, space, error)
+        wanted = [*named, *(token.content for token in added.values())]
+        if all(found.id_of(token) is not None for token in wanted) and not space:
             return found
-        return _bpe_from_files(merges, vocabulary, added, space, None)
+        return _bpe_from_files(merges, vocabulary, added, named, space, None)
     if _vocab_size(folder) in PADDED_SIZES:
         return GPT2Tokenizer.load()
     others = [
@@ -563,8 +568,8 @@ def _from_two_files(folder: Path, config: dict[str, Any]) -> Tokenizer:
         if (folder / name).is_file()
     ]
     other = f"; {others[0]} is of a kind of tokenizer that is not read" if others else ""
-    wanted: Sequence[str] = [TOKENIZER, *(" with ".join(pair) for pair in BPE_FILES)]
-    raise ValueError(f"{folder} has no tokenizer: looked for {', '.join(wanted)}{other}")
+    looked: Sequence[str] = [TOKENIZER, *(" with ".join(pair) for pair in BPE_FILES)]
+    raise ValueError(f"{folder} has no tokenizer: looked for {', '.join(looked)}{other}")
 
 
 def _optional(path: Path) -> dict[str, Any]:
@@ -627,19 +632,47 @@ def _added(folder: Path, config: dict[str, Any]) -> dict[int, tokenizers.AddedTo
     return dict(sorted(found.items()))
 
 
-def _add_to(backend: tokenizers.Tokenizer, added: dict[int, tokenizers.AddedToken]) -> None:
-    """Add the tokens that are not there, in the order of their ids."""
+def _named(folder: Path, config: dict[str, Any]) -> list[str]:
+    """Special tokens that the folder's files give a role, in the order in which Hugging Face adds
+    those that the vocabulary lacks.
+    """
+    files = [config, _optional(folder / "special_tokens_map.json")]
+    if "added_tokens_decoder" not in config:
+        files.reverse()
+    found = []
+    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        said = next((file[key] for file in files if file.get(key) is not None), None)
+        text = said.get("content") if isinstance(said, dict) else said
+        if text is None and key != "pad_token" and config.get("tokenizer_class") in GPT2_CLASSES:
+            text = END_OF_TEXT
+        if isinstance(text, str) and text and text not in found:
+            found.append(text)
+    return found
+
+
+def _add_to(
+    backend: tokenizers.Tokenizer, added: dict[int, tokenizers.AddedToken], named: list[str]
+) -> None:
+    """Add the tokens that are not there: first by their ids, then those that only have a role."""
+    from tokenizers import AddedToken
+
     there = backend.get_added_tokens_decoder()
     for i, token in added.items():
         if i in there and there[i].content == token.content:
             continue
         (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+    missing = [text for text in named if backend.token_to_id(text) is None]
+    if missing and missing != [END_OF_TEXT]:  # GPT-2's end alone is nothing that a file asked for
+        backend.add_special_tokens(
+            [AddedToken(text, special=True, normalized=False) for text in missing]
+        )
 
 
 def _bpe_from_files(
     merges: Path,
     vocabulary: Path,
     added: dict[int, tokenizers.AddedToken],
+    named: list[str],
     space: bool,
     error: ValueError | None,
 ) -> JSONTokenizer:
@@ -671,7 +704,7 @@ def _bpe_from_files(
         backend.decoder = decoders.ByteLevel()
         if END_OF_TEXT in ids:
             backend.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
-        _add_to(backend, added)
+        _add_to(backend, added, named)
         return JSONTokenizer(backend, str(vocabulary))
     except (ValueError, MemoryError, KeyboardInterrupt, SystemExit):
         raise
