@@ -32,6 +32,18 @@ if TYPE_CHECKING:
     from learn_gpt2.checking.checks import Check
 
 MESSAGE_LINES = 6
+# what a failure is called that names no mistake
+UNNAMED = frozenset(("raises", "shape-mismatch", "wrong-shape", "wrong-dtype", "no-gradient"))
+# mistakes that reach beyond the call in which they are made: what fails after them proves nothing
+SPREADING = frozenset(
+    (
+        *("module-remembers", "state-kept-in-module", "model-keeps-state", "shared-attributes"),
+        *("grad-left-off", "default-dtype-set", "mode-left-on", "mode-changed", "seed-set"),
+        *("edits-input", "edits-weights", "dropout-in-eval", "shared-memory", "shared-weights"),
+    )
+)
+# what keeps every check from running, and is told for each
+TOLD_EACH_TIME = frozenset(("open-todo", "exits", "endless-loop", "crashed"))
 
 
 @dataclass
@@ -97,6 +109,7 @@ class Examination:
         self.whose = whose
         self.checks = {check.name: check for check in checks}
         self.results: dict[str, Result] = {}
+        self._causes: dict[str, Result] = {}  # skipped check → the failure that it waits for
         self._piece: Piece | PieceError | None = None
 
     @property
@@ -118,6 +131,7 @@ class Examination:
         self.results[name] = result
         if not self._skip(check, result):
             self._run(check, result)
+            self._leave_consequences(result)
         result.message = "\n".join(result.message.splitlines()[:MESSAGE_LINES])
         return result
 
@@ -142,11 +156,36 @@ class Examination:
             return False
         cause = broken[0]
         while cause.status == "skipped":
-            needed = [self.results[n] for n in self.checks[cause.name].needs if n in self.results]
-            cause = next(r for r in needed if r.status != "passed")
+            cause = self._causes[cause.name]
+        self._causes[check.name] = cause
         result.status = "skipped"
         result.message = f"needs {cause.name}, which failed: {cause.title}"
         return True
+
+    def _leave_consequences(self, result: Result) -> None:
+        """Skip a failure that says nothing new, or nothing that could be relied on: one mistake is
+        told once.
+
+        It says nothing new when it names what was named before, or no mistake at all, after another
+        check has failed; nothing reliable after a mistake that changes whatever runs later, or
+        after a check that it follows from.
+        """
+        if result.status != "failed" or isinstance(result.exception, PieceError):
+            return
+        before = [r for r in self.results.values() if r.status == "failed" and r is not result]
+        said = {m for r in before for m in r.mistakes}
+        if not before or (said | set(result.mistakes)) & TOLD_EACH_TIME:
+            return
+        causes = [r for r in before if r.name in self.checks[result.name].follows]
+        causes += [r for r in before if set(r.mistakes) & SPREADING]
+        if set(result.mistakes) <= said | UNNAMED:
+            named = set(result.mistakes) - UNNAMED
+            causes += [r for r in before if set(r.mistakes) & named] + before[:1]
+        if causes:
+            self._causes[result.name] = causes[0]
+            result.status = "skipped"
+            result.message = f"fails as well; first mend {causes[0].name}: {causes[0].title}"
+            result.mistakes, result.hint, result.line, result.exception = [], None, None, None
 
     def _run(self, check: Check, result: Result) -> None:
         # a file that looped once will loop again: the others needn't wait as long
