@@ -59,6 +59,7 @@ class Result:
     todo: int | None = None  # the TODO that is still open, when that is why it failed
     points: int = 1
     line: int | None = None  # in the examined file
+    cause: str = ""  # the check that failed, when that is why this one was skipped
     exception: BaseException | None = field(default=None, repr=False, compare=False)
 
 
@@ -109,7 +110,6 @@ class Examination:
         self.whose = whose
         self.checks = {check.name: check for check in checks}
         self.results: dict[str, Result] = {}
-        self._causes: dict[str, Result] = {}  # skipped check → the failure that it waits for
         self._piece: Piece | PieceError | None = None
 
     @property
@@ -155,9 +155,9 @@ class Examination:
         if not broken or self._untouched():
             return False
         cause = broken[0]
-        while cause.status == "skipped":
-            cause = self._causes[cause.name]
-        self._causes[check.name] = cause
+        while cause.status == "skipped" and cause.cause in self.results:
+            cause = self.results[cause.cause]
+        result.cause = cause.name
         result.status = "skipped"
         result.message = f"needs {cause.name}, which failed: {cause.title}"
         return True
@@ -182,7 +182,7 @@ class Examination:
             named = set(result.mistakes) - UNNAMED
             causes += [r for r in before if set(r.mistakes) & named] + before[:1]
         if causes:
-            self._causes[result.name] = causes[0]
+            result.cause = causes[0].name
             result.status = "skipped"
             result.message = f"fails as well; first mend {causes[0].name}: {causes[0].title}"
             result.mistakes, result.hint, result.line, result.exception = [], None, None, None
