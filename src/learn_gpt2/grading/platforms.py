@@ -108,7 +108,7 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern(
         "brightspace",
         "file",
-        rf"(?P<id>\d+)-\d+ - (?:[A-Za-z]?\d{{6,}} - )?(?P<student>.+?) - {_DATE} - (?P<file>.+)",
+        rf"(?P<id>\d+)-\d+ - (?:[A-Za-z]?\d{{6,}} - )?(?P<student>.+?) ?- {_DATE} - (?P<file>.+)",
         (
             "12345-67890 - First Last - Nov 30, 2026 1020 AM - 01-embeddings.py",
             {
@@ -193,10 +193,35 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern(
         "ilias",
         "folder",
-        r"(?P<last>[^_]+)_(?P<first>[^_]+)_(?P<login>[^_]+)_(?P<id>\d+)",
+        r"(?P<last>[^_]+)_(?P<first>[^_]+)_(?P<login>[^_]+)_(?P<id>\d{3,})",
         (
             "Muster_Max_mmuster_4711",
             {"student": "Max Muster", "login": "mmuster", "id": "4711"},
+        ),
+    ),
+    Pattern(
+        "ilias",
+        "folder",
+        r"(?P<student>[^@]+?)[ _](?P<email>[^@\s_]+@[^@\s_]+)[ _](?P<id>\w+)",
+        (
+            "Muster Max mmuster@school.edu 4711",
+            {"student": "Muster Max", "email": "mmuster@school.edu", "id": "4711"},
+        ),
+    ),
+    Pattern(
+        "vpl",
+        "folder",
+        r"(?P<student>[^\d_]+?) (?P<id>\d{2,}) (?P<login>[^\s/]+)",
+        ("Ann Lee 1234 alee", {"student": "Ann Lee", "id": "1234", "login": "alee"}),
+    ),
+    Pattern(
+        "zybooks",
+        "folder",
+        r"(?P<last>[^_]+)_(?P<first>[^_]+)_(?P<email>[^_]+\.[a-z]{2,})_"
+        r"(?P<time>\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})",
+        (
+            "Lee_Ann_alee@school.edu_2026-11-30_10-20-30",
+            {"student": "Ann Lee", "email": "alee@school.edu", "time": "20261130102030"},
         ),
     ),
     Pattern(

@@ -444,6 +444,12 @@ class Candidate:
     note: str = ""
 
     @property
+    def age(self) -> tuple:
+        """What tells a later hand-in from an earlier one."""
+        stamps = (self.file.time, self.file.attempt, self.file.upload)
+        return (*stamps, self.version.rank, self.version.number, self.old, self.kind)
+
+    @property
     def rank(self) -> tuple:
         """The higher, the better."""
         kinds = {"code": 3, "notebook": 2, "page": 1, "text": 0}
@@ -614,7 +620,7 @@ class _Weighing:
         for name in file.folders:
             if match := VERSION_FOLDER.fullmatch(name):
                 file.attempt = max(file.attempt, int(match[1]))
-            elif name.isdigit() and len(name) <= 3 and sure >= NAME:
+            elif name.isdigit() and len(name) <= 2 and sure >= NAME:
                 file.attempt = max(file.attempt, int(name))
             elif len(name) > 9 and (time := platforms.sortable(name)):
                 file.time = max(file.time, time)
@@ -724,15 +730,19 @@ class _Weighing:
             self.found.files[number] = best.data
             self._tell(best)
         others = [
-            c.file.place
+            c
             for c in ranked[1:]
             if c.refused or (not c.skeleton and _lines(c.data) != _lines(best.data))
         ]
         if others:
-            self.found.notices.append(
+            places = [c.file.place for c in others]
+            notice = (
                 f"problem {number:02d} is there more than once; {best.file.place} is graded, "
-                f"not {named(list(dict.fromkeys(others)))}"
+                f"not {named(list(dict.fromkeys(places)))}"
             )
+            self.found.notices.append(notice)
+            if any(c.age == best.age and not c.refused for c in others):
+                self.found.attention.append(notice)  # nothing says which of them is the later one
 
     def _tell(self, best: Candidate) -> None:
         """A notice where somebody might have meant something else."""

@@ -145,6 +145,7 @@ class _Intake:
         self.problems, self.skeletons = problems, skeletons
         self.every = list(manifest.PROBLEMS)
         self.handed: dict[tuple, Handed] = {}
+        self._rivals: dict[str, bool] = {}
 
     # ── levels
 
@@ -287,8 +288,12 @@ class _Intake:
         named = re.search(r"[^\W\d]{2}", label) and not SAYS_NOTHING.fullmatch(label)
         return bool(said and named)
 
-    def _is_group(self, entry: Node, siblings: list[Node], alone: bool, depth: int) -> bool:
-        """Whether a folder or an archive holds several students, and is not one's own."""
+    def _is_group(
+        self, entry: Node, siblings: list[Node], alone: bool, depth: int, inside: bool = False
+    ) -> bool:
+        """Whether a folder or an archive holds several students, and is not one's own. inside: it
+        is looked at for what is around it.
+        """
         if depth >= MAX_LEVELS:
             return False
         children = entry.listed
@@ -307,23 +312,36 @@ class _Intake:
             return not _same_person({name.student or name.login for name in said}, entry.stem)
         holders = [c for c in children if c.holds and not _is_version(c.name)]
         holders = [c for c in holders if not any(x.name == "pyvenv.cfg" for x in c.children)]
+        holders = [c for c in holders if recognizing.split_name(c.name)[1] != "code"]
         if only and not any(self._is_piece(c) for c in children if not c.holds):
             loose = [c for c in children if recognizing.split_name(c.name)[1] == "code"]
-            if holders or len(loose) > 1:
+            if len(holders) > inside or len(loose) > 1:
                 return True
         if self._is_work(entry):
             return False
         if wrapper and (holders or (alone and len(children) > 1)):
             return True
         if len(holders) == 1 and alone:
-            return self._is_group(holders[0], holders, alone, depth + 1)
+            return self._is_group(holders[0], holders, alone, depth + 1, inside=True)
         if len(holders) < 2:
             return False
         if alone and (self._overlap(holders) or len(holders) > 4):
             return True
+        rivals = [s for s in siblings if s.holds]
+        several = [s for s in rivals if self._holds_rivals(s)]
+        if entry in several and len(several) > 1 and 2 * len(several) >= len(rivals):
+            return True  # sections of a class, each with its students
         names = {c.name for c in holders}
         others = [s for s in siblings if s is not entry and s.holds]
         return any(len(names & {c.name for c in other.listed if c.holds}) > 1 for other in others)
+
+    def _holds_rivals(self, entry: Node) -> bool:
+        """Whether two folders in a folder have a file for the same problem."""
+        if entry.path not in self._rivals:
+            holders = [c for c in entry.listed if c.holds and not _is_version(c.name)]
+            work = self._is_work(entry)
+            self._rivals[entry.path] = not work and len(holders) > 1 and self._overlap(holders)
+        return self._rivals[entry.path]
 
     def _overlap(self, holders: list[Node]) -> bool:
         """Whether two of some folders have a file for the same problem."""
@@ -495,7 +513,7 @@ def _is_version(name: str) -> bool:
         recognizing.VERSION_FOLDER.fullmatch(plain)
         or recognizing.OLD_FOLDER.fullmatch(plain)
         or re.fullmatch(
-            r"(?i)(?:final|new|latest|screenshots?|images?|pics?|docs?|notes?|\d+)", plain
+            r"(?i)(?:final|new|latest|screenshots?|images?|pics?|docs?|notes?|\d{1,2})", plain
         )
     )
 

@@ -252,6 +252,29 @@ CASES: dict[str, tuple[dict[str, bytes], dict[str, str]]] = {
         },
         {"alice": "right, right", "bob": "right, right"},
     ),
+    "sections of a class": (
+        {
+            "group A/alice/01-embeddings.py": ONE,
+            "group A/bob/problem.py": ONE,
+            "group A/bob/01-embeddings.py": ONE,
+            "group B/carol/01-embeddings.py": WRONG[1],
+            "group B/dave/01-embeddings.py": ONE,
+            "group B/erin.zip": zipped({"01-embeddings.py": ONE}),
+        },
+        {"alice": "right", "bob": "right", "carol": "wrong", "dave": "right", "erin": "right"},
+    ),
+    "numbers instead of names": (
+        {"spring 26/4711/01-embeddings.py": ONE, "spring 26/4712/01-embeddings.py": WRONG[1]},
+        {"4711": "right", "4712": "wrong"},
+    ),
+    "a student with two computers": (
+        {
+            "alice/laptop/01-embeddings.py": ONE,
+            "alice/desktop/01-embeddings.py": ONE,
+            "bob/01-embeddings.py": ONE,
+        },
+        {"alice": "right", "bob": "right"},
+    ),
     "a problem around the class": (
         {
             "01-embeddings/alice/problem.py": ONE,
