@@ -52,6 +52,8 @@ COURSE_FILES = re.compile(
     r"| missed\.png | uv\.lock | changelog.* | citation\.cff"
 )
 
+DOCUMENT = re.compile(r"(?i).*\.(?:pdf|docx?|odt|rtf|pages|zip|tar|t?gz|7z|rar)")
+
 # Endings of a name that tell one hand-in of a file from another: (what, rank). A higher rank is a
 # later one; a number in it (group n) counts inside the rank.
 SUFFIXES: tuple[tuple[str, int], ...] = (
@@ -397,6 +399,12 @@ def from_notebook(data: bytes, problems: Iterable[Problem]) -> dict[int, tuple[b
     return found
 
 
+def _mentions(data: bytes, problem: Problem) -> bool:
+    """Whether a notebook's bytes hold what a problem's code has to hold."""
+    classes = {b"class " + name.encode() for name in problem.classes if problem.classes}
+    return all(text in data for text in classes if text[6:7].isupper())
+
+
 def _ask_child(command: list[str], data: bytes) -> dict:
     """What the confined process says of some bytes. Refused when it refuses, ends, or is late."""
     script = str(Path(__file__).with_name("intake_child.py"))
@@ -732,7 +740,8 @@ class _Weighing:
         others = [
             c
             for c in ranked[1:]
-            if c.refused or (not c.skeleton and _lines(c.data) != _lines(best.data))
+            if (c.refused and c.kind != "notebook")
+            or (not c.refused and not c.skeleton and _lines(c.data) != _lines(best.data))
         ]
         if others:
             places = [c.file.place for c in others]
@@ -776,9 +785,15 @@ class _Weighing:
             note = f" ({file.node.note})" if file.node.note else ""
             if platforms.PLATFORM_FILES.fullmatch(file.name) and not note:
                 continue
-            if _in_course(file, self.courses) and COURSE_FILES.fullmatch(file.name):
+            if not note and _in_course(file, self.courses) and self._from_course(file):
                 continue
             self.found.unread.append(f"{file.place}{note}")
+
+    def _from_course(self, file: File) -> bool:
+        """Whether a file in a copy of the course is one that came with it, by its name."""
+        _, kind = split_name(file.name)
+        own = kind in ("code", "notebook") or DOCUMENT.fullmatch(file.name)
+        return not own or bool(COURSE_FILES.fullmatch(file.name))
 
 
 def _is_notebook(data: bytes) -> bool:

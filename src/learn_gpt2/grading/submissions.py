@@ -23,6 +23,7 @@ from learn_gpt2.grading.trees import Node, Refused
 from learn_gpt2.manifest import Problem
 
 MAX_BYTES = trees.MAX_BYTES  # of one piece
+MOST_UNREAD = 200  # files that a report names; more are counted
 MAX_LEVELS = 6  # folders around the students that are looked through
 WORK_LEVELS = 4  # folders around one student's work, when it is looked for
 # A loose file called like this says neither whose it is nor what it is for.
@@ -413,8 +414,10 @@ class _Intake:
             notices=got.notices,
             source=", ".join(dict.fromkeys(p.node.path or p.node.name for p in parts))[:400],
             late=any(p.named.late for p in parts),
-            unread=got.unread,
+            unread=got.unread[:MOST_UNREAD],
         )
+        if len(got.unread) > MOST_UNREAD:
+            submission.unread.append(f"{len(got.unread) - MOST_UNREAD} more files")
         _identified(submission, handed)
         self._tell(submission, parts, files, got)
         return submission

@@ -84,6 +84,7 @@ JUNK_FILES = frozenset(
     (
         ".directory",
         ".ds_store",
+        ".git",
         ".gitattributes",
         ".gitignore",
         ".gitkeep",
