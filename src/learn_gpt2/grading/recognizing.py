@@ -37,6 +37,9 @@ NOTEBOOK = re.compile(r"(?i)(.*?)((?:\.ipynb)+)((?:\.(?:json|txt|download))*)")
 TEXT = re.compile(r"(?i)(.*?)(\.(?:txt|text))()")
 PAGE = re.compile(r"(?i)(.*?)(\.html?)()")
 
+# problem.py (1), problem.py-2: the number belongs before the ending
+LATE_NUMBER = re.compile(r"(?i)(\.(?:py|ipynb))([-_ ]*\(\d{1,3}\)|[-_ ]+\d{1,3})\Z")
+
 # Files that are around a piece and are not one
 NOT_PIECES = re.compile(
     r"(?ix) test[s]?[-_].* | .*[-_]tests? | conftest | mistakes | setup | __init__ | __main__"
@@ -155,14 +158,16 @@ def plain(text: str) -> str:
     """A name in lower case with hyphens between its words: "05_Causal Masking" →
     05-causal-masking.
     """
-    text = unicodedata.normalize("NFKC", text.replace("%20", " ")).casefold()
-    return re.sub(r"[\s_.+~-]+", "-", text).strip("-")
+    text = unicodedata.normalize("NFKC", re.sub(r"%2[0dD]", "-", text)).casefold()
+    return re.sub(r"[\s_.+~\u2010-\u2015\u2212-]+", "-", text).strip("-")
 
 
 def split_name(name: str) -> tuple[str, str]:
     """(stem, kind): code, notebook, text, page or other."""
     if len(name) > MOST_LETTERS:
         name = name[:100] + name[100 - MOST_LETTERS :]
+    name = re.sub(r"\?[\w=&-]*\Z", "", name)  # what an address had behind the name
+    name = LATE_NUMBER.sub(r"\2\1", name)
     for kind, regex in (("notebook", NOTEBOOK), ("code", CODE), ("text", TEXT), ("page", PAGE)):
         if (match := regex.fullmatch(name)) and match[1].strip(" ."):
             return match[1], kind
@@ -272,7 +277,27 @@ def without_problem(stem: str, problems: Iterable[Problem]) -> str:
     rest = re.sub(
         r"(?i)(?<![^\W_])(?:problem|prob|exercise|homework|hw)[-_ ]*\d{1,2}(?!\w)", " ", rest
     )
+    rest = re.sub(r"(?i)(?<![^\W_])problems?(?![^\W_])", " ", rest) if rest != stem else rest
     return re.sub(r"\s+", " ", rest.replace("_", " ")).strip(" -_.")
+
+
+def without_numbered(stem: str, problems: Iterable[Problem]) -> str:
+    """A name without a problem's number and name: alice_01-embeddings → alice. The name as it is
+    when it holds none, or nothing else.
+    """
+    for problem in problems:
+        slug = r"[-_ .]*".join(re.escape(word) for word in problem.slug.split("-"))
+        number = f"0*{problem.number}"
+        either = (
+            rf"(?:(?:problem|prob|p)?[-_ ]*{number}[-_ .]*{slug}|(?:problem|prob)[-_ ]*{number})"
+        )
+        rest = re.sub(rf"(?i)(?<![^\W_]){either}(?![^\W_])", " ", stem)
+        if rest == stem:
+            continue
+        rest = re.sub(r"\s+", " ", rest).strip(" -_.")
+        if re.search(r"[^\W\d_]{2}", rest):
+            return rest
+    return stem
 
 
 # ── content ─────────────────────────────────────────────────────────────────────────────────────
@@ -447,6 +472,7 @@ class Candidate:
     skeleton: bool = False
     fitting: bool = False
     literal: bool = False
+    around: tuple[int, int] = (0, 0)  # the version that its folder's or archive's name tells
     old: bool = False
     cells: list[int] = field(default_factory=list)
     note: str = ""
@@ -455,7 +481,8 @@ class Candidate:
     def age(self) -> tuple:
         """What tells a later hand-in from an earlier one."""
         stamps = (self.file.time, self.file.attempt, self.file.upload)
-        return (*stamps, self.version.rank, self.version.number, self.old, self.kind)
+        version = (self.version.rank, self.version.number)
+        return (*stamps, *version, self.around, self.old, self.kind)
 
     @property
     def rank(self) -> tuple:
@@ -468,6 +495,7 @@ class Candidate:
             kinds[self.kind],
             not self.old,
             self.sure,
+            self.around,
             (self.version.rank, self.version.number),
             self.file.upload,
             self.fitting,
@@ -582,7 +610,7 @@ class _Weighing:
             if best is None or (new[3], new[0]) > (best[3], best[0]):
                 best = new
         if best is None and around and kind != "page":
-            best = (WITHIN, around[0], versions(stem)[-1][1], False)
+            best = (WITHIN, around[0], versions(stem)[-1][1], True)
         if best is None or (kind in ("text", "page") and best[0] < WITHIN):
             return False
         level, problem, version, alone_will_do = best
@@ -632,6 +660,11 @@ class _Weighing:
                 file.attempt = max(file.attempt, int(name))
             elif len(name) > 9 and (time := platforms.sortable(name)):
                 file.time = max(file.time, time)
+        for name in file.folders[-2:]:
+            told = versions(name)[-1][1]
+            said = problem_of(name, self.every)
+            if not (said and said[2]) and (told.rank, told.number) != (0, 0):
+                candidate.around = (told.rank, told.number)
         candidate.old = any(OLD_FOLDER.fullmatch(name) for name in file.folders[-2:])
         return candidate
 

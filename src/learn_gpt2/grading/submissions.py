@@ -159,7 +159,7 @@ class _Intake:
 
     def _level(self, node: Node, folders: tuple[str, ...], depth: int) -> None:
         """Gather those whose work lies directly in a folder, and look through wrappers."""
-        entries = [e for e in node.listed if not (e.name.startswith(".") and e.kind != "archive")]
+        entries = [e for e in node.listed if not (e.name.startswith(".") and _no_code(e))]
         metadata = _metadata(node)
         receipts = _receipts(entries)
         before = _common_assignment(entries)
@@ -180,6 +180,7 @@ class _Intake:
                 continue
             else:
                 plain.append(entry)
+        labels = {trees.stem(e.name) if e.kind != "folder" else e.name for e in plain}
         alone = len(plain) == 1 and len(entries) - len(plain) <= 3
         for entry in plain:
             if entry.name in logins:
@@ -189,7 +190,11 @@ class _Intake:
                 self._level(entry, (*folders, entry.stem), depth + 1)
             elif entry.holds or entry.kind in ("bad", "link", "other"):
                 label = trees.stem(entry.name) if entry.kind != "folder" else entry.name
-                self._add(Part(entry, Named("", student=label), folders))
+                again = re.fullmatch(r"(.+?) ?\((\d{1,2})\)", label)
+                said = Named("", student=recognizing.without_numbered(label, self.every))
+                if again and again[1] in labels:  # downloaded, or handed in, once more
+                    said = Named("", student=again[1], attempt=int(again[2]))
+                self._add(Part(entry, said, folders))
             else:
                 self._loose(entry, folders)
 
@@ -324,7 +329,7 @@ class _Intake:
             return True
         if len(holders) == 1 and alone:
             return self._is_group(holders[0], holders, alone, depth + 1, inside=True)
-        if len(holders) < 2:
+        if len(_bases(holders)) < 2:
             return False
         if alone and (self._overlap(holders) or len(holders) > 4):
             return True
@@ -341,7 +346,9 @@ class _Intake:
         if entry.path not in self._rivals:
             holders = [c for c in entry.listed if c.holds and not _is_version(c.name)]
             work = self._is_work(entry)
-            self._rivals[entry.path] = not work and len(holders) > 1 and self._overlap(holders)
+            self._rivals[entry.path] = (
+                not work and len(_bases(holders)) > 1 and self._overlap(holders)
+            )
         return self._rivals[entry.path]
 
     def _overlap(self, holders: list[Node]) -> bool:
@@ -382,7 +389,8 @@ class _Intake:
     def _split(self, handed: Handed) -> list[Submission]:
         """One submission; two where a plain name stands twice with different work."""
         containers = [p for p in handed.parts if p.node.holds or p.node.kind == "bad"]
-        if handed.named.platform or len(containers) < 2:
+        attempts = {p.named.attempt for p in containers}
+        if handed.named.platform or len(containers) < 2 or len(attempts) == len(containers):
             return [self._one(handed, handed.parts)]
         loose = [p for p in handed.parts if p not in containers]
         each = [self._one(handed, [part, *loose]) for part in containers]
@@ -509,6 +517,18 @@ def _names_students(node: Node) -> bool:
     return any(_read_name(c) for c in node.listed[:50])
 
 
+def _bases(holders: list[Node]) -> set[str]:
+    """Names without what tells one hand-in from another: hw.zip and hw (1).zip have one."""
+    return {recognizing.plain(recognizing.versions(h.stem)[-1][0]) for h in holders}
+
+
+def _no_code(node: Node) -> bool:
+    """Whether something hidden is what a system or a tool left, and nobody's work."""
+    if node.kind == "folder":
+        return all(_no_code(inner) for inner, _ in zip(node.walk(), range(200), strict=False))
+    return recognizing.split_name(node.name)[1] not in ("code", "notebook") and not node.holds
+
+
 def _is_version(name: str) -> bool:
     """Whether a folder's name tells one hand-in from another rather than who handed in."""
     plain = name.strip()
@@ -606,7 +626,7 @@ def _files(part: Part, several: bool) -> list[File]:
     root = f"{node.path}/" if node.path else ""
     for inner in node.walk():
         place = inner.path.removeprefix(root)
-        folders = tuple(place.split("/")[:-1])
+        folders = tuple(trees.stem(name) for name in place.split("/")[:-1])
         if said.platform == "sakai" and any(platforms.RETURNED.fullmatch(f) for f in folders):
             continue
         name, upload = inner.name, said.upload
@@ -618,7 +638,8 @@ def _files(part: Part, several: bool) -> list[File]:
         if several:
             place = f"{node.name}/{place}"
         stamps["upload"] = upload
-        files.append(File(inner, place, name, (*part.folders, *folders), **stamps))
+        outer = (*part.folders, trees.stem(said.file or node.name))
+        files.append(File(inner, place, name, (*outer, *folders), **stamps))
     return files
 
 

@@ -341,6 +341,60 @@ CASES: dict[str, tuple[dict[str, bytes], dict[str, str]]] = {
         },
         dict.fromkeys(("Ann Lee", "Bo Ng", "Cy Oz", "Di Po"), "right"),
     ),
+    "versions of archives": (
+        {
+            "a/hw.zip": zipped({"01-embeddings.py": WRONG[1]}),
+            "a/hw (1).zip": zipped({"01-embeddings.py": ONE}),
+            "b/hw_final.zip": zipped({"x/01-embeddings.py": ONE}),
+            "b/hw.zip": zipped({"x/01-embeddings.py": WRONG[1]}),
+            "c/hw-2.tar.gz": tarred({"01-embeddings.py": ONE}),
+            "c/hw-1.tar.gz": tarred({"01-embeddings.py": WRONG[1]}),
+            "d.zip": zipped({"01-embeddings.py": WRONG[1]}),
+            "d (1).zip": zipped({"01-embeddings.py": ONE}),
+            "e (2).zip": zipped({"01-embeddings.py": ONE}),
+        },
+        {"a": "right", "b": "right", "c": "right", "d": "right", "e (2)": "right"},
+    ),
+    "the problem in an archive's name": (
+        {
+            "doejane_11_2001_01-embeddings.zip": zipped({"main.py": b"class Wrong: pass"}),
+            "ann_01-embeddings.zip": zipped({"main.py": ONE}),
+            "ann_problem 2.zip": zipped({"main.py": TWO}),
+            "bo/02-attention-basics.zip": zipped({"code.py": b"class Wrong: pass"}),
+        },
+        {"doejane": "other", "ann": "right, right", "bo": ", other"},
+    ),
+    "odd dashes, endings and letters": (
+        {
+            "a/01\u2013embeddings.py": ONE,
+            "b/０１＿Embeddings.py": ONE,
+            "c/01%20embeddings.py": ONE,
+            "d/01-embeddings.py (1)": ONE,
+            "e/01-embeddings.py?download=1": ONE,
+            "f/problems_01-embeddings_problem.py": ONE,
+            "g/01-embeddings": ONE,
+            "h/01-embeddings.py.download": ONE,
+            "i/01-embeddings.py.py": ONE,
+            "j/01-embeddings .py": ONE,
+            "k/01. Embeddings.py": ONE,
+            "l/Problem #1 (Embeddings).py": ONE,
+            "m/p1.py": ONE,
+            "n/01-embedings.py": ONE,
+        },
+        dict.fromkeys("abcdefghijklmn", "right"),
+    ),
+    "something hidden": (
+        {".ann/01-embeddings.py": ONE, ".config/x.json": b"{}", "bo/01-embeddings.py": ONE},
+        {".ann": "right", "bo": "right"},
+    ),
+    "the same class twice": (
+        {
+            "submissions.zip": zipped({"ann/01-embeddings.py": ONE, "bo/problem.py": ONE}),
+            "submissions/ann/01-embeddings.py": ONE,
+            "submissions/bo/problem.py": ONE,
+        },
+        {"ann": "right", "bo": "right"},
+    ),
     "versions in names": (
         {
             "a/01-embeddings.py": WRONG[1],
