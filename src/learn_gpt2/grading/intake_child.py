@@ -438,23 +438,29 @@ def main() -> None:
 
 def confine() -> None:
     """Give up what reading an open file does not need, as far as the system lets go of it."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        for limit, most in (
-            ("RLIMIT_AS", MEMORY),
-            ("RLIMIT_CPU", CPU_SECONDS),
-            ("RLIMIT_FSIZE", 0),
-            ("RLIMIT_CORE", 0),
-            ("RLIMIT_NPROC", 0),
-        ):
-            number = getattr(resource, limit, None)
-            if number is not None:
-                with contextlib.suppress(OSError, ValueError):
-                    resource.setrlimit(number, (most, most))
+    _limit()
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             _close_file_system()
+
+
+def _limit() -> None:
+    """Memory, time, and nothing that could be written or started."""
+    try:
+        import resource
+    except ImportError:
+        return
+    for limit, most in (
+        ("RLIMIT_AS", MEMORY),
+        ("RLIMIT_CPU", CPU_SECONDS),
+        ("RLIMIT_FSIZE", 0),
+        ("RLIMIT_CORE", 0),
+        ("RLIMIT_NPROC", 0),
+    ):
+        number = getattr(resource, limit, None)
+        if number is not None:
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(number, (most, most))
 
 
 def _close_file_system() -> None:
