@@ -149,6 +149,7 @@ class Found:
     notices: list[str] = field(default_factory=list)
     attention: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
+    others: list[int] = field(default_factory=list)  # problems that are there and not graded
 
 
 # ── names ───────────────────────────────────────────────────────────────────────────────────────
@@ -540,6 +541,8 @@ class _Weighing:
         self._alone(rest)
         for problem in self.problems:
             self._choose(problem)
+        graded = {p.number for p in self.problems}
+        self.found.others = [n for n, c in self.candidates.items() if c and n not in graded]
         self._unread()
         return self.found
 

@@ -186,7 +186,7 @@ class _Intake:
             if entry.name in logins:
                 login = logins[entry.name]
                 self._add(Part(entry, Named("github", login=login, student=login), folders))
-            elif entry.holds and self._is_group(entry, plain, alone, depth):
+            elif entry.holds and self._safely_a_group(entry, plain, alone, depth):
                 self._level(entry, (*folders, entry.stem), depth + 1)
             elif entry.holds or entry.kind in ("bad", "link", "other"):
                 label = trees.stem(entry.name) if entry.kind != "folder" else entry.name
@@ -294,6 +294,13 @@ class _Intake:
         named = re.search(r"[^\W\d]{2}", label) and not SAYS_NOTHING.fullmatch(label)
         return bool(said and named)
 
+    def _safely_a_group(self, entry: Node, siblings: list[Node], alone: bool, depth: int) -> bool:
+        """`_is_group`; what can't even be looked at is one student's."""
+        try:
+            return self._is_group(entry, siblings, alone, depth)
+        except Exception:  # whatever it is, `submissions` says it of that student
+            return False
+
     def _is_group(
         self, entry: Node, siblings: list[Node], alone: bool, depth: int, inside: bool = False
     ) -> bool:
@@ -384,6 +391,8 @@ class _Intake:
                 lost.notices = lost.attention = [trees.shown(reason)]
                 lost.refused = {p.number: trees.shown(reason) for p in self.problems}
                 found.append(_identified(lost, handed))
+            for part in handed.parts:
+                part.node.forget()
         return found
 
     def _split(self, handed: Handed) -> list[Submission]:
@@ -449,6 +458,10 @@ class _Intake:
         if told:
             submission.attention += [text for text in told if text not in submission.attention]
             submission.refused |= dict.fromkeys(missing, told[0])
+        elif len(missing) == len(numbers) and got.others and not got.unread:
+            there = named([f"{n:02d}" for n in got.others], 12)
+            which = named([f"{n:02d}" for n in missing], 12)
+            submission.notices.append(f"nothing for problem {which}; problem {there} is there")
         elif len(missing) == len(numbers):
             holds = f"nothing recognized; holds {named(got.unread)}"
             nothing = "nothing is in it: it is empty"

@@ -191,6 +191,12 @@ class Node:
             self._data = data
         return self._data
 
+    def forget(self) -> None:
+        """Let go of the bytes that were read, here and below."""
+        self._data = None
+        for child in self._children or ():
+            child.forget()
+
     def walk(self) -> Iterator[Node]:
         """Every file below, archives opened; what is not read comes too, junk does not."""
         budget = [MAX_WALKED]
