@@ -197,11 +197,14 @@ class _Bounded(io.RawIOBase):
     """A stream that ends with Refused after MAX_UNPACKED bytes."""
 
     def __init__(self, file: BinaryIO):
-        self._file, self._left = file, MAX_UNPACKED
+        self._file, self._left, self._empty = file, MAX_UNPACKED, 0
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(min(size, 1 << 20) if size >= 0 else 1 << 20)
         self._left -= len(data)
+        self._empty += not data
+        if self._empty > 4:  # tarfile goes on to a claimed size, however large
+            raise EOFError("it ends before its files do")
         if self._left < 0:
             raise Refused(f"unpacks to more than {MAX_UNPACKED >> 20} MB")
         return data

@@ -60,7 +60,7 @@ DOCUMENT = re.compile(r"(?i).*\.(?:pdf|docx?|odt|rtf|pages|zip|tar|t?gz|7z|rar)"
 # Endings of a name that tell one hand-in of a file from another: (what, rank). A higher rank is a
 # later one; a number in it (group n) counts inside the rank.
 SUFFIXES: tuple[tuple[str, int], ...] = (
-    (r"[-_ .]*\((?P<n>\d{1,4})\)", 1),  # a browser's second download, Windows' second file
+    (r"[-_ .]*[(\[](?P<n>\d{1,4})[)\]]", 1),  # a browser's second download, Windows' second file
     (r"[-_ .]+v(?:er(?:sion)?)?[-_. ]?(?P<n>\d{1,4})(?:\.\d+)*", 1),
     (r"[-_ .]+(?:rev|take|try|attempt|versuch|nr|no)[-_. ]?(?P<n>\d{1,4})", 1),
     (r"[-_ ]+(?P<n>\d{1,3})", 1),  # Canvas numbers what is handed in again

@@ -310,7 +310,7 @@ def _free(name: str, taken: set[str]) -> str:
     while new in taken:
         number += 1
         first, dot, last = name.rpartition(".")
-        new = f"{first} ({number}).{last}" if dot and first else f"{name} ({number})"
+        new = f"{first} [{number}].{last}" if dot and first else f"{name} [{number}]"
     taken.add(new)
     return new
 
