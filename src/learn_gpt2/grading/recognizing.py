@@ -44,9 +44,9 @@ LATE_NUMBER = re.compile(r"(?i)(\.(?:py|ipynb))([-_ ]*\(\d{1,3}\)|[-_ ]+\d{1,3})
 NOT_PIECES = re.compile(
     r"(?ix) test[s]?[-_].* | .*[-_]tests? | conftest | mistakes | setup | __init__ | __main__"
 )
-# What else a course's folder holds
-COURSE_FOLDERS = frozenset(
-    ("solutions", "src", "tests", "docs", "build", "dist", "data", "runs", "scripts", "site")
+# What else a course's folder holds, by the first parts of its path
+COURSE_FOLDERS = re.compile(
+    r"(?i)(?:solutions/\d\d-[^/]+|src/(?:gpt2|learn_gpt2|[^/]+\.egg-info)/.*|tests/.*|docs/.*)"
 )
 COURSE_FILES = re.compile(
     r"(?ix) readme.* | licen[cs]e.* | pyproject\.toml | makefile | constraints\.txt | glossary\.md "
@@ -873,5 +873,4 @@ def _of_the_course(file: File, courses: set[str]) -> bool:
     root = _root_of(file, courses)
     if root is None:
         return False
-    inner = file.place[len(root) :].strip("/").split("/")
-    return len(inner) > 1 and inner[0].casefold() in COURSE_FOLDERS
+    return bool(COURSE_FOLDERS.fullmatch(file.place[len(root) :].strip("/")))

@@ -238,6 +238,7 @@ class _Intake:
             label = left
         else:
             label = recognizing.without_problem(stem, self.every)
+            label = re.sub(r"(?i)(?<=\w)[-_ ]+(?:hw|homework|work|code|notebook)\Z", "", label)
         if not re.search(r"[^\W\d]", label) or SAYS_NOTHING.fullmatch(label):
             label = entry.name
         self._add(Part(entry, Named("", student=label, file=entry.name), folders))
@@ -618,7 +619,8 @@ def _repositories(node: Node, entries: list[Node]) -> dict[str, str]:
     elif len(names) > 1:
         common = _common(names).rpartition("-")[0]
         cloned = [e for e in folders if any(c.name == ".git" for c in e.children)]
-        if len(common) > 2 and (assignment or len(cloned) * 2 >= len(folders)):
+        short = any(len(name) < len(common) + 3 for name in names)
+        if len(common) > 2 and not short and (assignment or len(cloned) * 2 >= len(folders)):
             prefix = f"{common}-"
     if not prefix or any(len(name) <= len(prefix) for name in names):
         return {}

@@ -131,6 +131,8 @@ def _escaped(name: str) -> bool:
 def _plain(char: str) -> bool:
     if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp"):
         return False
+    if char in "\u00ad\u200b\u2060\ufeff":  # nothing is seen of them
+        return False
     return not (0x202A <= ord(char) <= 0x202E or 0x2066 <= ord(char) <= 0x2069)
 
 
