@@ -16,7 +16,7 @@ import tokenize
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from learn_gpt2.grading import platforms
@@ -218,21 +218,29 @@ def _words(problem: Problem) -> tuple[str, ...]:
     return tuple({_compact(name) for name in names if len(_compact(name)) > 4})
 
 
+@cache
+def _full_names(problem: Problem) -> tuple[str, str]:
+    """Number and slug without marks, with and without a leading zero."""
+    return _compact(problem.folder), f"{problem.number}{_compact(problem.slug)}"
+
+
 def _compact(text: str) -> str:
     return re.sub(r"[^\w]|_", "", plain(text))
 
 
 def problem_of(stem: str, problems: Iterable[Problem]) -> tuple[Problem, int, bool] | None:
     """(problem, how sure, whether the name alone will do) of a name without endings; or None."""
+    return _problem_of(stem, tuple(problems))
+
+
+@lru_cache(maxsize=20_000)
+def _problem_of(stem: str, problems: tuple[Problem, ...]) -> tuple[Problem, int, bool] | None:
     name = plain(stem)
     flat = _compact(stem)
     if not flat:
         return None
-    problems = list(problems)
     for problem in problems:
-        if name == problem.folder or flat == _compact(problem.folder):
-            return problem, FULL_NAME, True
-        if flat == f"{problem.number}{_compact(problem.slug)}":
+        if name == problem.folder or flat in _full_names(problem):
             return problem, FULL_NAME, True
     for problem in problems:
         if flat in _words(problem):
@@ -414,6 +422,9 @@ def from_notebook(data: bytes, problems: Iterable[Problem]) -> dict[int, tuple[b
 
     Refused when it can't be read.
     """
+    problems = [p for p in problems if _mentions(data, p)]
+    if not problems:
+        return {}
     wanted = {str(p.number): sorted({name.split(".")[0] for name in p.provides}) for p in problems}
     answer = _ask_child(["notebook", json.dumps(wanted)], data)
     found = {}
@@ -427,8 +438,8 @@ def from_notebook(data: bytes, problems: Iterable[Problem]) -> dict[int, tuple[b
 
 def _mentions(data: bytes, problem: Problem) -> bool:
     """Whether a notebook's bytes hold what a problem's code has to hold."""
-    classes = {b"class " + name.encode() for name in problem.classes if problem.classes}
-    return all(text in data for text in classes if text[6:7].isupper())
+    words = (name if name.islower() else f"class {name}" for name in problem.classes)
+    return all(word.encode() in data for word in words)
 
 
 def _ask_child(command: list[str], data: bytes) -> dict:
