@@ -464,9 +464,10 @@ class _Intake:
             which = named([f"{n:02d}" for n in missing], 12)
             submission.notices.append(f"nothing for problem {which}; problem {there} is there")
         elif len(missing) == len(numbers):
-            holds = f"nothing recognized; holds {named(got.unread)}"
+            there = got.unread or [f.place for f in files]
+            holds = f"nothing recognized; holds {named(there)}"
             nothing = "nothing is in it: it is empty"
-            submission.attention.append(holds if got.unread else nothing)
+            submission.attention.append(holds if there else nothing)
         elif missing and any(not PICTURES.fullmatch(name) for name in got.unread):
             which = named([f"{n:02d}" for n in missing], 12)
             submission.attention.append(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -1008,3 +1009,74 @@ def test_forty_are_graded_to_the_right_marks(tmp_path: Path) -> None:
     (missing,) = [r for r in rows if r["id"] == "99999"]
     assert missing["points"] == "0"
     assert "handed in nothing" in missing["notices"]
+
+
+# ── nothing is lost ─────────────────────────────────────────────────────────────────────────────
+
+TOPS = [
+    *("alice", "bob", "Ann Lee", "4711", "x.y", "final", "carol (1)", "carol", "group A"),
+    *("Ann Lee_101_assignsubmission_file_", "doejane_11_2001_@", "roejim_LATE_12_2002_@"),
+    *("7-9 - Cy Oz - Nov 9, 2026 1159 PM", "submission_55", "Last, First(eid)", "hw1-zed"),
+    *("week 1", "submissions", "Problem 1", "01-embeddings", "alice_@", "@"),
+    "PS_jdoe_attempt_2026-11-29-10-20-30_@",
+]
+INSIDE = [
+    *("01-embeddings.py", "02-attention-basics.py", "problem.py", "main.py", "problem (1).py"),
+    *("notes.txt", "shot.png", "report.pdf", "helpers.py", "old_01-embeddings.py"),
+    *("Copy of problem.py", "test_embeddings.py", "hw.ipynb", "README.md"),
+]
+AROUND = ["", "", "problems/01-embeddings/", "01-embeddings/", "src/", "Version 2/", "a/b/", "old/"]
+
+
+def _any_class(chance: random.Random) -> dict[str, bytes]:
+    """Some hand-ins of all kinds in one folder, as nobody would plan them."""
+    made: dict[str, bytes] = {}
+
+    def content(name: str) -> bytes:
+        if name.endswith(".ipynb"):
+            return notebook(chance.choice([ONE, TWO]).decode())
+        if not name.endswith(".py"):
+            return b"hello"
+        return chance.choice([ONE, TWO, SKELETON[1], b"x = 1\n", b""])
+
+    for _ in range(chance.randint(1, 6)):
+        top, inside = chance.choice(TOPS), {}
+        if "@" in top:
+            name = chance.choice(INSIDE)
+            made[top.replace("@", name)] = content(name)
+            continue
+        for _ in range(chance.randint(0, 4)):
+            name = chance.choice(INSIDE)
+            inside[chance.choice(AROUND) + name] = content(name)
+        if chance.random() < 0.3:
+            made[f"{top}.zip"] = zipped(inside)
+        else:
+            made |= {f"{top}/": b""} | {f"{top}/{name}": data for name, data in inside.items()}
+    return made
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_whatever_is_handed_in_is_graded_or_named(tmp_path: Path, seed: int) -> None:
+    """Catches a file that is neither taken nor named, and a reader that ends at a mixture: every
+    answer in any arrangement is some row's, or stands by name in what is said.
+    """
+    files = _any_class(random.Random(seed))
+    folder = write(tmp_path / "in", files)
+    if not any(
+        name.endswith((".py", ".zip", ".ipynb", "/", ".txt", ".png", ".pdf")) for name in files
+    ):
+        return  # a README alone is nobody's
+    found = read(folder)
+    said, taken = "", set()
+    for row in found.values():
+        said += "\n".join([row.student, row.source, *row.where.values(), *row.unread, *row.notices])
+        taken |= set(row.files.values())
+        assert "could not be read" not in said
+        assert row.files or row.notices, row
+    for name, data in files.items():
+        last = name.rpartition("/")[2]
+        if data in (ONE, TWO) and not last.startswith("test_"):
+            assert data in taken or last in said, name
+    if found.keys() != {"in"}:
+        for entry in folder.iterdir():
+            assert entry.name in said or platforms.PLATFORM_FILES.fullmatch(entry.name)
