@@ -36,6 +36,21 @@ SOMEBODY_MUST_LOOK = 3  # exit code: graded, but something handed in was not und
     help="A class list (CSV): finds who is missing, and puts ids into the marks.",
 )
 @click.option("--dry-run", is_flag=True, help="List who handed in what and from where, and stop.")
+@click.option(
+    "--for",
+    "platforms",
+    multiple=True,
+    type=click.Choice(["canvas", "moodle", "gradescope", "classroom50"]),
+    help="Also write what this platform takes back (once for each platform).",
+)
+@click.option("--title", default="", help="With --for: the assignment's name, or its column's.")
+@click.option("--classroom", default="", help="With --for classroom50: the class's short name.")
+@click.option(
+    "--why",
+    nargs=2,
+    metavar="STUDENT PROBLEM",
+    help="Run that one piece again and print what came of every check, and stop.",
+)
 @click.option("--print-weights", is_flag=True, help="Print the points of each check, and stop.")
 @click.option("--print-protections", is_flag=True, help="Print what this system offers, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON.")
@@ -52,6 +67,10 @@ def command(
     memory: int,
     roster_file: Path | None,
     dry_run: bool,
+    platforms: tuple[str, ...],
+    title: str,
+    classroom: str,
+    why: tuple[str, str] | None,
     print_weights: bool,
     print_protections: bool,
     as_json: bool,
@@ -65,7 +84,7 @@ def command(
     stopped. Exit code 0 when all were graded, whatever their marks; 3 when somebody must look,
     because something that was handed in was not understood.
     """
-    from learn_gpt2.grading import gradebook, reports, roster, sandbox
+    from learn_gpt2.grading import connectors, gradebook, reports, roster, sandbox
     from learn_gpt2.grading.sandbox import Limits
 
     try:
@@ -85,6 +104,12 @@ def command(
         _dry_run(course.root, submissions, chosen, people, as_json)
         return
     means = sandbox.probe()
+    if why is not None:
+        if submissions is None:
+            raise click.UsageError("say which SUBMISSIONS the student's work is in")
+        options = gradebook.Options((_one(why[1]),), limits, 1, own_pieces, people)
+        _why(course.root, submissions, out, options, means, why[0], as_json)
+        return
     if print_protections or not as_json:
         _print_protections(means, limits)
     if print_protections:
@@ -108,7 +133,8 @@ def command(
             err=True,
         )
         sys.exit(130)
-    written = reports.write_all(out, report)
+    wishes = connectors.Wishes(title, classroom)
+    written = reports.write_all(out, report, platforms, people, wishes)
     if as_json:
         marks = {s["student"]: s["points"] for s in report["students"]}
         look = {s["student"]: s["attention"] for s in report["students"] if s["attention"]}
@@ -119,6 +145,47 @@ def command(
         _summary(report, out, written)
     if any(student["attention"] for student in report["students"]):
         sys.exit(SOMEBODY_MUST_LOOK)
+
+
+def _one(text: str) -> int:
+    try:
+        (problem,) = manifest.select([text])
+    except ValueError as error:
+        raise click.UsageError(f"--why takes one problem: {error}") from None
+    return problem.number
+
+
+def _why(root, folder: Path, out: Path | None, options, means, name: str, as_json: bool) -> None:
+    """Print what came of every check of one piece, run again as the report's was."""
+    import tempfile
+
+    from learn_gpt2.grading import gradebook
+    from learn_gpt2.grading.escaping import lines, one_line
+
+    with tempfile.TemporaryDirectory(prefix="learn-why-") as aside:
+        work = gradebook.Class(root, folder, out or Path(aside), options, means)
+        student = work.find(name)
+        (number,) = options.problems
+        problem = work.again(student, number)
+    if as_json:
+        click.echo(json.dumps({"student": student.student, **problem}))
+        return
+    file = one_line(problem["file"])
+    place = f": {file} ({problem['digest']})" if file else ""
+    click.echo(f"{one_line(student.student)}, {number:02d} {problem['title']}{place}")
+    if problem["state"] != "graded":
+        click.echo(lines(problem["results"][0]["message"]))
+    for result in problem["results"] if problem["state"] == "graded" else ():
+        mark = {"passed": "✓", "failed": "✗", "skipped": "·"}[result["status"]]
+        click.echo(f"{mark} {one_line(result['title'])} ({result['earned']} of {result['points']})")
+        if result["status"] != "passed":
+            for line in lines(result["message"]).splitlines():
+                click.echo(f"    {line}")
+            if result["line"]:
+                click.echo(f"    (line {result['line']})")
+    for unusual in problem["unusual"]:
+        click.echo(f"! uses what a piece has no need for: {one_line(unusual)}")
+    click.echo(f"{problem['points']} of {problem['max']} points ({problem['percent']:g} %)")
 
 
 def _dry_run(
@@ -225,18 +292,19 @@ def _print_weights(weights: dict[int, list[tuple[str, int]]], as_json: bool) -> 
 def _summary(report: dict, out: Path, written: list[str]) -> None:
     from statistics import median
 
-    from learn_gpt2.grading.reports import cell, finding
+    from learn_gpt2.grading.escaping import one_line
+    from learn_gpt2.grading.reports import finding
 
     for student in report["students"]:
-        name = cell(student["student"])
+        name = one_line(student["student"])
         line = f"{name:<30} {student['points']:>4} of {student['max']} ({student['percent']:g} %)"
-        click.echo(line + (f"  {cell(student['notices'][0])}" if student["notices"] else ""))
+        click.echo(line + (f"  {one_line(student['notices'][0])}" if student["notices"] else ""))
         for notice in student["notices"][1:]:
             if notice in student["attention"]:
-                click.echo(f"{'':<30} {cell(notice)}")
+                click.echo(f"{'':<30} {one_line(notice)}")
     look = [s for s in report["students"] if s["attention"]]
     if look:
-        names = ", ".join(cell(student["student"]) for student in look[:12])
+        names = ", ".join(one_line(student["student"]) for student in look[:12])
         more = f" and {len(look) - 12} more" if len(look) > 12 else ""
         click.echo(f"Somebody must look at {len(look)}: {names}{more}")
     middle = median(student["percent"] for student in report["students"])
@@ -246,6 +314,20 @@ def _summary(report: dict, out: Path, written: list[str]) -> None:
     strange = sum(bool(p["unusual"]) for s in report["students"] for p in s["problems"])
     if strange:
         click.echo(f'{strange} files use what a piece has no need for: see "To look at" there')
-    for note in (name for name in written if name.startswith("no ")):
-        click.echo(note)
-    click.echo(f"Reports: {out / 'grades.csv'}, report.json, junit.xml, feedback/, statistics.md")
+    # notes are sentences; what was written are names of files
+    for note in (name for name in written if ": " in name):
+        click.echo(one_line(note))
+    books = [name for name in written if name in ("canvas.csv", "moodle.csv")]
+    books += [
+        f"{name}/" for name in ("gradescope", "classroom50") if name in report_folders(written)
+    ]
+    more = "".join(f", {name}" for name in books)
+    click.echo(
+        f"Reports: {out / 'index.html'}, grades.csv, report.json, junit.xml, feedback/, "
+        f"statistics.md{more}"
+    )
+
+
+def report_folders(written: list[str]) -> set[str]:
+    """The folders that were written to."""
+    return {name.partition("/")[0] for name in written if "/" in name}
