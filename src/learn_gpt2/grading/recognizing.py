@@ -117,6 +117,10 @@ _NUMBERED = tuple(
     for words, sure in NUMBERED
 )
 
+_WITHIN_NAME = re.compile(
+    r"(?:^|-)(?:problem|prob|exercise|ex|task|question|aufgabe|p|q)-?0*(\d{1,2})(?=-|$)"
+)
+
 # How sure a place or a name is, from the course's own layout down
 LAYOUT, FOLDER_AND_NAME, FULL_NAME, NAME, WITHIN, CONTENT, ALONE = 6, 5, 4, 3, 2, 1, 0
 
@@ -256,6 +260,10 @@ def _problem_of(stem: str, problems: tuple[Problem, ...]) -> tuple[Problem, int,
     longest.sort(key=lambda pair: -pair[0])
     if longest and (len(longest) == 1 or longest[0][0] > longest[1][0] or _one(longest)):
         return longest[0][1], NAME, True
+    told = {int(number) for number in _WITHIN_NAME.findall(name)}
+    for problem in problems:
+        if told == {problem.number}:  # hw3-problem-1, lee-alice-p1
+            return problem, NAME, True
     match = re.match(r"(?:.*?[^\d])??0*(\d{1,2})(?:[^\d].*)?$", name)
     if match and len(re.findall(r"\d+", name)) == 1:
         for problem in problems:
@@ -489,12 +497,23 @@ class Candidate:
     cells: list[int] = field(default_factory=list)
     note: str = ""
 
-    @property
-    def age(self) -> tuple:
-        """What tells a later hand-in from an earlier one."""
-        stamps = (self.file.time, self.file.attempt, self.file.upload)
-        version = (self.version.rank, self.version.number)
-        return (*stamps, *version, self.around, self.old, self.kind)
+    def clearly_before(self, other: Candidate) -> bool:
+        """Whether something says that this one is an earlier hand-in, or a lesser one, than
+        another.
+        """
+        mine, theirs = self.file, other.file
+        if (mine.time, mine.attempt) != (theirs.time, theirs.attempt) or self.kind != other.kind:
+            return True
+        if (self.old and not other.old) or self.version.rank < min(0, other.version.rank + 1):
+            return True
+        if self.sure <= WITHIN < other.sure:
+            return True
+        told = (self.around, self.version, mine.upload) != (
+            other.around,
+            other.version,
+            theirs.upload,
+        )
+        return told and self.sure == other.sure
 
     @property
     def rank(self) -> tuple:
@@ -506,10 +525,11 @@ class Candidate:
             (self.file.time, self.file.attempt),
             kinds[self.kind],
             not self.old,
-            self.sure,
+            self.sure >= NAME,
             self.around,
             (self.version.rank, self.version.number),
             self.file.upload,
+            self.sure,
             self.fitting,
             self.literal,
             -len(self.file.folders),
@@ -621,7 +641,7 @@ class _Weighing:
                 new = (said[1], said[0], version, said[2])
             else:
                 continue
-            if best is None or (new[3], new[0]) > (best[3], best[0]):
+            if best is None or (new[3], new[0]) >= (best[3], best[0]):
                 best = new
         if best is None and around and kind != "page":
             best = (WITHIN, around[0], versions(stem)[-1][1], True)
@@ -797,7 +817,7 @@ class _Weighing:
                 f"not {named(list(dict.fromkeys(places)))}"
             )
             self.found.notices.append(notice)
-            if any(c.age == best.age and not c.refused for c in others):
+            if any(not c.clearly_before(best) and not c.refused for c in others):
                 self.found.attention.append(notice)  # nothing says which of them is the later one
 
     def _tell(self, best: Candidate) -> None:

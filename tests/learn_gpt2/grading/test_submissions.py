@@ -819,6 +819,65 @@ def test_a_file_alone_where_one_problem_is_graded(tmp_path: Path, name: str) -> 
     assert row.where[1] == name
 
 
+STYLES = [
+    *("{folder}.py", "{under}.py", "{n}-{slug}.py", "{slug}.py", "{flat}.py", "{title}.py"),
+    *("problem{n}.py", "Problem {n}.py", "problem_{n:02d}.py", "p{n}.py", "q{n:02d}.py", "{n}.py"),
+    *("ann_{folder}.py", "{folder}_ann_lee.py", "hw3_problem_{n}.py", "lee_ann_p{n}.py"),
+    *("problem{n}_final.py", "solution{n}.py", "gpt2_{slug}.py", "my_{under}_v2.py"),
+    *("problem {n}/main.py", "{n:02d}/problem.py", "{slug}/main.py", "week 3/{n:02d}.py"),
+    *("problems/{under}/Problem.py", "{folder}/code.py", "{folder} (1).py", "{folder}.py.txt"),
+]
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("broken", [False, True], ids=["right", "unreadable"])
+def test_all_twelve_are_told_apart_by_name(style: str, broken: bool) -> None:
+    """Catches a way of naming that mixes two problems up, or that needs the file to be right."""
+    root, files, expected = Path(__file__).resolve().parents[3], [], {}
+    for problem in manifest.PROBLEMS:
+        slug, n = problem.slug, problem.number
+        place = style.format(
+            folder=problem.folder,
+            under=problem.folder.replace("-", "_"),
+            slug=slug,
+            flat=slug.replace("-", ""),
+            title=problem.title,
+            n=n,
+        )
+        data = b"def f(:\n" if broken else problem.solution_path(root).read_bytes()
+        *folders, name = place.split("/")
+        node = trees.Node(name, place, "file", reads=lambda most, data=data: data[:most])
+        files.append(recognizing.File(node, place, name, tuple(folders)))
+        expected[n] = place
+    got = recognizing.recognize(files, list(manifest.PROBLEMS), {})
+    assert got.where == expected
+
+
+def test_a_tie_is_to_be_looked_at(tmp_path: Path) -> None:
+    """Catches a choice between two answers that nothing supports, made in silence; and a question
+    where the names do tell.
+    """
+    write(
+        tmp_path / "in",
+        {
+            "a/01-embeddings.py": ONE,
+            "a/embeddings.py": WRONG[1],
+            "b/01-embeddings.py": ONE,
+            "b/01-embeddings-old.py": WRONG[1],
+            "c/x/01-embeddings.py": ONE,
+            "c/y/01-embeddings.py": WRONG[1],
+            "d/01-embeddings.py": ONE,
+            "d/01-embeddings.ipynb": notebook(WRONG[1].decode()),
+            "e/01-embeddings.py": WRONG[1],
+            "e/embeddings_v2.py": ONE,
+        },
+    )
+    found = read(tmp_path / "in")
+    assert {name for name, row in found.items() if row.attention} == {"a", "c", "e"}
+    assert all("more than once" in row.notices[0] for row in found.values())
+    assert {name for name, row in found.items() if kind(row, 1) == "right"} >= set("abde")
+
+
 # ── what is said ────────────────────────────────────────────────────────────────────────────────
 
 
