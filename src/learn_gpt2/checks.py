@@ -457,10 +457,15 @@ def fill(module: nn.Module, seed: int = 0, scale: float = 0.5) -> nn.Module:
     """Give every parameter reproducible random values that depend on its name alone; returns
     module.
 
-    Biases and norm weights too: a value of 0 or 1 would hide a mistake.
+    Biases and norm weights too: a value of 0 or 1 would hide a mistake. Of the names of a shared
+    parameter the alphabetically first counts, whichever was registered first.
     """
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
+        for parameter in module.parameters():
+            name = min(names[id(parameter)])
             key = seed * 1_000_003 + sum((i + 1) * ord(c) for i, c in enumerate(name))
             generator = torch.Generator().manual_seed(key)
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)

@@ -1,0 +1,134 @@
+"""From a name to a model, and from a model to its tensors, whoever wrote the model's pieces.
+
+The contract fixes the names of a model's modules and parameters. It fixes neither the order in which
+they are made, nor what `from_pretrained` reads by itself, nor how its mapping spells its keys. What
+needs a tensor by its name asks here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gpt2.formats.checkpoints import WEIGHTS, find_checkpoint, open_checkpoint, skip_init
+
+if TYPE_CHECKING:
+    from gpt2.model import GPT2Model
+
+TABLE = "embeddings.wte.weight"  # the tied tensor's own name; lm_head.weight is its second
+PARTS = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+
+
+def tensor_names(n_layer: int) -> dict[str, tuple[str, bool]]:
+    """Every tensor of a Hugging Face GPT-2: {their name without `transformer.`: (the name in our
+    model, whether one is the other's transpose)}.
+    """
+    names = {
+        "wte.weight": (TABLE, False),
+        "wpe.weight": ("embeddings.wpe.weight", False),
+    }
+    for i in range(n_layer):
+        for part in PARTS:
+            # their linear layers are Conv1D, which stores (in, out); ours store (out, in)
+            names[f"h.{i}.{part}.weight"] = (f"h.{i}.{part}.weight", ".c_" in part)
+            names[f"h.{i}.{part}.bias"] = (f"h.{i}.{part}.bias", False)
+    return names | {name: (name, False) for name in ("ln_f.weight", "ln_f.bias")}
+
+
+def model_tensors(model: GPT2Model) -> Iterator[tuple[str, Tensor]]:
+    """A model → (their name without `transformer.`, the tensor as they lay it out), one by one.
+
+    ValueError that names a tensor that the model does not hold.
+    """
+    ours = dict(model.named_parameters(remove_duplicate=False))
+    for theirs, (name, transpose) in tensor_names(model.config.n_layer).items():
+        if name not in ours:
+            raise ValueError(f"the model holds no parameter {name}, so it cannot be written")
+        tensor = ours[name].detach()
+        yield theirs, tensor.t() if transpose else tensor
+
+
+def parameter_names(model: nn.Module) -> list[str]:
+    """The name of each of `model.parameters()`, in their order.
+
+    The table that embeddings and head share is called by the embeddings' name, whichever of the
+    two was made first.
+    """
+    names: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) not in names or name == TABLE:
+            names[id(parameter)] = name
+    return [names[id(parameter)] for parameter in model.parameters()]
+
+
+def load_model(
+    name: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> GPT2Model:
+    """A folder, a hub name, a training run or a GGUF file → the model, with every weight loaded.
+
+    A folder with one `model.safetensors` (a hub name's and a run's are such folders) is loaded by
+    the model's own `from_pretrained`. What that need not understand is read here: GGUF files and
+    weights in several files. ValueError that says what is wrong, and where.
+    """
+    from gpt2.model import GPT2Model
+
+    found = find_checkpoint(name)
+    if not (found.is_dir() and (found / WEIGHTS).is_file()):
+        settings, tensors = open_checkpoint(found)
+        return filled_model(settings, tensors, found, dtype).to(device)
+    own = GPT2Model.from_pretrained
+    takes_dtype = "dtype" in inspect.signature(own).parameters
+    model = own(str(found), dtype=dtype) if takes_dtype else own(str(found))
+    return model.to(device=device, dtype=dtype)
+
+
+def filled_model(
+    settings: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    source: Path,
+    dtype: torch.dtype = torch.float32,
+) -> GPT2Model:
+    """GPT2Config's arguments and a file's tensors → the model that holds them, in eval mode.
+
+    ValueError that names every tensor that is missing or unexpected, and one of another shape.
+    """
+    from gpt2.model import GPT2Config, GPT2Model
+
+    with skip_init():
+        model = GPT2Model(GPT2Config(**settings)).to(dtype)
+    names = tensor_names(model.config.n_layer)
+    ours = dict(model.named_parameters(remove_duplicate=False))
+    theirs = {key.removeprefix("transformer."): key for key in tensors}
+    theirs = {
+        name: key
+        for name, key in theirs.items()
+        if not name.endswith((".attn.bias", ".attn.masked_bias"))
+    }
+    head = theirs.pop("lm_head.weight", None)
+    wrong = [f"missing {name}" for name in names if name not in theirs]
+    wrong += [f"unexpected {key}" for name, key in theirs.items() if name not in names]
+    wrong += [f"our model has no {name}" for name, _ in names.values() if name not in ours]
+    if wrong:
+        raise ValueError(f"{source} does not hold this GPT-2: {'; '.join(wrong)}")
+    if head and not torch.equal(tensors[head].to(dtype), tensors[theirs["wte.weight"]].to(dtype)):
+        raise ValueError(f"{source}: {head} differs from wte.weight; GPT-2's head is tied to it")
+    with torch.no_grad():
+        for name, (our_name, transpose) in names.items():
+            tensor = tensors[theirs[name]]
+            tensor = tensor.t() if transpose and tensor.dim() == 2 else tensor
+            if tensor.shape != ours[our_name].shape:
+                raise ValueError(
+                    f"{source}: {theirs[name]} is {tuple(tensor.shape)} as {our_name}, the config "
+                    f"asks for {tuple(ours[our_name].shape)}"
+                )
+            ours[our_name].copy_(tensor)
+    return model.eval()
