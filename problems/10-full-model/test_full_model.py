@@ -1168,9 +1168,20 @@ def test_last_only_saves_work(piece):
                 projected.append(result.numel() // V)
             return result
 
+    # an embedding table may be read by a product of one-hot rows, as wide as the vocabulary
+    before = len(projected)
+    embed = model.embeddings.forward
+
+    def embedding(*args, **kwargs):
+        nonlocal before
+        x = embed(*args, **kwargs)
+        before = len(projected)
+        return x
+
+    model.embeddings.forward = embedding
     with Shapes():
         model(ids_of(), last_only=True)
-    if B * T in projected:
+    if B * T in projected[before:]:
         fail(LAST_ONLY_LATE, f"For {B} sequences, {B * T} rows of logits were computed.")
 
 

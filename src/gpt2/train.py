@@ -186,7 +186,9 @@ class Trainer:
     # --------------------------------------------------------------------------------- checkpoints
 
     def _names(self) -> list[str]:
-        return [name for name, _ in self.core.named_parameters()]
+        from gpt2.formats.loading import parameter_names
+
+        return parameter_names(self.core)
 
     def _weights(self) -> list[Tensor]:
         """What is evaluated, shown and exported: the averaged weights where there are any."""
@@ -272,6 +274,11 @@ class Trainer:
         state, tensors = read_checkpoint(path)
         try:
             self._check_fits(path, state)
+            # written by a model that made the head before the embeddings
+            tensors = {_own_name(key): value for key, value in tensors.items()}
+            state["optimizer_steps"] = {
+                _own_name(key): count for key, count in state["optimizer_steps"].items()
+            }
             names = self._names()
             parameters = dict(zip(names, self.core.parameters(), strict=True))
             if self.ema is not None:
@@ -639,6 +646,13 @@ class Trainer:
                 f"the best model cannot be written to {self.run / BEST_NAME}: {error}. "
                 f"Last checkpoint: {last or 'none'}"
             ) from None
+
+
+def _own_name(key: str) -> str:
+    """A tensor's key in a checkpoint, the shared table under the embeddings' name."""
+    from gpt2.formats.loading import TABLE
+
+    return key.removesuffix("lm_head.weight") + TABLE if key.endswith("lm_head.weight") else key
 
 
 def code_version() -> dict[str, str]:

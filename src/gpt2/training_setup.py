@@ -46,6 +46,7 @@ def build_model(
     ValueError when its vocabulary or its positions don't fit the data and the settings.
     """
     from gpt2.data import check_same_tokens
+    from gpt2.formats.loading import load_model
     from gpt2.model import GPT2Config, GPT2Model
 
     attn = config.dropout if config.attn_dropout is None else config.attn_dropout
@@ -56,7 +57,7 @@ def build_model(
     }
     origin = str(checkpoint) if checkpoint else config.init_from
     if origin:
-        loaded = GPT2Model.from_pretrained(origin)
+        loaded = load_model(origin)
         shape = {
             name: getattr(loaded.config, name)
             for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")

@@ -42,7 +42,7 @@ def command(
         raise click.UsageError("give --data, --hellaswag, or both")
     from gpt2.data import TokenSource, check_same_tokens, read_index
     from gpt2.evaluate import evaluate_hellaswag, evaluate_loss, read_hellaswag
-    from gpt2.model import GPT2Model
+    from gpt2.formats.loading import load_model
     from gpt2.ranks import pick_device
     from gpt2.tokenizers import load_tokenizer
 
@@ -50,7 +50,7 @@ def command(
     # what can be wrong with the files is said before a model is loaded
     source = TokenSource(read_index(data), split) if data else None
     examples = read_hellaswag(hellaswag) if hellaswag else None
-    loaded = GPT2Model.from_pretrained(name).to(pick_device(device))
+    loaded = load_model(name, device=pick_device(device))
     P = loaded.config.n_positions
     if context and context > P:
         raise ValueError(f"--context {context} > n_positions = {P}")

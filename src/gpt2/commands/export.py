@@ -54,12 +54,12 @@ def command(
 
     from gpt2.checkpoints import save_pretrained
     from gpt2.commands.generate import bundled, load
+    from gpt2.formats.loading import load_model
     from gpt2.gguf import save_gguf
-    from gpt2.model import GPT2Model
 
     name = bundled() if model is None else model
     if no_tokenizer:
-        loaded, tokenizer = GPT2Model.from_pretrained(name), None
+        loaded, tokenizer = load_model(name), None
     else:
         try:
             loaded, tokenizer = load(name, torch.float32, torch.device("cpu"))

@@ -232,10 +232,10 @@ def pick_device(name: str) -> torch.device:
 
 def load(name: str | Path, dtype: torch.dtype, device: torch.device) -> tuple[GPT2Model, Tokenizer]:
     """A model and its tokenizer. ValueError when they don't belong together."""
-    from gpt2.model import GPT2Model
+    from gpt2.formats.loading import load_model
     from gpt2.tokenizers import load_tokenizer
 
-    model = GPT2Model.from_pretrained(name, dtype=dtype).to(device)
+    model = load_model(name, dtype=dtype, device=device)
     tokenizer = load_tokenizer(name)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise ValueError(

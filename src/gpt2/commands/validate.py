@@ -53,7 +53,7 @@ def command(
     from gpt2 import oracle as oracles
     from gpt2.checkpoints import find_checkpoint
     from gpt2.commands.generate import bundled, pick_device
-    from gpt2.model import GPT2Model
+    from gpt2.formats.loading import load_model
     from gpt2.validate import validate
 
     name = bundled() if model is None else model
@@ -62,7 +62,7 @@ def command(
         click.echo(f"Wrote {oracles.store(find_checkpoint(name), reference)}")
         return
     place = pick_device(device)
-    loaded = GPT2Model.from_pretrained(name, dtype=getattr(torch, dtype)).to(place)
+    loaded = load_model(name, dtype=getattr(torch, dtype), device=place)
     reference = oracles.load_reference(name, oracle)
     if not as_json:
         click.echo(f"{name}, {dtype} on {place.type}; oracle: {reference.oracle}, float32")
