@@ -257,6 +257,13 @@ WRONG_DTYPE = mistake(
     "The model must be float32 (or what dtype= asks for), whatever the file's numbers are stored in.",
     7,
 )
+BUFFERS_LOST = mistake(
+    "buffers-lost",
+    "What another piece made in __init__ besides its weights (a mask or a constant in a buffer that "
+    "is not saved) has lost its numbers: the meta device and to_empty() leave it undefined. Build the "
+    "model where it is to stay; skip_init() is what saves the time.",
+    4,
+)
 WRONG_RETURN = mistake("wrong-return", "from_pretrained must return the model.", 8)
 HEADS = [
     mistake(
@@ -731,6 +738,26 @@ def test_tied_and_ready(piece):
         model(torch.arange(5)[None]).pow(2).mean().backward()
     except RuntimeError as error:
         fail(FROZEN, f"PyTorch says: {_short(error)}")
+
+
+@check(todo=8, needs=test_every_weight)
+def test_other_tensors_stay(piece):
+    """What the model's parts made in __init__ besides weights is still there"""
+    settings = settings_of()
+    make = piece.GPT2Model.__init__
+
+    def init(self, *args, **kwargs):
+        make(self, *args, **kwargs)
+        self.h[0].attn.register_buffer("kept", torch.tensor([3.0, 1.0, 4.0]), persistent=False)
+
+    with (
+        checkpoint(tensors_of(settings), settings) as folder,
+        mock.patch.object(piece.GPT2Model, "__init__", init),
+    ):
+        model = load(piece, folder, BUFFERS_LOST)
+    kept = getattr(model.h[0].attn, "kept", None)
+    if kept is not None and (kept.is_meta or kept.tolist() != [3.0, 1.0, 4.0]):
+        fail(BUFFERS_LOST)
 
 
 @check(todo=8, needs=test_every_weight)

@@ -261,6 +261,14 @@ def _blanked(model: type, problem: Problem) -> type:
     def yours(*args, **kwargs):
         raise NotImplementedError("problem 12 writes this method")
 
+    if problem.number > 11:
+        from gpt2.formats.loading import put_embeddings_first
+
+        def init(self, *args, **kwargs):
+            model.__init__(self, *args, **kwargs)
+            put_embeddings_first(self)  # whichever problem 10 makes first, as the product does
+
+        body["__init__"] = init
     body["_build_weight_mapping"] = staticmethod(yours)
     body["from_pretrained"] = classmethod(yours)
     return type("GPT2Model", (model,), body)

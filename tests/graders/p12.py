@@ -710,9 +710,7 @@ bank.right_file(
             return model.to(dtype).eval()
     """,
 )
-bank.right_file(
-    "built on the meta device; the mapping from the model's own names",
-    """
+OWN_NAMES = """
     import torch
     import gpt2.model
     from gpt2.checkpoints import open_checkpoint, skip_init
@@ -754,5 +752,13 @@ bank.right_file(
             if left:
                 raise ValueError("not in the file: " + ", ".join(sorted(left)))
             return model.eval()
-    """,
+    """
+META = "with torch.device(\"meta\"), skip_init():\n            model = cls("
+EMPTY = 'model.to_empty(device="cpu").to(dtype)'
+bank.wrong_file("buffers-lost", "built on the meta device", OWN_NAMES)
+bank.right_edit(
+    "the mapping from the model's own names, made on the meta device",
+    (META, META.replace('torch.device("meta"), ', "")),
+    (EMPTY, "model.to(dtype)"),
+    base=OWN_NAMES,
 )

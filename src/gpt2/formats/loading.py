@@ -7,9 +7,11 @@ needs a tensor by its name asks here.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +69,39 @@ def parameter_names(model: nn.Module) -> list[str]:
     return [names[id(parameter)] for parameter in model.parameters()]
 
 
+def put_embeddings_first(model: nn.Module) -> None:
+    """Let the embeddings stand before the model's other parts, in place.
+
+    `named_parameters()` lists a shared tensor once, under the name that was made first. A model
+    whose head came first would list the table as lm_head.weight alone, and whoever looks it up by
+    the embeddings' name would not find it.
+    """
+    parts = model._modules
+    if "embeddings" in parts:
+        for name in [name for name in parts if name != "embeddings"]:
+            parts[name] = parts.pop(name)
+
+
+@contextmanager
+def _embeddings_first(kind: type) -> Iterator[None]:
+    """Inside, every new model of this class lists its embeddings first."""
+    given = kind.__dict__.get("__init__")
+    make = kind.__init__
+
+    def init(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        put_embeddings_first(self)
+
+    kind.__init__ = functools.wraps(make)(init)
+    try:
+        yield
+    finally:
+        if given is None:
+            del kind.__init__
+        else:
+            kind.__init__ = given
+
+
 def load_model(
     name: str | os.PathLike[str],
     *,
@@ -86,8 +121,9 @@ def load_model(
         settings, tensors = open_checkpoint(found)
         return filled_model(settings, tensors, found, dtype).to(device)
     own = GPT2Model.from_pretrained
-    takes_dtype = "dtype" in inspect.signature(own).parameters
-    model = own(str(found), dtype=dtype) if takes_dtype else own(str(found))
+    options = {"dtype": dtype} if "dtype" in inspect.signature(own).parameters else {}
+    with _embeddings_first(GPT2Model):
+        model = own(str(found), **options)
     return model.to(device=device, dtype=dtype)
 
 
