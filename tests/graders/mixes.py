@@ -22,11 +22,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from learn_gpt2 import manifest, runner
+from learn_gpt2 import manifest
 from learn_gpt2.assembly import bisection, trial
 from learn_gpt2.assembly.assemble import assemble
 from learn_gpt2.assembly.sections import Source
-from learn_gpt2.checking import explain
+from learn_gpt2.checking import explain, runner
 from learn_gpt2.manifest import PROBLEMS
 from tests.graders import bank as banks
 from tests.graders.bank import Answer

@@ -483,7 +483,7 @@ bank.right_file(
     import re
     import torch
     import gpt2.model as base
-    from gpt2.checkpoints import open_checkpoint
+    from gpt2.formats.checkpoints import open_checkpoint
 
     OUTER = ["wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias"]
     TURN = {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}
@@ -547,7 +547,7 @@ bank.right_edit(
 PLAIN = """
     import torch
     import gpt2.model
-    from gpt2.checkpoints import open_checkpoint, skip_init
+    from gpt2.formats.checkpoints import open_checkpoint, skip_init
     from gpt2.model import GPT2Config
 
     class GPT2Model(gpt2.model.GPT2Model):
@@ -672,7 +672,7 @@ bank.right_file(
     import re
     import torch
     import gpt2.model
-    from gpt2.checkpoints import open_checkpoint, skip_init
+    from gpt2.formats.checkpoints import open_checkpoint, skip_init
 
     class GPT2Model(gpt2.model.GPT2Model):
         @staticmethod
@@ -713,7 +713,7 @@ bank.right_file(
 OWN_NAMES = """
     import torch
     import gpt2.model
-    from gpt2.checkpoints import open_checkpoint, skip_init
+    from gpt2.formats.checkpoints import open_checkpoint, skip_init
     from gpt2.model import GPT2Config
 
     class GPT2Model(gpt2.model.GPT2Model):
@@ -753,7 +753,7 @@ OWN_NAMES = """
                 raise ValueError("not in the file: " + ", ".join(sorted(left)))
             return model.eval()
     """
-META = "with torch.device(\"meta\"), skip_init():\n            model = cls("
+META = 'with torch.device("meta"), skip_init():\n            model = cls('
 EMPTY = 'model.to_empty(device="cpu").to(dtype)'
 bank.wrong_file("buffers-lost", "built on the meta device", OWN_NAMES)
 bank.right_edit(
