@@ -82,10 +82,11 @@ class OpenPiece:
 
         name: as for `from_pretrained`; default: the bundled model.
         """
+        from gpt2.formats.loading import load_model
         from gpt2.text.tokenizers import load_tokenizer
 
         folder = bundled() if name is None else name
-        return self.gpt2().GPT2Model.from_pretrained(folder), load_tokenizer(folder)
+        return load_model(folder, pieces=self.gpt2()), load_tokenizer(folder)
 
 
 def open_piece(name: str | int) -> OpenPiece:

@@ -360,10 +360,10 @@ def _trains(tried: _Tried) -> None:
     for changes in ({}, {"optimizer": "muon", "ema_decay": 0.9}):
         if changes:
             run = tried.folder / "run-muon"
-        losses: list[float] = []
+        events: list[dict] = []
         for resume, steps in ((False, 3), (True, 5)):
             config = settings(tried.bench.data, **few | changes | {"max_steps": steps})
-            figures = train(config, run, resume=resume, on_event=lambda e: losses.append(e))
+            figures = train(config, run, resume=resume, on_event=events.append)
             if figures.get("step") != steps:
                 raise Differs(f"after {steps} steps (resumed: {resume}) the figures are {figures}")
     for folder in (run, run / "best"):
@@ -371,7 +371,7 @@ def _trains(tried: _Tried) -> None:
             logits = tried.load(folder)(torch.arange(5)[None])
         if not torch.isfinite(logits).all():
             raise Differs(f"{folder.name}: logits of the trained model are not finite")
-    seen = [e["loss"] for e in losses if "loss" in e]
+    seen = [e["loss"] for e in events if "loss" in e]
     if not seen or not all(map(math.isfinite, seen)):
         raise Differs(f"losses of the run: {seen}")
 

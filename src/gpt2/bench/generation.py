@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from gpt2.bench.measuring import Contender, Curve, Result, Table, interleave
 from gpt2.cache import KVCache
 from gpt2.formats.checkpoints import save_pretrained
+from gpt2.formats.loading import load_model
 from gpt2.generation.generating import decode_step, filter_logits, generate, prefill, sample
 from gpt2.generation.speculative import speculate
 from gpt2.inference.engine import FEW_ROWS, Inference, prepare
@@ -96,7 +97,7 @@ def measure_drift(
     from gpt2.text.tokenizers import load_tokenizer
 
     folder = bundled() if model is None else model
-    own = GPT2Model.from_pretrained(folder).to(device)
+    own = load_model(folder, device=device)
     text = (bundled() / "held-out.txt").read_text(encoding="utf-8")
     ids = torch.tensor(load_tokenizer(folder).encode(text), device=device)
     T = min(256, own.config.n_positions)
@@ -124,7 +125,7 @@ def subject(quick: bool, device: str, model: str | None) -> GPT2Model:
     made of the pieces that are assembled right now.
     """
     if model is not None:
-        return GPT2Model.from_pretrained(model).to(device)
+        return load_model(model, device=device)
     torch.manual_seed(0)
     config = (
         GPT2Config(vocab_size=50257, n_embd=192, n_layer=4, n_head=3)

@@ -1,18 +1,20 @@
 """From a name to a model, and from a model to its tensors, whoever wrote the model's pieces.
 
-The contract fixes the names of a model's modules and parameters. It fixes neither the order in which
-they are made, nor what `from_pretrained` reads by itself, nor how its mapping spells its keys. What
-needs a tensor by its name asks here.
+The contract fixes the names of a model's modules and parameters. It fixes neither the order in
+which they are made, nor what `from_pretrained` reads by itself, nor how its mapping spells its
+keys. What needs a tensor by its name asks here.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -107,22 +109,23 @@ def load_model(
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    pieces: ModuleType | None = None,
 ) -> GPT2Model:
     """A folder, a hub name, a training run or a GGUF file → the model, with every weight loaded.
 
     A folder with one `model.safetensors` (a hub name's and a run's are such folders) is loaded by
     the model's own `from_pretrained`. What that need not understand is read here: GGUF files and
-    weights in several files. ValueError that says what is wrong, and where.
+    weights in several files. pieces: a module that holds the model's classes; default: gpt2.model.
+    ValueError that says what is wrong, and where.
     """
-    from gpt2.model import GPT2Model
-
+    pieces = pieces or importlib.import_module("gpt2.model")
     found = find_checkpoint(name)
     if not (found.is_dir() and (found / WEIGHTS).is_file()):
         settings, tensors = open_checkpoint(found)
-        return filled_model(settings, tensors, found, dtype).to(device)
-    own = GPT2Model.from_pretrained
+        return filled_model(settings, tensors, found, dtype, pieces).to(device)
+    own = pieces.GPT2Model.from_pretrained
     options = {"dtype": dtype} if "dtype" in inspect.signature(own).parameters else {}
-    with _embeddings_first(GPT2Model):
+    with _embeddings_first(pieces.GPT2Model):
         model = own(str(found), **options)
     return model.to(device=device, dtype=dtype)
 
@@ -132,15 +135,15 @@ def filled_model(
     tensors: Mapping[str, Tensor],
     source: Path,
     dtype: torch.dtype = torch.float32,
+    pieces: ModuleType | None = None,
 ) -> GPT2Model:
     """GPT2Config's arguments and a file's tensors → the model that holds them, in eval mode.
 
     ValueError that names every tensor that is missing or unexpected, and one of another shape.
     """
-    from gpt2.model import GPT2Config, GPT2Model
-
+    pieces = pieces or importlib.import_module("gpt2.model")
     with skip_init():
-        model = GPT2Model(GPT2Config(**settings)).to(dtype)
+        model = pieces.GPT2Model(pieces.GPT2Config(**settings)).to(dtype)
     names = tensor_names(model.config.n_layer)
     ours = dict(model.named_parameters(remove_duplicate=False))
     theirs = {key.removeprefix("transformer."): key for key in tensors}
