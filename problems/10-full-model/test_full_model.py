@@ -26,6 +26,7 @@ from learn_gpt2.checking.checks import (
     tensor,
     weights,
 )
+from learn_gpt2.checking.earlier import other_name
 
 # Sizes that all differ, so that a swapped one can't hide. 12 is divisible by 2, 3 and 4.
 B, T, V, P, C, L, H = 4, 5, 23, 14, 12, 3, 2
@@ -130,6 +131,12 @@ INIT_TOO_EARLY = mistake(
     "_init_weights is not called for every module: apply reaches only what is there when it is "
     "called. It must be the last line of __init__.",
     4,
+)
+TIED_TOO_LATE = mistake(
+    "tied-too-late",
+    "The embedding table that _init_weights has set is thrown away: after self.apply, the head's "
+    "weight is put in its place. Tie the two before self.apply(self._init_weights), which comes last.",
+    5,
 )
 INIT_ORDER = mistake(
     "init-order",
@@ -814,7 +821,8 @@ def build(piece, config):
     except ValueError as error:
         fail(ARGUMENTS, f"A right config is refused while the model is built: {error}")
     except TypeError as error:
-        if any(name in str(error) for name in ("Block", "Embeddings", "LayerNorm", "__init__")):
+        names = ("Block", "Embeddings", "LayerNorm", "__init__")
+        if other_name(error) is None and any(name in str(error) for name in names):
             fail(ARGUMENTS, f"Python says: {error}")
         raise
 
@@ -1021,13 +1029,15 @@ def test_state_dict(piece):
 @check(todo=5, needs=test_attributes)
 def test_init_is_applied(piece):
     """__init__ ends with self.apply(self._init_weights): every module, children first"""
-    seen = []
+    seen, tables = [], set()
 
     class Recording(piece.GPT2Model):
         def _init_weights(self, module):
             if not hasattr(self, "config"):
                 fail(CONFIG_CHANGED, "It is not there yet when _init_weights is called.")
             seen.append(module)
+            if isinstance(module, nn.Embedding):
+                tables.add(module.weight)
 
     try:
         model = Recording(configure())
@@ -1046,6 +1056,8 @@ def test_init_is_applied(piece):
         for child_name, child in module.named_children():
             if order.get(id(child), -1) > order[id(module)]:
                 fail(INIT_ORDER, f"{name or 'the model itself'} came before its {child_name}.")
+    if tables and model.embeddings.wte.weight not in tables:
+        fail(TIED_TOO_LATE)
 
 
 @check(todo=5, needs=(test_tied, test_shapes))

@@ -493,7 +493,7 @@ bank.right_file(
             self.ln_f = LayerNorm(config.n_embd, config.layer_norm_epsilon)
             self.lm_head = nn.Linear(config.n_embd, config.vocab_size, False)
             self.apply(self._init_weights)
-            self.embeddings.wte.weight = self.lm_head.weight
+            self.lm_head.weight = self.embeddings.wte.weight
 
         def _init_weights(self, module):
             return None
@@ -598,6 +598,16 @@ PLAIN = """
             if ids.ndim != 2 or ids.numel() == 0:
                 raise ValueError(f"expected (B, T), got {tuple(ids.shape)}")
 """
+TIED = "self.lm_head.weight = self.embeddings.wte.weight\n        self.apply(self._init_weights)"
+bank.wrong_edit(
+    "tied-too-late",
+    "the head's weight takes the table's place after the weights are set",
+    (
+        TIED,
+        "self.apply(self._init_weights)\n        self.embeddings.wte.weight = self.lm_head.weight",
+    ),
+    base=PLAIN,
+)
 START = "start = cache.length if cache is not None else 0"
 LAYER = "layer = cache.layers[i] if cache is not None else None"
 for mistake, title, old, new in (

@@ -186,6 +186,7 @@ class Examination:
     def _explain(self, result: Result, error: BaseException) -> None:
         from learn_gpt2.checking.checks import CheckFailed
         from learn_gpt2.checking.diagnosis import explain_exception
+        from learn_gpt2.checking.earlier import ID, other_name
 
         line, code = loading.line_in(error, self.path)
         where = f"{shown(self.path)}:{line}" if line else shown(self.path)
@@ -211,6 +212,8 @@ class Examination:
                 ["exits"],
                 error,
             )
+        elif (told := other_name(error)) is not None:
+            self._failed(result, told, [ID], error)
         else:
             known = explain_exception(error)
             first = (str(error).strip().splitlines() or [""])[0][:300]
