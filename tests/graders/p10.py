@@ -311,7 +311,7 @@ bank.wrong_edit(
     "empty not refused",
     (CHECK, "if input_ids.dim() != 2 or not whole_numbers:"),
 )
-bank.wrong_edit("input-not-checked", "bools not refused", (" or input_ids.dtype == torch.bool", ""))
+bank.right_edit("bools left to PyTorch's own error", (" or input_ids.dtype == torch.bool", ""))
 bank.wrong_edit("input-not-checked", "lists not refused", (IS_TENSOR, "if False:"))
 bank.wrong_edit("input-not-checked", "1-D let through", (CHECK, CHECK.replace("!= 2", "> 2")))
 bank.wrong_edit("input-refused", "the condition inverted", (CHECK, CHECK.replace("!= 2", "== 2")))
