@@ -463,8 +463,16 @@ bank.right_edit(
     ),
     ('wte = theirs["wte.weight"]', "wte = None"),
 )
+bank.wrong_edit(
+    "wrong-error-type",
+    "a KeyError that names the tensor",
+    (
+        MISSING,
+        "for name in mapping:\n            if name not in theirs:\n                raise KeyError(name)\n        problems = []",
+    ),
+)
 bank.right_edit(
-    "a KeyError that names the tensor, .data instead of no_grad, transposed flags for vectors, too",
+    "the first missing one named, .data instead of no_grad, transposed flags for vectors, too",
     (
         WEIGHT,
         WEIGHT
@@ -473,7 +481,7 @@ bank.right_edit(
     (BIAS, ""),
     (
         MISSING,
-        "for name in mapping:\n            if name not in theirs:\n                raise KeyError(name)\n        problems = []",
+        "for name in mapping:\n            if name not in theirs:\n                raise ValueError(name)\n        problems = []",
     ),
     (COPY, "ours[our_name].data[...] = tensor"),
 )
@@ -513,7 +521,7 @@ bank.right_file(
                 if re.search(r"\\.attn\\.(masked_)?bias$", name) or name == "lm_head.weight":
                     continue
                 if name not in todo:
-                    raise RuntimeError(f"what is {key}?")
+                    raise ValueError(f"what is {key}?")
                 ours, turn = todo.pop(name)
                 value = tensors[key]
                 if turn:
