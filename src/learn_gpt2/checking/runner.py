@@ -7,6 +7,7 @@ the order in which they stand, skips those whose needs failed, and turns whateve
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_gpt2 import manifest
-from learn_gpt2.checking import loading
+from learn_gpt2.checking import faults, loading
 from learn_gpt2.checking.limits import TimeLimit, time_limit
 from learn_gpt2.checking.loading import Piece, PieceError, shown
 from learn_gpt2.manifest import Problem
@@ -214,6 +215,8 @@ class Examination:
             )
         elif (told := other_name(error)) is not None:
             self._failed(result, told, [ID], error)
+        elif line is None and faults.is_ours(error, self.path, self._names()):
+            self._failed(result, faults.told(error, result.name), [faults.ID], error)
         else:
             known = explain_exception(error)
             first = (str(error).strip().splitlines() or [""])[0][:300]
@@ -223,6 +226,13 @@ class Examination:
             if known:
                 text.append(f"{known[1]} [{known[0]}]")
             self._failed(result, "\n".join(text), [known[0]] if known else ["raises"], error)
+
+    def _names(self) -> set[str]:
+        """What the examined file defines, functions in classes too."""
+        if not isinstance(self._piece, Piece):
+            return set()
+        kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        return {n.name for n in ast.walk(ast.parse(self._piece.source)) if isinstance(n, kinds)}
 
     def run_all(self) -> Report:
         """Run every check, in order."""
@@ -272,7 +282,14 @@ def run_checks(root: Path, problem: Problem, source: str | Path = "yours") -> Re
     """Run a problem's checks in this process; what the file prints is swallowed."""
     path, whose = piece_path(root, problem, source)
     with redirect_stdout(StringIO()):
-        return Examination(problem, path, whose, load_checks(root, problem)).run_all()
+        try:
+            checks = load_checks(root, problem)
+        except Exception as error:  # whatever a damaged test file may raise
+            name = f"the checks of problem {problem.number:02d}"
+            message = faults.told(error, name, problem.test_path(root))
+            broken = Result("load", f"{name} can be loaded", "failed", message, [faults.ID])
+            return Report(problem.number, str(path), whose, "-", [broken])
+        return Examination(problem, path, whose, checks).run_all()
 
 
 @contextmanager
