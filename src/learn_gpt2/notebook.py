@@ -82,11 +82,12 @@ class OpenPiece:
 
         name: as for `from_pretrained`; default: the bundled model.
         """
-        from gpt2.formats.loading import load_model
-        from gpt2.text.tokenizers import load_tokenizer
+        from gpt2.formats.opening import load_tokenizer, open_model
+        from gpt2.inference.loading import load_model
 
         folder = bundled() if name is None else name
-        return load_model(folder, pieces=self.gpt2()), load_tokenizer(folder)
+        model = load_model(open_model(folder), kind=self.gpt2().GPT2Model)
+        return model, load_tokenizer(folder)
 
 
 def open_piece(name: str | int) -> OpenPiece:

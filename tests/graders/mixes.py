@@ -142,10 +142,11 @@ class Bench:
 
     def oracle(self):
         """The reference for `gpt2 validate`."""
+        from gpt2.formats.opening import open_model
         from gpt2.validation.oracle import load_reference
 
         if self.reference is None:
-            self.reference = load_reference(self.checkpoint, "transformers")
+            self.reference = load_reference(open_model(self.checkpoint), "transformers")
         return self.reference
 
 
@@ -220,9 +221,10 @@ class _Tried:
     folder: Path
 
     def load(self, name: Path | None = None, **options):
-        from gpt2.formats.loading import load_model
+        from gpt2.formats.opening import open_model
+        from gpt2.inference.loading import load_model
 
-        return load_model(name or self.bench.checkpoint, **options)
+        return load_model(open_model(name or self.bench.checkpoint), **options)
 
 
 def _expect_logits(model, bench: Bench, what: str, tolerance: float = 2e-4) -> None:

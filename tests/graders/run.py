@@ -1,5 +1,5 @@
-"""`make graders`: every bank, a process per problem; caught, named and accepted per problem. Then
-right answers in each other's company: mixes of twelve, through the checks and the whole product.
+"""`make graders`: every bank, a process per problem; caught, named, false sentences and accepted.
+Then right answers in each other's company: mixes of twelve, through checks and product.
 
 Run from the course's root: python -m tests.graders.run [PROBLEM …] [--verbose] [--mixes N]
 """
@@ -65,33 +65,38 @@ def _workers(most: int) -> int:
 
 def _banks(numbers: list[int], verbose: bool) -> int:
     """Print a row per problem, and each answer that was misjudged → how many."""
-    totals, misses = [0] * 5, []
-    print("problem                      caught      named     accepted")
+    totals, misses = [0] * 6, []
+    print("problem                      caught      named   false   accepted")
     with ProcessPoolExecutor(_workers(len(numbers))) as pool:
         for number, wrong, right in pool.map(examine_problem, numbers):
             counts = (
                 sum(v.caught for v in wrong),
                 sum(v.named for v in wrong),
                 len(wrong),
+                sum(len(v.false) for v in wrong),
                 sum(not v.caught for v in right),
                 len(right),
             )
             totals = [a + b for a, b in zip(totals, counts, strict=True)]
             _row(manifest.get(number).folder, counts)
-            misses += [v for v in wrong if not v.named] + [v for v in right if v.caught]
+            misses += [str(v) for v in wrong if not v.named] + [str(v) for v in right if v.caught]
+            misses += [
+                f"{v.answer.title} ({v.answer.mistake}): false: {text}"
+                for v in wrong
+                for text in v.false
+            ]
             if verbose:
                 print("\n".join(str(v) for v in (*wrong, *right)))
     _row("all", tuple(totals))
-    for verdict in misses:
-        print(f"\n{verdict.report.problem:02d} {verdict}")
+    for miss in misses:
+        print(f"\n{miss}")
     return len(misses)
 
 
 def _row(name: str, counts: tuple[int, ...]) -> None:
-    caught, named, wrong, accepted, right = counts
-    print(
-        f"{name:26} {caught:4}/{wrong:<4} {named:4}/{wrong:<4} {accepted:4}/{right:<4}", flush=True
-    )
+    caught, named, wrong, false, accepted, right = counts
+    shares = f"{caught:4}/{wrong:<4} {named:4}/{wrong:<4} {false:5}   {accepted:4}/{right:<4}"
+    print(f"{name:26} {shares}", flush=True)
 
 
 def _mixes(count: int, seed: int) -> int:
