@@ -25,6 +25,7 @@ from gpt2.formats.opening import open_model
 from gpt2.generation.generating import decode_step, filter_logits, generate, prefill, sample
 from gpt2.generation.speculative import speculate
 from gpt2.inference.engine import FEW_ROWS, Inference, prepare
+from gpt2.inference.loading import load_model
 from gpt2.model import GPT2Config, GPT2Model
 from gpt2.training.optimization import autocast_dtype
 

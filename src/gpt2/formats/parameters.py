@@ -1,8 +1,8 @@
 """A model's tensors by their names, whoever wrote the model's pieces.
 
 The contract fixes the names of a model's modules and parameters. It fixes neither the order in
-which they are made nor how `from_pretrained`'s mapping spells its keys. What needs a tensor by its name
-asks here.
+which they are made nor how the mapping of `from_pretrained` spells its keys. What needs a tensor by
+its name asks here.
 """
 
 from __future__ import annotations
