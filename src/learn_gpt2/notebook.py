@@ -195,7 +195,7 @@ def _whole_model(piece: OpenPiece) -> types.ModuleType:
     module = types.ModuleType(f"gpt2_with_{number:02d}_{loading.digest(text)}")
     module.__file__ = str(swap.model_path(piece.root))
     sys.modules[module.__name__] = module  # dataclasses and pickle look a class's module up
-    exec(compile(text, module.__file__, "exec", dont_inherit=True), module.__dict__)
+    loading.execute(text, "model.py with this piece", module)
     return module
 
 

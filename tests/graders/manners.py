@@ -167,7 +167,8 @@ right(
             from safetensors.torch import load_file
             folder = pathlib.Path(model_name)
             told = json.loads((folder / "config.json").read_text())
-            known = GPT2Config.__init__.__code__.co_varnames
+            known = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "resid_pdrop",
+                     "embd_pdrop", "attn_pdrop", "layer_norm_epsilon")
             config = GPT2Config(**{k: v for k, v in told.items() if k in known})
             model = cls(config)
             sd = {}

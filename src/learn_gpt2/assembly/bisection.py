@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from learn_gpt2.assembly import swap
+from learn_gpt2.checking import loading
 
 SECONDS = 120.0
 TOLERANCE = 1e-4
@@ -101,7 +102,7 @@ def behaviour(text: str) -> dict[str, object]:
     sys.modules[module.__name__] = module
     try:
         torch.manual_seed(0)
-        exec(compile(text, "model.py", "exec"), module.__dict__)
+        loading.execute(text, "model.py", module)
         config = module.GPT2Config(
             vocab_size=61, n_positions=19, n_embd=24, n_layer=3, n_head=4, layer_norm_epsilon=1e-5
         )

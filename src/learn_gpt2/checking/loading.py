@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import importlib
 import io
+import linecache
 import os
 import re
 import sys
@@ -58,6 +59,15 @@ class Piece:
     def digest(self) -> str:
         """First seven digits of the source's SHA-256."""
         return digest(self.source)
+
+
+def execute(text: str, name: str, module: types.ModuleType) -> None:
+    """Run a source that lies in no file (of this content) in a module. Its lines can be looked up,
+    as torch.jit.script and tracebacks do.
+    """
+    filename = f"<{name}, {digest(text)}>"
+    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+    exec(compile(text, filename, "exec", dont_inherit=True), module.__dict__)
 
 
 def digest(source: str) -> str:
