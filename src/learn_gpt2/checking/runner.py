@@ -7,6 +7,7 @@ the order in which they stand, skips those whose needs failed, and turns whateve
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import json
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_gpt2 import manifest
-from learn_gpt2.checking import loading
+from learn_gpt2.checking import faults, loading
 from learn_gpt2.checking.limits import TimeLimit, time_limit
 from learn_gpt2.checking.loading import Piece, PieceError, shown
 from learn_gpt2.manifest import Problem
@@ -226,6 +227,7 @@ class Examination:
     def _explain(self, result: Result, error: BaseException) -> None:
         from learn_gpt2.checking.checks import CheckFailed
         from learn_gpt2.checking.diagnosis import explain_exception
+        from learn_gpt2.checking.earlier import ID, other_name
 
         line, code = loading.line_in(error, self.path)
         where = f"{shown(self.path)}:{line}" if line else shown(self.path)
@@ -251,6 +253,10 @@ class Examination:
                 ["exits"],
                 error,
             )
+        elif (told := other_name(error)) is not None:
+            self._failed(result, told, [ID], error)
+        elif line is None and faults.is_ours(error, self.path, self._names()):
+            self._failed(result, faults.told(error, result.name), [faults.ID], error)
         else:
             known = explain_exception(error)
             first = (str(error).strip().splitlines() or [""])[0][:300]
@@ -260,6 +266,13 @@ class Examination:
             if known:
                 text.append(f"{known[1]} [{known[0]}]")
             self._failed(result, "\n".join(text), [known[0]] if known else ["raises"], error)
+
+    def _names(self) -> set[str]:
+        """What the examined file defines, functions in classes too."""
+        if not isinstance(self._piece, Piece):
+            return set()
+        kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        return {n.name for n in ast.walk(ast.parse(self._piece.source)) if isinstance(n, kinds)}
 
     def run_all(self) -> Report:
         """Run every check, in order."""
@@ -308,7 +321,19 @@ def piece_path(root: Path, problem: Problem, source: str | Path) -> tuple[Path, 
 def run_checks(root: Path, problem: Problem, source: str | Path = "yours") -> Report:
     """Run a problem's checks in this process; what the file prints is swallowed."""
     path, whose = piece_path(root, problem, source)
-    return _run_all(Examination(problem, path, whose, load_checks(root, problem)))
+    try:
+        checks = load_checks(root, problem)
+    except Exception as error:  # whatever a damaged test file may raise
+        return _not_loaded(problem, path, whose, root, error)
+    return _run_all(Examination(problem, path, whose, checks))
+
+
+def _not_loaded(problem: Problem, path: Path, whose: str, root: Path, error: Exception) -> Report:
+    """The report where a problem's checks can't be loaded."""
+    name = f"the checks of problem {problem.number:02d}"
+    message = faults.told(error, name, problem.test_path(root))
+    broken = Result("load", f"{name} can be loaded", "failed", message, [faults.ID])
+    return Report(problem.number, str(path), whose, "-", [broken])
 
 
 def _run_all(examination: Examination) -> Report:
@@ -329,7 +354,11 @@ def run_watched(root: Path, problem: Problem, source: str | Path = "yours") -> R
         return run_checks(root, problem, source)
     sys.argv[1:] = []  # a file that reads its arguments finds none
     importlib.import_module("gpt2.model")  # that it is opened now is not the file's doing
-    examination = Examination(problem, path, whose, load_checks(root, problem))
+    try:
+        checks = load_checks(root, problem)
+    except Exception as error:  # whatever a damaged test file may raise
+        return _not_loaded(problem, path, whose, root, error)
+    examination = Examination(problem, path, whose, checks)
     watch = watch_learner(path, root, f"checks_{problem.number:02d}")
     report = _run_all(examination)
     fact = watch.fact()
