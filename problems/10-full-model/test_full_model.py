@@ -149,8 +149,8 @@ CONFIG_CHANGED = mistake(
 MISTAKES = [
     mistake(
         "no-final-norm",
-        "ln_f is missing: pre-norm blocks leave the stream unnormalised, so one last norm comes before "
-        "the head.",
+        "ln_f has no effect on the logits: pre-norm blocks leave the stream as large as it gets, so "
+        "the head reads ln_f's result.",
         2,
         final=lambda x, ln: x,
     ),
@@ -682,6 +682,12 @@ STARTS_IN_EVAL = mistake(
     "A new model is in eval mode. Leave the mode alone in __init__: whoever trains expects dropout.",
     4,
 )
+ARGMAX = mistake(
+    "argmax-returned",
+    "The model returns integers, such as the likeliest token's id (argmax). It must return the "
+    "logits: whoever trains or samples needs all V of them.",
+    7,
+)
 NOT_A_TENSOR = mistake(
     "not-a-tensor", "forward must return the logits alone, one tensor (B, T, V).", 7
 )
@@ -843,6 +849,8 @@ def logits_of(model, *arguments, **keywords):
         raise
     if isinstance(got, (tuple, list, dict)):
         fail(NOT_A_TENSOR, f"It returns a {type(got).__name__} of {len(got)}.")
+    if isinstance(got, torch.Tensor) and not got.is_floating_point():
+        fail(ARGMAX, f"It returns {got.dtype} of the shape {tuple(got.shape)}.")
     return tensor(got, "what forward returns")
 
 
