@@ -7,6 +7,7 @@ the order in which they stand, skips those whose needs failed, and turns whateve
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field
-from io import StringIO
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -307,8 +308,37 @@ def piece_path(root: Path, problem: Problem, source: str | Path) -> tuple[Path, 
 def run_checks(root: Path, problem: Problem, source: str | Path = "yours") -> Report:
     """Run a problem's checks in this process; what the file prints is swallowed."""
     path, whose = piece_path(root, problem, source)
-    with redirect_stdout(StringIO()):
-        return Examination(problem, path, whose, load_checks(root, problem)).run_all()
+    return _run_all(Examination(problem, path, whose, load_checks(root, problem)))
+
+
+def _run_all(examination: Examination) -> Report:
+    # a file may set its output's encoding, or write bytes to it
+    with redirect_stdout(TextIOWrapper(BytesIO(), encoding="utf-8", errors="replace")):
+        return examination.run_all()
+
+
+def run_watched(root: Path, problem: Problem, source: str | Path = "yours") -> Report:
+    """`run_checks`, and one result more when the file does what `learn grade` doesn't take.
+
+    For a process that ends afterwards: it stays under watch, and without the network.
+    """
+    from learn_gpt2.checking.conduct import watch_learner
+
+    path, whose = piece_path(root, problem, source)
+    if whose != "yours":
+        return run_checks(root, problem, source)
+    sys.argv[1:] = []  # a file that reads its arguments finds none
+    importlib.import_module("gpt2.model")  # that it is opened now is not the file's doing
+    examination = Examination(problem, path, whose, load_checks(root, problem))
+    watch = watch_learner(path, root, f"checks_{problem.number:02d}")
+    report = _run_all(examination)
+    fact = watch.fact()
+    if fact is not None:
+        title = "the file leaves everything but its piece as it is"
+        text = f"{fact.message}\n`learn grade` gives such a file no points."
+        result = Result("test_leaves_the_rest", title, "failed", text, [fact.kind], points=0)
+        report.results.append(result)
+    return report
 
 
 @contextmanager
@@ -324,12 +354,26 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def surroundings(root: Path) -> dict[str, str]:
+    """What is set for a process that runs a learner's file, and for the one that grades it: then
+    both come to the same. The processor gives everybody the same numbers; compiling takes longer
+    than the checks, and changes nothing that they look at; plots open no window.
+    """
+    return {
+        "PYTHONPATH": str(root / "src"),
+        "PYTHONIOENCODING": "utf-8",
+        "CUDA_VISIBLE_DEVICES": "",
+        "MPLBACKEND": "Agg",
+        "TORCH_COMPILE_DISABLE": "1",
+    }
+
+
 class Spare:
     """A process that imports what checks need, waits for one problem, runs its checks and ends."""
 
     def __init__(self, root: Path):
         self.root = root
-        environment = {**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONIOENCODING": "utf-8"}
+        environment = os.environ | surroundings(root)
         self._process = subprocess.Popen(
             # -P: nothing in the current folder may pass for a module
             [sys.executable, "-P", "-m", "learn_gpt2.checking.runner", str(root)],
@@ -391,7 +435,7 @@ def _main(root: Path) -> None:
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)  # what the file prints, from Python or below it, goes nowhere
-    report = run_checks(root, manifest.get(job["problem"]), job["source"])
+    report = run_watched(root, manifest.get(job["problem"]), job["source"])
     results.write(f"\n{mark}{json.dumps(report.to_json())}\n")
     results.flush()
     os._exit(0)  # whatever threads or exit handlers the file has left behind
