@@ -265,6 +265,7 @@ MISTAKES = [
         "axis-from-the-left",
         "The axis is counted from the left (dim=1). Count from the right: dim=-1 is the last, always.",
         2,
+        general=True,
         axes=lambda x: (1,),
     ),
     mistake(
@@ -292,6 +293,7 @@ MISTAKES = [
         "normalised-over-sequence",
         "Mean and variance run over all axes but the first. They run over the last axis alone.",
         2,
+        general=True,
         axes=lambda x: tuple(range(1, x.dim())),
     ),
     mistake(
