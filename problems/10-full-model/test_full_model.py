@@ -150,8 +150,8 @@ CONFIG_CHANGED = mistake(
 MISTAKES = [
     mistake(
         "no-final-norm",
-        "ln_f has no effect on the logits: pre-norm blocks leave the stream as large as it gets, so "
-        "the head reads ln_f's result.",
+        "ln_f has no effect on the logits. Pre-norm blocks leave the stream unnormalized, so one last "
+        "norm comes before the head, and the head reads its result.",
         2,
         final=lambda x, ln: x,
     ),
@@ -402,6 +402,7 @@ MISTAKES = [
         "last-only-inverted",
         "last_only is the wrong way round: False gives all positions, True the last alone.",
         7,
+        general=True,  # a call with the other value would tell; the others say what is seen
         last=lambda x, only: x if only else x[:, -1:],
     ),
     mistake(
@@ -513,6 +514,7 @@ CACHE = [
         "positions-restart",
         "Positions start at cache.length only for a single new token. A piece of any size may follow.",
         6,
+        general=True,
         start=lambda past, t: past if t == 1 else 0,
     ),
     mistake(
@@ -575,6 +577,7 @@ CACHE = [
         "cache-not-passed",
         "The cache does not reach the blocks: each must be given its own layer of it.",
         6,
+        general=True,  # test_cache_is_filled looks into the cache
         cached=False,
     ),
     mistake(
