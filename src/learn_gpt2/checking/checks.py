@@ -578,7 +578,7 @@ def attribute(module: object, name: str, kind: type | tuple[type, ...], why: str
         others += [
             n for n, v in vars(module).items() if isinstance(v, kinds) and not n.startswith("_")
         ]
-        others = [n for n in others if n not in FIXED_NAMES]
+        others = [n for n in others if n not in FIXED_NAMES and n not in vars(nn.Module())]
         seen = f" There is `{others[0]}`: rename it." if len(others) == 1 else ""
         raise CheckFailed(
             f"{owner} has no attribute `{name}` ({kind_names}).{seen}\n"
