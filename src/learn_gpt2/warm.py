@@ -18,7 +18,7 @@ from pathlib import Path
 
 from learn_gpt2 import manifest
 from learn_gpt2.manifest import Problem
-from learn_gpt2.runner import Report, Result, Spare, piece_path, run_checks, run_isolated
+from learn_gpt2.runner import Report, Result, Spare, answer, answered, piece_path, run_isolated
 
 SECONDS = 60.0
 CAN_FORK = sys.platform == "linux"
@@ -58,11 +58,12 @@ class Warm:
             self._process.stdin.write(f"{problem.number}\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
-            return Report.from_json(json.loads(line))
+            data = json.loads(line)
         except (OSError, ValueError, TypeError):
             self.close()
             self._start()
             return run_isolated(self.root, problem)
+        return answered(data)
 
     def close(self) -> None:
         """End what is running."""
@@ -101,7 +102,7 @@ def _in_child(root: Path, problem: Problem) -> dict:
         os.close(readable)
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
-        data = json.dumps(run_checks(root, problem).to_json()).encode()
+        data = json.dumps(answer(root, problem)).encode()
         with os.fdopen(writable, "wb") as pipe:
             pipe.write(data)
         os._exit(0)

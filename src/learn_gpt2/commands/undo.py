@@ -6,6 +6,7 @@ import click
 
 from learn_gpt2 import files
 from learn_gpt2.cli import Course
+from learn_gpt2.commands.console import say
 
 
 @click.command("undo", short_help="Bring back the last of your files that was overwritten.")
@@ -16,7 +17,7 @@ def command(course: Course) -> None:
     """
     backup = files.undo(course.root)
     left = len(files.backups(course.root))
-    click.echo(
+    say(
         f"problems/{backup.problem.folder}/problem.py is as it was before {backup.why}; "
         f"{left} more to undo."
     )

@@ -1,0 +1,39 @@
+"""Text for a terminal: broken between words, at its edge."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from typing import TextIO
+
+
+def wrap(line: str, width: int) -> list[str]:
+    """One line → lines of at most so many columns, broken between words; what follows is indented
+    as the line is. A word that is longer than a line (a path, say) stays whole.
+    """
+    if len(line) <= width or width < 20:
+        return [line]
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.wrap(
+        line.strip(),
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def fitted(text: str, stream: TextIO | None = None) -> str:
+    """A message, its lines broken where the terminal that shows it ends. Unchanged for a file or
+    a pipe, where a program reads it.
+    """
+    stream = stream or sys.stdout
+    try:
+        if not stream.isatty():
+            return text
+    except (AttributeError, ValueError):  # a closed or unusual stream
+        return text
+    width = shutil.get_terminal_size().columns
+    return "\n".join(part for line in text.split("\n") for part in wrap(line, width))
