@@ -373,7 +373,7 @@ def _blame(problem: Problem, earlier: list[Placed], forced: list[Placed]) -> str
         names = ", ".join(f"{p.number:02d}" for p in forced)
         it, fails = ("it", "fails its") if len(forced) == 1 else ("them", "fail their")
         return (
-            f"{own} In the model it stands on your {names}, which {fails} own checks; it was forced "
+            f"{own} In the model it stands on your {names}, which {fails} own checks: forced "
             f"in.\nMend {it} first: learn check {forced[0].number:02d}. Or take {it} out again: "
             f"learn swap --reference {names.replace(' ', '')} [stands-on-forced]"
         )
