@@ -15,10 +15,10 @@ from pathlib import Path
 
 import click
 
-from gpt2.checkout import hand_over
 from gpt2.cli import LazyGroup
 from gpt2.common.terminal import fitted
 from learn_gpt2 import manifest
+from learn_gpt2.course.handover import hand_over
 
 COMMANDS = {
     "status": "learn_gpt2.commands.status:command",

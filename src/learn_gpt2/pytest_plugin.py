@@ -1,8 +1,8 @@
 """pytest on the problems: `pytest problems/05-causal-masking` tests the learner's problem.py.
 
 Options: `--solutions` tests the reference, `--piece FILE` another file. The checks themselves are
-run by learn_gpt2.runner; this module finds them, orders their reports, prints the messages, keeps
-a whole problem's result for the board, and leads a debugger into the learner's own code.
+run by learn_gpt2.checking.runner; this module finds them, orders their reports, prints the
+messages, keeps a whole problem's result for the board, and leads a debugger into the learner's own code.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import pytest
 from _pytest import debugging as pytest_debugging
 
 from gpt2.common.terminal import wrap
-from learn_gpt2 import loading, manifest, runner
+from learn_gpt2 import manifest
+from learn_gpt2.checking import loading, runner
+from learn_gpt2.checking.runner import builds_on
 from learn_gpt2.manifest import PROBLEMS, Problem
-from learn_gpt2.runner import builds_on
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -101,7 +102,7 @@ def piece(request: pytest.FixtureRequest) -> None:
 def _examination(item: pytest.Function) -> runner.Examination:
     examinations = item.config.stash.setdefault(_EXAMINATIONS, {})
     if item.path not in examinations:
-        from learn_gpt2.checks import checks_in
+        from learn_gpt2.checking.checks import checks_in
 
         problem = _problem_of(item.path)
         if problem is None:
@@ -282,7 +283,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """A run of a whole problem on the learner's own file is a check like any other: the board
     shows it.
     """
-    from learn_gpt2 import progress
+    from learn_gpt2.course import progress
 
     told = set()
     for examination in session.config.stash.get(_EXAMINATIONS, {}).values():

@@ -6,11 +6,13 @@ import json
 
 import click
 
-from learn_gpt2 import files, loading, manifest, progress
+from learn_gpt2 import manifest
+from learn_gpt2.checking import loading
+from learn_gpt2.checking.runner import CourseBroken, Report, builds_on, run_isolated
 from learn_gpt2.cli import Course
 from learn_gpt2.commands.console import ask, say
+from learn_gpt2.course import backups, progress
 from learn_gpt2.manifest import Problem
-from learn_gpt2.runner import CourseBroken, Report, builds_on, run_isolated
 
 EARLIER = {"stands-on-forced", "earlier-piece"}  # the failure is not this problem's
 MARKS = {"passed": "✓", "failed": "✗", "skipped": "·"}
@@ -65,7 +67,7 @@ def show(course: Course, problem: Problem, report: Report, brief: bool = False) 
     path = loading.shown(problem.problem_path(course.root))
     number = f"{problem.number:02d}"
     say(f"{number} {problem.title}: {path} (version {report.digest}, yours)")
-    if files.untouched(course.root, problem):
+    if backups.untouched(course.root, problem):
         say("  · untouched: nothing is written yet")
         return
     if problem.builds_on:

@@ -6,11 +6,12 @@ import json
 
 import click
 
-from learn_gpt2 import files, manifest, progress
+from learn_gpt2 import manifest
+from learn_gpt2.checking.hints import read_hints
 from learn_gpt2.cli import Course
 from learn_gpt2.commands.check import EARLIER
 from learn_gpt2.commands.console import say
-from learn_gpt2.hints import read_hints
+from learn_gpt2.course import backups, progress
 
 
 @click.command("hint", short_help="A hint for the check that fails now; ask again for more.")
@@ -38,8 +39,8 @@ def command(course: Course, problem: str | None, number: int | None, as_json: bo
             raise click.UsageError(str(error)) from None
     hints = read_hints(root, chosen)
     seen = progress.entry(root, chosen)
-    fresh = seen.get("digest") == files.source_digest(chosen.problem_path(root))
-    if number is None and not fresh and not files.untouched(root, chosen):
+    fresh = seen.get("digest") == backups.source_digest(chosen.problem_path(root))
+    if number is None and not fresh and not backups.untouched(root, chosen):
         report = progress.check(root, chosen)
         seen = progress.entry(root, chosen)
         if report.passed:
@@ -77,7 +78,7 @@ def _first_open(root, problem, hints) -> int:
     """The hint for a file in which no check has named one: that of its first open TODO."""
     import ast
 
-    from learn_gpt2 import loading
+    from learn_gpt2.checking import loading
 
     try:
         source = loading.read_source(problem.problem_path(root))

@@ -6,9 +6,10 @@ import json
 
 import click
 
-from learn_gpt2 import manifest, progress
+from learn_gpt2 import manifest
 from learn_gpt2.cli import Course
 from learn_gpt2.commands.console import say
+from learn_gpt2.course import progress
 
 
 @click.command("next", short_help="Open or name the file to work on.")

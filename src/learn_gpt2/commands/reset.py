@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from learn_gpt2 import files, manifest
+from learn_gpt2 import manifest
 from learn_gpt2.cli import Course
 from learn_gpt2.commands.console import ask, say
+from learn_gpt2.course import backups
 
 
 @click.command("reset", short_help="Start a problem again from its skeleton.")
@@ -21,7 +22,7 @@ def command(course: Course, problems: tuple[str, ...], yes: bool) -> None:
         chosen = manifest.select(problems)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    touched = [p for p in chosen if not files.untouched(course.root, p)]
+    touched = [p for p in chosen if not backups.untouched(course.root, p)]
     if not touched:
         say("Nothing to reset: " + _names(chosen) + " untouched already.")
         return
@@ -32,7 +33,7 @@ def command(course: Course, problems: tuple[str, ...], yes: bool) -> None:
             return
     for problem in touched:
         skeleton = problem.skeleton_path(course.root).read_bytes()
-        kept = files.overwrite(course.root, problem, skeleton, "reset")
+        kept = backups.overwrite(course.root, problem, skeleton, "reset")
         where = f"; what was there: {kept.relative_to(course.root)}" if kept else ""
         say(f"{problem.number:02d} is the skeleton again{where}")
     say("`learn undo` brings the last one back.")

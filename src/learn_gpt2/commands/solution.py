@@ -6,9 +6,10 @@ import difflib
 
 import click
 
-from learn_gpt2 import manifest, progress
+from learn_gpt2 import manifest
 from learn_gpt2.cli import Course
 from learn_gpt2.commands.console import ask, say
+from learn_gpt2.course import progress
 
 
 @click.command("solution", short_help="The reference, once yours has passed.")

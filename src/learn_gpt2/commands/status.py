@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 import click
 
-from learn_gpt2 import progress
 from learn_gpt2.cli import Course
 from learn_gpt2.commands.console import say
+from learn_gpt2.course import progress
 
 MARKS = {
     progress.PASSED: "✓",

@@ -7,9 +7,11 @@ from dataclasses import asdict
 
 import click
 
-from learn_gpt2 import manifest, progress, swap
+from learn_gpt2 import manifest
+from learn_gpt2.assembly import swap
 from learn_gpt2.cli import Course
 from learn_gpt2.commands.console import say
+from learn_gpt2.course import progress
 
 MARKS = {"swapped": "✓", "unchanged": "=", "refused": "✗", "not tried": "·"}
 COLOURS = {"swapped": "green", "refused": "red"}

@@ -1,0 +1,661 @@
+"""Run a problem's checks on a file: in this process, or in one of its own.
+
+`Examination` is what pytest, `learn` and the graders share: it loads the file once, runs checks in
+the order in which they stand, skips those whose needs failed, and turns whatever happens into a
+`Result` with a message for the learner.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import random
+import secrets
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from learn_gpt2 import manifest
+from learn_gpt2.checking import loading
+from learn_gpt2.checking.headers import Placed, placed
+from learn_gpt2.checking.limits import TimeLimit, time_limit
+from learn_gpt2.checking.loading import Piece, PieceError, shown
+from learn_gpt2.manifest import Problem
+
+if TYPE_CHECKING:
+    from learn_gpt2.checking.checks import Check
+
+MESSAGE_LINES = 6
+
+
+@dataclass
+class Result:
+    """What came of one check. status: passed, failed or skipped."""
+
+    name: str
+    title: str
+    status: str
+    message: str = ""
+    mistakes: list[str] = field(default_factory=list)
+    hint: int | None = None
+    todo: int | None = None  # the TODO that is still open, when that is why it failed
+    points: int = 1
+    line: int | None = None  # in the examined file
+    printed: str = ""  # what the file printed while the first failing check ran, cut
+    exception: BaseException | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass
+class Report:
+    """What came of a problem's checks."""
+
+    problem: int
+    path: str
+    whose: str
+    digest: str
+    results: list[Result]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed (and there was one)."""
+        return bool(self.results) and all(r.status == "passed" for r in self.results)
+
+    @property
+    def first_failure(self) -> Result | None:
+        """The failure to work on."""
+        return next((r for r in self.results if r.status == "failed"), None)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """(checks passed, checks in all)."""
+        return sum(r.status == "passed" for r in self.results), len(self.results)
+
+    @property
+    def words(self) -> str:
+        """What came of it: "1 of 14 checks fails, and 13 that need it did not run"."""
+        return verdict(
+            len(self.results),
+            sum(r.status == "failed" for r in self.results),
+            sum(r.status == "skipped" for r in self.results),
+        )
+
+    def to_json(self) -> dict:
+        """As plain data."""
+        data = asdict(self)
+        for result in data["results"]:
+            del result["exception"]
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict) -> Report:
+        """From what to_json gave."""
+        return cls(**{**data, "results": [Result(**r) for r in data["results"]]})
+
+
+def verdict(total: int, failed: int, skipped: int) -> str:
+    """Counts of checks in words; a skipped one has not failed."""
+    if not failed:
+        return f"all {total} checks pass" if total > 1 else "its check passes"
+    text = f"{failed} of {total} checks {'fails' if failed == 1 else 'fail'}"
+    if skipped:
+        it = "it" if failed == 1 else "them"
+        text += f", and {skipped} that need{'s' if skipped == 1 else ''} {it} did not run"
+    return text
+
+
+class Examination:
+    """One file under a problem's checks. Loads it at the first check.
+
+    root: the course, when a failure is to be traced to the earlier pieces in its model. through:
+    exceptions that end the run and are no check's result, such as leaving a debugger.
+
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        path: Path,
+        whose: str,
+        checks: list[Check],
+        root: Path | None = None,
+        through: tuple[type[BaseException], ...] = (),
+    ):
+        self.problem = problem
+        self.path = path
+        self.whose = whose
+        self.checks = {check.name: check for check in checks}
+        self.root = root
+        self.through = (KeyboardInterrupt, *through)
+        self.results: dict[str, Result] = {}
+        self._piece: Piece | PieceError | None = None
+        self._on_reference: Piece | None = None
+        self._base: types.ModuleType | None = None
+
+    @property
+    def piece(self) -> Piece:
+        """The loaded file. PieceError, the same one each time, when it can't be loaded."""
+        if self._piece is None:
+            try:
+                self._piece = loading.load(self.problem, self.path, self.whose)
+            except PieceError as error:
+                self._piece = error
+        if isinstance(self._piece, PieceError):
+            raise self._piece
+        return self._piece
+
+    def run(self, name: str, call: Callable[[Piece], object] | None = None) -> Result:
+        """Run one check, unless a check that it needs has failed. call: in place of its function,
+        to step through it.
+        """
+        check = self.checks[name]
+        result = Result(check.name, check.title, "passed", points=check.points)
+        self.results[name] = result
+        if not self._skip(check, result):
+            self._run(check, result, call or check.function)
+        result.message = "\n".join(result.message.splitlines()[:MESSAGE_LINES])
+        return result
+
+    def _untouched(self) -> bool:
+        """Whether every TODO that a check waits for is still open."""
+        if not isinstance(self._piece, Piece):
+            return False
+        todos = self._piece.open_todos
+        return all(any(n <= c.todo for n in todos) for c in self.checks.values())
+
+    def _skip(self, check: Check, result: Result) -> bool:
+        broken = [
+            other
+            for name in check.needs
+            if (other := self.results.get(name)) and other.status != "passed"
+        ]
+        try:
+            self.piece  # noqa: B018 - loads the file
+        except PieceError:
+            return False
+        if not broken or self._untouched():
+            return False
+        cause = broken[0]
+        while cause.status == "skipped":
+            needed = [self.results[n] for n in self.checks[cause.name].needs if n in self.results]
+            cause = next(r for r in needed if r.status != "passed")
+        result.status = "skipped"
+        result.message = f"needs {cause.name}, which failed: {cause.title}"
+        return True
+
+    def _run(self, check: Check, result: Result, call: Callable[[Piece], object]) -> None:
+        # a file that looped once will loop again: the others needn't wait as long
+        looped = any("endless-loop" in r.mistakes for r in self.results.values())
+        seconds = min(check.seconds, 1.0) if looped else check.seconds
+        try:
+            piece = self.piece
+            _same_seeds()
+            with (
+                one_thread(),
+                loading.model_for(self.problem),
+                time_limit(seconds),
+            ):
+                call(piece)
+        except self.through:
+            raise
+        except TimeLimit as error:
+            line, code = loading.line_in(error, self.path)
+            where = f" It was at {shown(self.path)}:{line}: {code}" if line else ""
+            self._failed(
+                result,
+                f"Stopped after {seconds:g} s: does a loop never end?{where} [endless-loop]",
+                ["endless-loop"],
+                error,
+            )
+        except BaseException as error:
+            self._let_through(error)
+            self._explain(result, error)
+            if not isinstance(error, (PieceError, SystemExit)) and result.todo is None:
+                self._trace_to_earlier_pieces(check, result)
+
+    def _let_through(self, error: BaseException | None) -> None:
+        """Raise what ends the run when a check has caught it on its way."""
+        while error is not None:
+            if isinstance(error, self.through):
+                raise error
+            error = error.__cause__ or error.__context__
+
+    def _trace_to_earlier_pieces(self, check: Check, result: Result) -> None:
+        """A failure on earlier pieces that are not the reference's may be theirs: run the check
+        again on the reference's, and say whose it is.
+        """
+        earlier = self._earlier_pieces()
+        if not earlier or self.root is None:
+            return
+        forced = [p for p in earlier if p.forced]
+        try:
+            with quietly():
+                again = self._run_on_reference(check)
+        except Exception:  # nothing is known then, and the first message stands
+            return
+        if again.status == "passed":
+            result.message = _blame(self.problem, earlier, forced)
+            result.mistakes = ["stands-on-forced" if forced else "earlier-piece"]
+            result.hint = result.line = None
+        elif forced:
+            result.message, result.mistakes = again.message, again.mistakes
+            result.hint, result.line = again.hint, again.line
+
+    def _run_on_reference(self, check: Check) -> Result:
+        if self._on_reference is None:
+            self._base = loading.reference_model(self.root, self.problem)
+            self._on_reference = loading.load(self.problem, self.path, self.whose, self._base)
+        result = Result(check.name, check.title, "passed", points=check.points)
+        _same_seeds()
+        try:
+            with (
+                one_thread(),
+                loading.model_for(self.problem, self._base),
+                time_limit(check.seconds),
+            ):
+                check.function(self._on_reference)
+        except TimeLimit:
+            raise ValueError("it took too long") from None
+        except Exception as error:
+            self._explain(result, error)
+        return result
+
+    def _earlier_pieces(self) -> list[Placed]:
+        """The earlier pieces in the course's model that are not the reference's."""
+        names = {p.number for p in manifest.prerequisites(self.problem)}
+        return [p for n, p in placed_now().items() if n in names and p.owner != "reference"]
+
+    def _failed(
+        self, result: Result, message: str, mistakes: list[str], error: BaseException
+    ) -> None:
+        result.status = "failed"
+        result.message = message
+        result.mistakes = mistakes
+        result.exception = error
+        result.line, _ = loading.line_in(error, self.path)
+
+    def _explain(self, result: Result, error: BaseException) -> None:
+        from learn_gpt2.checking.checks import CheckFailed
+        from learn_gpt2.checking.diagnosis import explain_exception
+
+        line, code = loading.line_in(error, self.path)
+        where = f"{shown(self.path)}:{line}" if line else shown(self.path)
+        if isinstance(error, CheckFailed):
+            self._failed(result, str(error), list(error.mistakes), error)
+            result.hint = error.hint
+        elif isinstance(error, PieceError):
+            self._failed(result, str(error), [error.kind], error)
+        elif isinstance(error, NotImplementedError) and str(error).startswith("TODO"):
+            number, _, place = str(error).removeprefix("TODO").strip().partition(":")
+            self._failed(
+                result,
+                f"TODO {number} is still open:{place} ({where}).\n"
+                "Write the code above the `raise NotImplementedError` line, then delete that line.",
+                ["open-todo"],
+                error,
+            )
+            result.todo = int(number) if number.isdigit() else None
+        elif isinstance(error, DebuggerWanted):
+            self._failed(
+                result,
+                f"{where} asks for a debugger, which needs a terminal of its own: "
+                f"`pytest problems/{self.problem.folder}` stops there. [debugger]\n    {code}",
+                ["debugger"],
+                error,
+            )
+        elif isinstance(error, SystemExit):
+            self._failed(
+                result,
+                f"{where} ends the program (exit). Take that out.\n    {code}",
+                ["exits"],
+                error,
+            )
+        else:
+            known = explain_exception(error)
+            first = (str(error).strip().splitlines() or [""])[0][:300]
+            text = [f"{type(error).__name__}: {first}"]
+            if line:
+                text.append(f"  at {where}: {code}")
+            if known:
+                text.append(f"{known[1]} [{known[0]}]")
+            self._failed(result, "\n".join(text), [known[0]] if known else ["raises"], error)
+
+    def run_all(self) -> Report:
+        """Run every check, in order."""
+        results = [self.run(name) for name in self.checks]
+        return self.report(results)
+
+    def report(self, results: list[Result]) -> Report:
+        """Wrap results up."""
+        try:
+            digest = self.piece.digest
+        except PieceError:
+            digest = "-"
+        return Report(self.problem.number, str(self.path), self.whose, digest, results)
+
+
+def placed_now() -> dict[int, Placed]:
+    """Whose piece stands where in the model.py that runs; {} when that can't be told."""
+    import gpt2
+
+    try:
+        return placed(Path(gpt2.__file__).with_name("model.py").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def builds_on(problem: Problem) -> str:
+    """`builds on 03 yours (fails, forced into the model), 04 reference`: the earlier pieces in
+    src/gpt2/model.py; "" for a problem that builds on none.
+    """
+    earlier = manifest.prerequisites(problem)
+    if not earlier:
+        return ""
+    there = placed_now()
+    if not there:
+        return "builds on src/gpt2/model.py as it is"
+    words = (
+        f"{p.number:02d} {there[p.number].words if p.number in there else '?'}" for p in earlier
+    )
+    return f"builds on {', '.join(words)}"
+
+
+def _blame(problem: Problem, earlier: list[Placed], forced: list[Placed]) -> str:
+    """What to say of a check that passes on the reference's earlier pieces alone."""
+    own = f"Your {problem.number:02d} passes this check on the reference's pieces."
+    if forced:
+        names = ", ".join(f"{p.number:02d}" for p in forced)
+        it, fails = ("it", "fails its") if len(forced) == 1 else ("them", "fail their")
+        return (
+            f"{own} In the model it stands on your {names}, which {fails} own checks: forced "
+            f"in.\nMend {it} first: learn check {forced[0].number:02d}. Or take {it} out again: "
+            f"learn swap --reference {names.replace(' ', '')} [stands-on-forced]"
+        )
+    names = ", ".join(f"{p.number:02d}" for p in earlier)
+    one = f"it stands on your {names}" if len(earlier) == 1 else f"it stands on yours: {names}"
+    return (
+        f"{own} In the model {one}: look there first.\nTo go on with the reference's for now: "
+        f"learn swap --reference {names.replace(' ', '')} [earlier-piece]"
+    )
+
+
+class DebuggerWanted(Exception):
+    """breakpoint() was reached where no terminal is."""
+
+
+@contextmanager
+def no_debugger() -> Iterator[None]:
+    """breakpoint() and pdb.set_trace() raise DebuggerWanted while the block runs."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise DebuggerWanted("a debugger needs a terminal")
+
+    with _debugger(refuse):
+        yield
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """What is printed while the block runs is not shown, and breakpoint() does nothing: the code
+    runs once more than the learner asked for.
+    """
+    nowhere = StringIO()
+    with _debugger(lambda *_, **__: None), redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+@contextmanager
+def _debugger(stand_in: Callable[..., None]) -> Iterator[None]:
+    """Put a function in the place of breakpoint() and pdb.set_trace()."""
+    import pdb
+
+    before = sys.breakpointhook, pdb.set_trace
+    sys.breakpointhook = pdb.set_trace = stand_in
+    try:
+        yield
+    finally:
+        sys.breakpointhook, pdb.set_trace = before
+
+
+class Heard(io.TextIOBase):
+    """A stream that keeps the beginning of what is printed to it."""
+
+    MOST = 100_000  # characters; a loop may print for ever
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Keep it, while there is room."""
+        if len(self.text) < self.MOST:
+            self.text += text[: self.MOST - len(self.text)]
+        return len(text)
+
+
+PRINTED_LINES = 24
+PRINTED_WIDTH = 300
+PRINTED_BLOCK = 12  # lines that are printed in the same way again and again
+
+
+def cut_print(text: str) -> str:
+    """What a learner's code printed, at a sane length: repeated blocks once, and no more than so
+    many lines.
+    """
+    lines = [
+        line if len(line) <= PRINTED_WIDTH else f"{line[:PRINTED_WIDTH]} …"
+        for line in text.rstrip().splitlines()
+    ]
+    kept: list[str] = []
+    at = 0
+    while at < len(lines) and len(kept) <= PRINTED_LINES:
+        size, times = _repeated(lines, at)
+        kept += lines[at : at + size]
+        if times > 1:
+            what = "the line above" if size == 1 else f"the {size} lines above"
+            kept.append(f"({what}: {times} times)")
+        at += size * times
+    left = len(lines) - at + max(0, len(kept) - PRINTED_LINES)
+    if left:
+        kept = [*kept[:PRINTED_LINES], f"… and {left} more lines; `pytest -s` shows all"]
+    return "\n".join(kept)
+
+
+def _repeated(lines: list[str], at: int) -> tuple[int, int]:
+    """The block that starts at a line and how often it stands there in a row: (lines, times)."""
+    for size in range(1, PRINTED_BLOCK + 1):
+        block, times = lines[at : at + size], 1
+        while len(block) == size and lines[at + size * times : at + size * (times + 1)] == block:
+            times += 1
+        if times > 1 and (size > 1 or times > 2):
+            return size, times
+    return 1, 1
+
+
+def _same_seeds() -> None:
+    """The same file gets the same verdict each time."""
+    import torch
+
+    random.seed(0)
+    # torch.manual_seed would also queue a call for each kind of GPU, which costs more than a check
+    torch.default_generator.manual_seed(0)
+
+
+class CourseBroken(ValueError):
+    """A file of the course is missing or damaged: not the learner's doing, and no verdict."""
+
+
+def load_checks(root: Path, problem: Problem) -> list[Check]:
+    """The checks in a problem's test file, in order. CourseBroken when they can't be had."""
+    from learn_gpt2.checking.checks import checks_in
+
+    path = problem.test_path(root)
+    if not path.is_file():
+        raise CourseBroken(lost_checks(root, problem))
+    spec = importlib.util.spec_from_file_location(f"checks_{problem.number:02d}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise CourseBroken(
+            f"The checks in {shown(path)} can't be run ({type(error).__name__}: {error}). That is "
+            "the course's fault or an edit's, not your problem.py's: `learn doctor` looks at it."
+        ) from error
+    return checks_in(vars(module))
+
+
+def lost_checks(root: Path, problem: Problem) -> str:
+    """What to say when a problem's test file is not there."""
+    path = problem.test_path(root)
+    if not path.parent.is_dir() and (other := loading.renamed(path.parent)):
+        return (
+            f"The folder problems/{problem.folder} is not there. Was it renamed? There is "
+            f"problems/{other}: give it its name back."
+        )
+    back = f"git checkout -- {shown(path)}" if (root / ".git").exists() else "learn update"
+    return (
+        f"{shown(path)}, which holds the checks of problem {problem.number:02d}, is not there. "
+        f"`{back}` brings it back."
+    )
+
+
+def piece_path(root: Path, problem: Problem, source: str | Path) -> tuple[Path, str]:
+    """("yours" | "reference" | a path) → the file and the word for whose it is."""
+    if source == "reference":
+        return problem.solution_path(root), "REFERENCE"
+    if source == "yours":
+        return problem.problem_path(root), "yours"
+    return Path(source).resolve(), "yours"
+
+
+def run_checks(root: Path, problem: Problem, source: str | Path = "yours") -> Report:
+    """Run a problem's checks in this process. What the file prints is not shown; what it printed
+    in the first check that fails is in that check's result.
+    """
+    path, whose = piece_path(root, problem, source)
+    examination = Examination(problem, path, whose, load_checks(root, problem), root)
+    results: list[Result] = []
+    with no_debugger():
+        for name in examination.checks:
+            heard = Heard()
+            with redirect_stdout(heard), redirect_stderr(heard):
+                results.append(examination.run(name))
+            if [r.status for r in results].count("failed") == 1 and results[-1].status == "failed":
+                results[-1].printed = cut_print(heard.text)
+    return examination.report(results)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Tiny tensors are fastest on one thread, and by far when the machine is busy."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Spare:
+    """A process that imports what checks need, waits for one problem, runs its checks and ends."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        environment = {**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONIOENCODING": "utf-8"}
+        self._process = subprocess.Popen(
+            # -P: nothing in the current folder may pass for a module
+            [sys.executable, "-P", "-m", "learn_gpt2.checking.runner", str(root)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
+
+    def run(self, problem: Problem, source: str | Path = "yours", seconds: float = 120.0) -> Report:
+        """Run the checks; once only. The file may loop, exit or crash: a report comes back.
+
+        It comes marked with a number that the file is not told, so that what it prints is no
+        verdict.
+        """
+        path, whose = piece_path(self.root, problem, source)
+        mark = secrets.token_hex(16)
+        named = source if source in ("yours", "reference") else str(path)
+        job = json.dumps({"mark": mark, "problem": problem.number, "source": named})
+        try:
+            output, _ = self._process.communicate(f"{job}\n".encode(), timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.close()
+            message = f"The checks were stopped after {seconds:.0f} s."
+        else:
+            for line in output.decode("utf-8", "replace").splitlines():
+                if line.startswith(mark):
+                    return answered(json.loads(line.removeprefix(mark)))
+            message = (
+                f"The process that ran the checks ended with code {self._process.returncode} and "
+                f"no result: does {shown(path)} end the program, or crash it?"
+            )
+        failed = Result("run", "the checks run to their end", "failed", message, ["crashed"])
+        return Report(problem.number, str(path), whose, "-", [failed])
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def answer(root: Path, problem: Problem, source: str | Path = "yours") -> dict:
+    """What a process that runs the checks sends back: a report, or why there is none."""
+    try:
+        return run_checks(root, problem, source).to_json()
+    except CourseBroken as error:
+        return {"course broken": str(error)}
+
+
+def answered(data: dict) -> Report:
+    """What `answer` sent → a report. CourseBroken when there is none."""
+    if "course broken" in data:
+        raise CourseBroken(data["course broken"])
+    return Report.from_json(data)
+
+
+def run_isolated(
+    root: Path, problem: Problem, source: str | Path = "yours", seconds: float = 120.0
+) -> Report:
+    """Run a problem's checks in a process of its own, see `Spare`."""
+    return Spare(root).run(problem, source, seconds)
+
+
+def _main(root: Path) -> None:
+    import torch  # noqa: F401 - before there is work, so that a spare process has it ready
+
+    from learn_gpt2.checking import checks  # noqa: F401
+
+    job = sys.stdin.readline()
+    if not job:
+        return
+    job = json.loads(job)
+    mark = job["mark"]
+    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)  # what the file prints, from Python or below it, goes nowhere
+    report = answer(root, manifest.get(job["problem"]), job["source"])
+    results.write(f"\n{mark}{json.dumps(report)}\n")
+    results.flush()
+    os._exit(0)  # whatever threads or exit handlers the file has left behind
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))

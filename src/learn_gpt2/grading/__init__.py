@@ -1,0 +1,1 @@
+"""Submissions, examiner, sandbox, gradebook, reports."""
