@@ -2,7 +2,8 @@
 
 Options: `--solutions` tests the reference, `--piece FILE` another file. The checks themselves are
 run by learn_gpt2.checking.runner; this module finds them, orders their reports, prints the
-messages, keeps a whole problem's result for the board, and leads a debugger into the learner's own code.
+messages, keeps a whole problem's result for the board, and leads a debugger into the learner's
+own code.
 """
 
 from __future__ import annotations

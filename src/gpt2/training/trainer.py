@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2.common.files import short
 from gpt2.common.folder_lock import only_one
+from gpt2.inference.fused import fuse
 from gpt2.training.optimization import autocast_dtype, lr_at, make_optimizers
 from gpt2.training.ranks import World, open_world, put_whole, seed_step, whole
 from gpt2.training.run_log import LOG_NAME, RunLog, clock, read_log
@@ -123,6 +124,7 @@ class Trainer:
             raise ValueError(f"{self.run} holds no checkpoint to resume from")
         seed_step(config.seed, -1, 0)
         self.core = build_model(config, self.index, latest, world.device)
+        fuse(self.core)
         if world.device.type == "cpu" and not config.compile:
             speed_up_dropout(self.core)
             keep_freed_memory()

@@ -369,6 +369,12 @@ _EXPLAINED: tuple[tuple[str, str, str], ...] = (
         "`output, weights = …`.",
     ),
     (
+        "number-for-a-tensor",
+        r"argument 'input' .*must be Tensor, not (int|float)",
+        "This function of torch takes a tensor and was given a number. For a plain number use "
+        "Python's own: math.sqrt(x), x ** 0.5, math.exp(x).",
+    ),
+    (
         "wrong-argument-name",
         r"TypeError: .*got an unexpected keyword argument",
         "An argument has another name than the one it is called with. The names in the skeleton "

@@ -35,8 +35,10 @@ def command(course: Course, model: str | None, as_json: bool) -> None:
                 continue
             problem = problem_of(result)
             if problem is None:
-                say("      This part is given and belongs to no problem: "
-                    "see src/gpt2/generation/generating.py")
+                say(
+                    "      This part is given and belongs to no problem: "
+                    "see src/gpt2/generation/generating.py"
+                )
                 continue
             owner = "yours" if problem in found.mine else "the reference's"
             name = f"{problem:02d} {manifest.get(problem).title}"
