@@ -9,6 +9,7 @@ own code.
 from __future__ import annotations
 
 import bdb
+import inspect
 import types
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from _pytest import debugging as pytest_debugging
 
 from gpt2.common.terminal import wrap
 from learn_gpt2 import manifest
-from learn_gpt2.checking import loading, runner
+from learn_gpt2.checking import loading, output, runner
 from learn_gpt2.checking.runner import builds_on
 from learn_gpt2.manifest import PROBLEMS, Problem
 
@@ -140,7 +141,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         check = examination.checks[pyfuncitem.function.__name__]
 
         def step(piece: loading.Piece) -> object:
-            return stepped.runcall(check.function, piece)
+            return stepped.runcall(inspect.unwrap(check.function), piece)
 
     result = examination.run(pyfuncitem.function.__name__, step)
     if result.status == "skipped":
@@ -216,7 +217,7 @@ def _show_prints_once(item: pytest.Item, report: pytest.TestReport) -> None:
     failed = [r.name for r in results if r.status == "failed"]
     first = report.failed and failed[:1] == [item.function.__name__]
     report.sections = [
-        (title, runner.cut_print(text) + "\n")
+        (title, output.cut_print(text) + "\n")
         for title, text in report.sections
         if first and title.endswith(" call")
     ]

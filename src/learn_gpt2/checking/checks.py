@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from learn_gpt2.checking import diagnosis
 from learn_gpt2.checking.diagnosis import Mistake, Variant, mistake
+from learn_gpt2.checking.output import hush
 
 __all__ = [
     "CheckFailed",
@@ -208,6 +209,7 @@ def compare(
         )
     if diagnosis.close(got, want, rtol, atol):
         return got
+    hush()
     if run is not None and not _repeats(run, got):
         raise CheckFailed(
             f"{_capital(what)} is different each time, for the same input in eval mode: "

@@ -8,7 +8,6 @@ the order in which they stand, skips those whose needs failed, and turns whateve
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import os
 import random
@@ -19,7 +18,6 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +26,14 @@ from learn_gpt2.checking import loading
 from learn_gpt2.checking.headers import Placed, placed
 from learn_gpt2.checking.limits import TimeLimit, time_limit
 from learn_gpt2.checking.loading import Piece, PieceError, shown
+from learn_gpt2.checking.output import (
+    DebuggerWanted,
+    Heard,
+    cut_print,
+    no_debugger,
+    one_check,
+    quietly,
+)
 from learn_gpt2.manifest import Problem
 
 if TYPE_CHECKING:
@@ -80,7 +86,7 @@ class Report:
 
     @property
     def words(self) -> str:
-        """What came of it: "1 of 14 checks fails, and 13 that need it did not run"."""
+        """What came of it: "1 of 14 checks fails, and 13 more wait for it"."""
         return verdict(
             len(self.results),
             sum(r.status == "failed" for r in self.results),
@@ -107,7 +113,7 @@ def verdict(total: int, failed: int, skipped: int) -> str:
     text = f"{failed} of {total} checks {'fails' if failed == 1 else 'fail'}"
     if skipped:
         it = "it" if failed == 1 else "them"
-        text += f", and {skipped} that need{'s' if skipped == 1 else ''} {it} did not run"
+        text += f", and {skipped} more wait{'s' if skipped == 1 else ''} for {it}"
     return text
 
 
@@ -200,6 +206,7 @@ class Examination:
             with (
                 one_thread(),
                 loading.model_for(self.problem),
+                one_check(),
                 time_limit(seconds),
             ):
                 call(piece)
@@ -217,7 +224,8 @@ class Examination:
         except BaseException as error:
             self._let_through(error)
             self._explain(result, error)
-            if not isinstance(error, (PieceError, SystemExit)) and result.todo is None:
+            told = isinstance(error, (PieceError, SystemExit, DebuggerWanted)) or result.todo
+            if not told and "earlier-piece-names" not in result.mistakes:
                 self._trace_to_earlier_pieces(check, result)
 
     def _let_through(self, error: BaseException | None) -> None:
@@ -384,102 +392,6 @@ def _blame(problem: Problem, earlier: list[Placed], forced: list[Placed]) -> str
         f"{own} In the model {one}: look there first.\nTo go on with the reference's for now: "
         f"learn swap --reference {names.replace(' ', '')} [earlier-piece]"
     )
-
-
-class DebuggerWanted(Exception):
-    """breakpoint() was reached where no terminal is."""
-
-
-@contextmanager
-def no_debugger() -> Iterator[None]:
-    """breakpoint() and pdb.set_trace() raise DebuggerWanted while the block runs."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise DebuggerWanted("a debugger needs a terminal")
-
-    with _debugger(refuse):
-        yield
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """What is printed while the block runs is not shown, and breakpoint() does nothing: the code
-    runs once more than the learner asked for.
-    """
-    nowhere = StringIO()
-    with _debugger(lambda *_, **__: None), redirect_stdout(nowhere), redirect_stderr(nowhere):
-        yield
-
-
-@contextmanager
-def _debugger(stand_in: Callable[..., None]) -> Iterator[None]:
-    """Put a function in the place of breakpoint() and pdb.set_trace()."""
-    import pdb
-
-    before = sys.breakpointhook, pdb.set_trace
-    sys.breakpointhook = pdb.set_trace = stand_in
-    try:
-        yield
-    finally:
-        sys.breakpointhook, pdb.set_trace = before
-
-
-class Heard(io.TextIOBase):
-    """A stream that keeps the beginning of what is printed to it."""
-
-    MOST = 100_000  # characters; a loop may print for ever
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def writable(self) -> bool:
-        """Yes."""
-        return True
-
-    def write(self, text: str) -> int:
-        """Keep it, while there is room."""
-        if len(self.text) < self.MOST:
-            self.text += text[: self.MOST - len(self.text)]
-        return len(text)
-
-
-PRINTED_LINES = 24
-PRINTED_WIDTH = 300
-PRINTED_BLOCK = 12  # lines that are printed in the same way again and again
-
-
-def cut_print(text: str) -> str:
-    """What a learner's code printed, at a sane length: repeated blocks once, and no more than so
-    many lines.
-    """
-    lines = [
-        line if len(line) <= PRINTED_WIDTH else f"{line[:PRINTED_WIDTH]} …"
-        for line in text.rstrip().splitlines()
-    ]
-    kept: list[str] = []
-    at = 0
-    while at < len(lines) and len(kept) <= PRINTED_LINES:
-        size, times = _repeated(lines, at)
-        kept += lines[at : at + size]
-        if times > 1:
-            what = "the line above" if size == 1 else f"the {size} lines above"
-            kept.append(f"({what}: {times} times)")
-        at += size * times
-    left = len(lines) - at + max(0, len(kept) - PRINTED_LINES)
-    if left:
-        kept = [*kept[:PRINTED_LINES], f"… and {left} more lines; `pytest -s` shows all"]
-    return "\n".join(kept)
-
-
-def _repeated(lines: list[str], at: int) -> tuple[int, int]:
-    """The block that starts at a line and how often it stands there in a row: (lines, times)."""
-    for size in range(1, PRINTED_BLOCK + 1):
-        block, times = lines[at : at + size], 1
-        while len(block) == size and lines[at + size * times : at + size * (times + 1)] == block:
-            times += 1
-        if times > 1 and (size > 1 or times > 2):
-            return size, times
-    return 1, 1
 
 
 def _same_seeds() -> None:
