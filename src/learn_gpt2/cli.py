@@ -18,7 +18,7 @@ import click
 from gpt2.cli import LazyGroup
 from gpt2.common.terminal import fitted
 from learn_gpt2 import manifest
-from learn_gpt2.course.handover import hand_over
+from learn_gpt2.launch import hand_over
 
 COMMANDS = {
     "status": "learn_gpt2.commands.status:command",

@@ -18,8 +18,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from learn_gpt2.course.handover import course_around
-from learn_gpt2.manifest import PROBLEMS
+from learn_gpt2.manifest import PROBLEMS, course_around
 
 CARRIED = "course_files"  # the folder inside the installed package
 RECORD = "src/installed.json"  # in a course that was made: which version, and what each file was

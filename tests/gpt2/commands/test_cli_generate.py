@@ -15,7 +15,7 @@ import torch
 from small_gpt2 import byte_tokenizer, char_tokenizer, tiny
 
 from gpt2 import cli
-from gpt2.bench import generation, measuring
+from gpt2.bench import generation, measuring, registry
 from gpt2.commands import generate as command
 from gpt2.formats.checkpoints import save_pretrained
 from gpt2.generation.generating import generate
@@ -253,7 +253,7 @@ def test_an_endless_standard_input(run, folder: Path) -> None:
 
 def test_no_bundled_model(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Catches a bare FileNotFoundError in an installation without the model."""
-    monkeypatch.setattr(command, "__file__", str(tmp_path / "commands" / "generate.py"))
+    monkeypatch.setattr("gpt2.formats.bundled.__file__", str(tmp_path / "formats" / "bundled.py"))
     code, _, err = run("generate", "--prompt", "a")
     assert code == 1
     assert "--model" in one_line(err)
@@ -279,7 +279,7 @@ def test_what_ends_a_command(
         raise error
 
     monkeypatch.setattr(command, "load", fail)
-    monkeypatch.setattr(command, "bundled", lambda: Path("x"))
+    monkeypatch.setattr("gpt2.formats.bundled.bundled", lambda: Path("x"))
     found, _, err = run("generate", "--prompt", "a")
     assert found == code
     assert said in err
@@ -288,7 +288,7 @@ def test_what_ends_a_command(
 
 def test_mistakes_of_our_own_keep_their_traceback(run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a bug in this program hidden behind one friendly line."""
-    monkeypatch.setattr(command, "bundled", lambda: {}["bug"])
+    monkeypatch.setattr("gpt2.formats.bundled.bundled", lambda: {}["bug"])
     with pytest.raises(KeyError):
         cli.main(["generate", "--prompt", "a"])
 
@@ -393,7 +393,7 @@ def test_bench_keeps_what_it_has_measured(
         raise broken_by
 
     measured = {"first": lambda **_: first, "second": breaks, "third": breaks}
-    monkeypatch.setattr(measuring, "measurements", lambda: measured)
+    monkeypatch.setattr(registry, "measurements", lambda: measured)
     file, pictures = tmp_path / "new" / "a.json", tmp_path / "pictures"
     found, out, err = run("bench", "--json", file, "--plot", pictures)
     assert found == code
