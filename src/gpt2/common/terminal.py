@@ -31,9 +31,11 @@ def fitted(text: str, stream: TextIO | None = None) -> str:
     """
     stream = stream or sys.stdout
     try:
-        if not stream.isatty():
-            return text
+        shown = stream.isatty()
     except (AttributeError, ValueError):  # a closed or unusual stream
-        return text
+        shown = False
+    if not shown:
+        return text.replace("\xa0", " ")
     width = shutil.get_terminal_size().columns
-    return "\n".join(part for line in text.split("\n") for part in wrap(line, width))
+    lines = (part for line in text.split("\n") for part in wrap(line, width))
+    return "\n".join(lines).replace("\xa0", " ")  # which has kept words together

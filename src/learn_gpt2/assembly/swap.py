@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from learn_gpt2.assembly import sections
 from learn_gpt2.assembly.assemble import assemble
 from learn_gpt2.assembly.sections import Section, Source
-from learn_gpt2.checking import headers
+from learn_gpt2.checking.headers import HEADER, placed
 from learn_gpt2.manifest import PROBLEMS, Problem
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def _whose_line(text: str, line: int | None) -> str:
     if not line:
         return ""
     lines = text.split("\n")
-    headers = [m for row in lines[:line] if (m := headers.HEADER.fullmatch(row))]
+    headers = [m for row in lines[:line] if (m := HEADER.fullmatch(row))]
     if not headers:
         return ""
     where = f"problem {headers[-1]['number']}, {headers[-1]['path']}"
@@ -519,7 +519,7 @@ def _swap(
                 note(later.number, "not tried")
             break
         if message is None:
-            forced = headers.placed(read_model(root))[problem.number].forced
+            forced = placed(read_model(root))[problem.number].forced
             note(
                 problem.number,
                 "unchanged",

@@ -80,7 +80,7 @@ def _check(course: Course, as_json: bool, show_diff: bool) -> None:
         if edited or not mine:
             where = f" in {_numbers(edited)}" if edited else ""
             say(f"src/gpt2/model.py differs from what the solutions give{where}.")
-        if show_diff:
+        if show_diff or not mine:  # an edit of model.py itself
             click.echo(diff)
         else:
             say("`learn swap --check --diff` shows the lines.")

@@ -142,14 +142,15 @@ class Watch:
         show(self.course, problem, report)
         say(f"{time.monotonic() - started:.2f} s", dim=True)
         if report.passed:
-            say("Next: p puts it into the model (learn swap), then n")
+            say(f"Next: learn swap {problem.number:02d} (press p), then n")
         if note:
             say(note, fg="yellow")
         self.footer()
 
     def footer(self) -> None:
         """The line of keys."""
-        say(f"watching · {KEYS}", dim=True)
+        keys = " · ".join(key.replace(" ", "\xa0") for key in KEYS.split(" · "))
+        say(f"watching · {keys}", dim=True)
 
     def press(self, key: str) -> None:
         """Do what a key asks for."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from learn_gpt2 import manifest
 from learn_gpt2.assembly import swap
-from learn_gpt2.checking import headers
-from learn_gpt2.checking.runner import Report, run_isolated
+from learn_gpt2.checking import headers, runner
+from learn_gpt2.checking.runner import Report
 from learn_gpt2.course import backups
 from learn_gpt2.manifest import PROBLEMS, Problem
 
@@ -93,7 +93,7 @@ CHECK_RESULTS = ("digest", "passed", "total", "failed", "failing", "hint", "mist
 
 def check(root: Path, problem: Problem) -> Report:
     """Run a problem's checks on the learner's file, in a process of its own, and remember."""
-    report = run_isolated(root, problem)
+    report = runner.run_isolated(root, problem)
     remember(root, report)
     return report
 
