@@ -49,13 +49,7 @@ class Inference:
         training = [module for module in self.modules if module.training]
         # a forward of the module's own (someone else's patch) is left alone
         sliced = [slices for slices in self.slices if "forward" not in slices.module.__dict__]
-        # and an attention that somebody listens to gives its weights
-        fused = [
-            attention
-            for attention in self.fused
-            if "forward" not in attention.attention.__dict__
-            and not attention.attention._forward_hooks
-        ]
+        fused = [f for f in self.fused if "forward" not in f.attention.__dict__]
         no_grad = torch.no_grad()
         no_grad.__enter__()
         self._entered.append((training, sliced, fused, no_grad))
@@ -63,13 +57,13 @@ class Inference:
             module.training = False
         for slices in sliced:
             slices.module.__dict__["forward"] = slices
-        for attention in fused:
-            attention.attention.__dict__["forward"] = attention
+        for kernel in fused:
+            kernel.attention.__dict__["forward"] = kernel
 
     def __exit__(self, *error: object) -> None:
         training, sliced, fused, no_grad = self._entered.pop()
-        for attention in fused:
-            attention.attention.__dict__.pop("forward", None)
+        for kernel in fused:
+            kernel.attention.__dict__.pop("forward", None)
         for slices in sliced:
             slices.module.__dict__.pop("forward", None)
         for module in training:

@@ -34,8 +34,12 @@ class FusedAttention:
 
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
-    ) -> tuple[Tensor, None]:
-        """q (B, H, T, D), k and v (B, H, S, D) → output (B, H, T, D), and no weights."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """q (B, H, T, D), k and v (B, H, S, D) → output (B, H, T, D), and the weights (B, H, T, S)
+        only where somebody listens to them, with a forward hook.
+        """
+        if self.attention._forward_hooks:
+            return type(self.attention).forward(self.attention, q, k, v, mask)
         p = self.dropout.p if self.dropout is not None and self.attention.training else 0.0
         causal = mask is not None and q.size(-2) == k.size(-2)
         return F.scaled_dot_product_attention(q, k, v, None if causal else mask, p, causal), None

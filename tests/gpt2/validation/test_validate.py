@@ -332,7 +332,11 @@ def merge_by_view(model, patch) -> None:
 
 def fused_path_unmasked(model, patch) -> None:
     plain = FusedAttention.__call__
-    patch.setattr(FusedAttention, "__call__", lambda self, q, k, v, mask=None: plain(self, q, k, v))
+
+    def unmasked(self, q, k, v, mask=None):
+        return plain(self, q, k, v, mask if self.attention._forward_hooks else None)
+
+    patch.setattr(FusedAttention, "__call__", unmasked)
     patch.setattr(fused, "_same", lambda layer, attention: True)
 
 
