@@ -20,8 +20,6 @@ from torch import nn
 import gpt2.generation.generating
 from gpt2 import cli
 from gpt2.formats.checkpoints import save_pretrained
-from gpt2.inference import fused
-from gpt2.inference.fused import FusedAttention
 from gpt2.model import GPT2Config, GPT2Model
 from gpt2.validation import oracle
 from gpt2.validation.stages import CHECKPOINTS, Result, Rounding, validate
@@ -330,16 +328,6 @@ def merge_by_view(model, patch) -> None:
         block.attn.merge_heads = lambda x: x.reshape(x.size(0), x.size(2), -1)
 
 
-def fused_path_unmasked(model, patch) -> None:
-    plain = FusedAttention.__call__
-
-    def unmasked(self, q, k, v, mask=None):
-        return plain(self, q, k, v, mask if self.attention._forward_hooks else None)
-
-    patch.setattr(FusedAttention, "__call__", unmasked)
-    patch.setattr(fused, "_same", lambda layer, attention: True)
-
-
 def projection_transposed(model, patch) -> None:
     weight = model.h[0].attn.c_proj.weight
     weight.data = weight.data.t().contiguous()
@@ -372,7 +360,6 @@ def pieces_masked_from_the_left(model, patch) -> None:
         (no_mask, 4, "CausalMultiHeadAttention"),
         (heads_by_view, 4, "MultiHeadAttention"),
         (merge_by_view, 5, "MultiHeadAttention"),
-        (fused_path_unmasked, 5, "CausalMultiHeadAttention"),
         (projection_transposed, 5, "GPT2Model.from_pretrained"),
         (no_first_residual, 6, "TransformerBlock"),
         (late_weights_forgotten, 8, "GPT2Model.from_pretrained"),
