@@ -115,6 +115,7 @@ SIDEBAR = {
     "Beyond": {
         "solutions/README": "",
         "docs/training": "Training",
+        "docs/generation": "Generating text",
         "docs/formats": "Checkpoints and formats",
         "docs/speed": "Speed",
         "docs/determinism": "What is the same each time",

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gpt2.cache import KVCache
+    from gpt2.formats.opening import load_tokenizer
     from gpt2.generation.generating import generate, generate_batch, stream
     from gpt2.inference.engine import prepare
     from gpt2.model import GPT2Config, GPT2Model
-    from gpt2.text.tokenizers import load_tokenizer
 
 # Where each name comes from. Importing one imports torch, so it happens on first use.
 _HOME = {
@@ -19,7 +19,7 @@ _HOME = {
     "KVCache": "gpt2.cache",
     "generate": "gpt2.generation.generating",
     "generate_batch": "gpt2.generation.generating",
-    "load_tokenizer": "gpt2.text.tokenizers",
+    "load_tokenizer": "gpt2.formats.opening",
     "prepare": "gpt2.inference.engine",
     "stream": "gpt2.generation.generating",
 }

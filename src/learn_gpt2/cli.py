@@ -37,6 +37,7 @@ COMMANDS = {
     "reset": "learn_gpt2.commands.reset:command",
     "undo": "learn_gpt2.commands.undo:command",
     "grade": "learn_gpt2.commands.grade:command",
+    "export": "learn_gpt2.commands.export:command",
 }
 # The installed package does these itself: one makes a course, the other renews it.
 OUTSIDE = ("init", "update")

@@ -379,7 +379,10 @@ def _import_failed(error: BaseException, path: Path) -> str:
     if isinstance(error, SystemExit):
         return f"{where} ends the program (exit) while it is being imported. Take that line out."
     if isinstance(error, ModuleNotFoundError):
-        return f"{where} imports {error.name!r}, which is not installed.\n    {code}"
+        return (
+            f"{where} imports {error.name!r}, which is not installed.\n    {code}\n"
+            "If it is a file of yours: only the piece itself is read, so what it needs goes there."
+        )
     return f"{where} can't be imported: {type(error).__name__}: {error}\n    {code}"
 
 

@@ -9,7 +9,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from io import StringIO, TextIOBase
+from io import BytesIO, TextIOWrapper
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 
 class DebuggerWanted(Exception):
@@ -32,7 +36,7 @@ def quietly() -> Iterator[None]:
     """What is printed while the block runs is not shown, and breakpoint() does nothing: the code
     runs once more than the learner asked for.
     """
-    nowhere = StringIO()
+    nowhere = Heard()
     with _debugger(lambda *_, **__: None), redirect_stdout(nowhere), redirect_stderr(nowhere):
         yield
 
@@ -50,23 +54,37 @@ def _debugger(stand_in: Callable[..., None]) -> Iterator[None]:
         sys.breakpointhook, pdb.set_trace = before
 
 
-class Heard(TextIOBase):
-    """A stream that keeps the beginning of what is printed to it."""
+class _Beginning(BytesIO):
+    """Keeps the first bytes that are written, while a loop prints for ever."""
 
-    MOST = 100_000  # characters; a loop may print for ever
+    MOST = 200_000
 
     def __init__(self) -> None:
-        self.text = ""
+        super().__init__()
+        self.kept = bytearray()
 
-    def writable(self) -> bool:
-        """Yes."""
-        return True
-
-    def write(self, text: str) -> int:
+    def write(self, data: Buffer) -> int:
         """Keep it, while there is room."""
-        if len(self.text) < self.MOST:
-            self.text += text[: self.MOST - len(self.text)]
-        return len(text)
+        if len(self.kept) < self.MOST:
+            self.kept += bytes(data)[: self.MOST - len(self.kept)]
+        return len(bytes(data))
+
+
+class Heard(TextIOWrapper):
+    """A stream that keeps the beginning of what is printed to it; `text`, also once it is closed.
+    A file may set its encoding, or write bytes to it, as to any standard output.
+    """
+
+    def __init__(self) -> None:
+        self._beginning = _Beginning()
+        super().__init__(
+            self._beginning, encoding="utf-8", errors="replace", newline="", write_through=True
+        )
+
+    @property
+    def text(self) -> str:
+        """What was printed."""
+        return self._beginning.kept.decode("utf-8", "replace")
 
 
 PRINTED_LINES = 24

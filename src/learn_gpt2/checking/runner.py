@@ -7,6 +7,8 @@ the order in which they stand, skips those whose needs failed, and turns whateve
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.util
 import json
 import os
@@ -40,6 +42,18 @@ if TYPE_CHECKING:
     from learn_gpt2.checking.checks import Check
 
 MESSAGE_LINES = 6
+# what a failure is called that names no mistake
+UNNAMED = frozenset(("raises", "shape-mismatch", "wrong-shape", "wrong-dtype", "no-gradient"))
+# mistakes that reach beyond the call in which they are made: what fails after them proves nothing
+SPREADING = frozenset(
+    (
+        *("module-remembers", "state-kept-in-module", "model-keeps-state", "shared-attributes"),
+        *("grad-left-off", "default-dtype-set", "mode-left-on", "mode-changed", "seed-set"),
+        *("edits-input", "edits-weights", "dropout-in-eval", "shared-memory", "shared-weights"),
+    )
+)
+# what keeps every check from running, and is told for each
+TOLD_EACH_TIME = frozenset(("open-todo", "exits", "endless-loop", "crashed"))
 
 
 @dataclass
@@ -141,9 +155,11 @@ class Examination:
         self.root = root
         self.through = (KeyboardInterrupt, *through)
         self.results: dict[str, Result] = {}
+        self._causes: dict[str, Result] = {}  # skipped check → the failure that it waits for
         self._piece: Piece | PieceError | None = None
         self._on_reference: Piece | None = None
         self._base: types.ModuleType | None = None
+        self._earlier: list[Placed] | None = None
 
     @property
     def piece(self) -> Piece:
@@ -166,6 +182,7 @@ class Examination:
         self.results[name] = result
         if not self._skip(check, result):
             self._run(check, result, call or check.function)
+            self._leave_consequences(result)
         result.message = "\n".join(result.message.splitlines()[:MESSAGE_LINES])
         return result
 
@@ -190,11 +207,36 @@ class Examination:
             return False
         cause = broken[0]
         while cause.status == "skipped":
-            needed = [self.results[n] for n in self.checks[cause.name].needs if n in self.results]
-            cause = next(r for r in needed if r.status != "passed")
+            cause = self._causes[cause.name]
+        self._causes[check.name] = cause
         result.status = "skipped"
         result.message = f"needs {cause.name}, which failed: {cause.title}"
         return True
+
+    def _leave_consequences(self, result: Result) -> None:
+        """Skip a failure that says nothing new, or nothing that could be relied on: one mistake is
+        told once.
+
+        It says nothing new when it names what was named before, or no mistake at all, after another
+        check has failed; nothing reliable after a mistake that changes whatever runs later, or
+        after a check that it follows from.
+        """
+        if result.status != "failed" or isinstance(result.exception, PieceError):
+            return
+        before = [r for r in self.results.values() if r.status == "failed" and r is not result]
+        said = {m for r in before for m in r.mistakes}
+        if not before or (said | set(result.mistakes)) & TOLD_EACH_TIME:
+            return
+        causes = [r for r in before if r.name in self.checks[result.name].follows]
+        causes += [r for r in before if set(r.mistakes) & SPREADING]
+        if set(result.mistakes) <= said | UNNAMED:
+            named = set(result.mistakes) - UNNAMED
+            causes += [r for r in before if set(r.mistakes) & named] + before[:1]
+        if causes:
+            self._causes[result.name] = causes[0]
+            result.status = "skipped"
+            result.message = f"fails as well; first mend {causes[0].name}: {causes[0].title}"
+            result.mistakes, result.hint, result.line, result.exception = [], None, None, None
 
     def _run(self, check: Check, result: Result, call: Callable[[Piece], object]) -> None:
         # a file that looped once will loop again: the others needn't wait as long
@@ -257,8 +299,9 @@ class Examination:
             result.hint, result.line = again.hint, again.line
 
     def _run_on_reference(self, check: Check) -> Result:
-        if self._on_reference is None:
+        if self._base is None:
             self._base = loading.reference_model(self.root, self.problem)
+        if self._on_reference is None:
             self._on_reference = loading.load(self.problem, self.path, self.whose, self._base)
         result = Result(check.name, check.title, "passed", points=check.points)
         _same_seeds()
@@ -277,8 +320,18 @@ class Examination:
 
     def _earlier_pieces(self) -> list[Placed]:
         """The earlier pieces in the course's model that are not the reference's."""
-        names = {p.number for p in manifest.prerequisites(self.problem)}
-        return [p for n, p in placed_now().items() if n in names and p.owner != "reference"]
+        if self._earlier is None:
+            names = {p.number for p in manifest.prerequisites(self.problem)}
+            there = placed_now().items()
+            self._earlier = [p for n, p in there if n in names and p.owner != "reference"]
+        return self._earlier
+
+    def be_ready(self) -> None:
+        """Read what belongs to the course now, before a watch looks at what the file opens."""
+        with contextlib.suppress(Exception):  # a check says what is wrong with it
+            loading.the_model()
+            if self._earlier_pieces() and self.root is not None:
+                self._base = loading.reference_model(self.root, self.problem)
 
     def _failed(
         self, result: Result, message: str, mistakes: list[str], error: BaseException
@@ -456,7 +509,10 @@ def run_checks(root: Path, problem: Problem, source: str | Path = "yours") -> Re
     in the first check that fails is in that check's result.
     """
     path, whose = piece_path(root, problem, source)
-    examination = Examination(problem, path, whose, load_checks(root, problem), root)
+    return _run_all(Examination(problem, path, whose, load_checks(root, problem), root))
+
+
+def _run_all(examination: Examination) -> Report:
     results: list[Result] = []
     with no_debugger():
         for name in examination.checks:
@@ -466,6 +522,30 @@ def run_checks(root: Path, problem: Problem, source: str | Path = "yours") -> Re
             if [r.status for r in results].count("failed") == 1 and results[-1].status == "failed":
                 results[-1].printed = cut_print(heard.text)
     return examination.report(results)
+
+
+def run_watched(root: Path, problem: Problem, source: str | Path = "yours") -> Report:
+    """`run_checks`, and one result more when the file does what `learn grade` doesn't take.
+
+    For a process that ends afterwards: it stays under watch, and without the network.
+    """
+    from learn_gpt2.checking.conduct import watch_learner
+
+    path, whose = piece_path(root, problem, source)
+    if whose != "yours":
+        return run_checks(root, problem, source)
+    sys.argv[1:] = []  # a file that reads its arguments finds none
+    examination = Examination(problem, path, whose, load_checks(root, problem), root)
+    examination.be_ready()  # what is opened now is not the file's doing
+    watch = watch_learner(path, root, f"checks_{problem.number:02d}")
+    report = _run_all(examination)
+    fact = watch.fact()
+    if fact is not None:
+        title = "the file leaves everything but its piece as it is"
+        text = f"{fact.message}\n`learn grade` gives such a file no points."
+        result = Result("test_leaves_the_rest", title, "failed", text, [fact.kind], points=0)
+        report.results.append(result)
+    return report
 
 
 @contextmanager
@@ -481,12 +561,26 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def surroundings(root: Path) -> dict[str, str]:
+    """What is set for a process that runs a learner's file, and for the one that grades it: then
+    both come to the same. The processor gives everybody the same numbers; compiling takes longer
+    than the checks, and changes nothing that they look at; plots open no window.
+    """
+    return {
+        "PYTHONPATH": str(root / "src"),
+        "PYTHONIOENCODING": "utf-8",
+        "CUDA_VISIBLE_DEVICES": "",
+        "MPLBACKEND": "Agg",
+        "TORCH_COMPILE_DISABLE": "1",
+    }
+
+
 class Spare:
     """A process that imports what checks need, waits for one problem, runs its checks and ends."""
 
     def __init__(self, root: Path):
         self.root = root
-        environment = {**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONIOENCODING": "utf-8"}
+        environment = os.environ | surroundings(root)
         self._process = subprocess.Popen(
             # -P: nothing in the current folder may pass for a module
             [sys.executable, "-P", "-m", "learn_gpt2.checking.runner", str(root)],
@@ -531,7 +625,7 @@ class Spare:
 def answer(root: Path, problem: Problem, source: str | Path = "yours") -> dict:
     """What a process that runs the checks sends back: a report, or why there is none."""
     try:
-        return run_checks(root, problem, source).to_json()
+        return run_watched(root, problem, source).to_json()
     except CourseBroken as error:
         return {"course broken": str(error)}
 

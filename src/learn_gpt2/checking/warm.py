@@ -25,6 +25,7 @@ from learn_gpt2.checking.runner import (
     answered,
     piece_path,
     run_isolated,
+    surroundings,
 )
 from learn_gpt2.manifest import Problem
 
@@ -45,7 +46,7 @@ class Warm:
             self._spare = Spare(root)
 
     def _start(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(self.root / "src"), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | surroundings(self.root) | {"OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "learn_gpt2.checking.warm", str(self.root)],
             stdin=subprocess.PIPE,

@@ -18,6 +18,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+import learn_gpt2
 from learn_gpt2.manifest import PROBLEMS, course_around
 
 CARRIED = "course_files"  # the folder inside the installed package
@@ -83,7 +84,7 @@ def source_of(packages: Path) -> Source | None:
 
 def running() -> Source:
     """The files of the package that runs. ValueError when it carries none."""
-    here = Path(__file__).resolve().parents[1]
+    here = Path(learn_gpt2.__file__).resolve().parents[1]
     source = source_of(here)
     if source is None:
         raise ValueError(

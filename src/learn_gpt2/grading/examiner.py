@@ -31,13 +31,13 @@ from typing import TYPE_CHECKING
 from learn_gpt2 import manifest
 from learn_gpt2.checking import loading
 from learn_gpt2.checking.runner import Examination, Result, load_checks, run_checks
-from learn_gpt2.grading import sandbox
+from learn_gpt2.grading import answers, sandbox
 from learn_gpt2.grading.sandbox import Cage, Limits, Means
 from learn_gpt2.manifest import Problem
 
 if TYPE_CHECKING:
     from learn_gpt2.checking.checks import Check
-    from learn_gpt2.grading.integrity import Seal
+    from learn_gpt2.checking.conduct import Seal, Watch
 
 GRACE = 2.0  # seconds beyond a check's own limit before its process is ended
 MAX_ANSWER = 1_000_000
@@ -63,7 +63,7 @@ def prepare(root: Path, numbers: list[int], limits: Limits, means: Means) -> Ser
     import torch._dynamo  # replaces functions of torch when it is first needed
 
     from learn_gpt2.assembly import swap
-    from learn_gpt2.grading.integrity import Seal
+    from learn_gpt2.checking.conduct import Seal
 
     torch.set_num_threads(1)  # a child of a process with threads could hang
     install_model(swap.assemble_model(root, {}))
@@ -76,6 +76,8 @@ def prepare(root: Path, numbers: list[int], limits: Limits, means: Means) -> Ser
             why = f"{failed.title}: {failed.message}" if failed else "it has no checks"
             raise ValueError(f"the reference of problem {number:02d} fails here. {why}")
         server.checks[number] = load_checks(root, problem)
+    with contextlib.suppress(Exception):
+        torch.compile(lambda x: x)(torch.ones(1))  # what torch replaces for that, it replaces now
     server.seal = Seal([f"checks_{number:02d}" for number in numbers])
     gc.collect()
     gc.freeze()
@@ -149,7 +151,7 @@ def answer(server: Server, question: Question) -> dict:
             os._exit(1)
     os.close(writable)
     try:
-        data = _read_until(readable, server.limits.seconds + 30.0)
+        data = _read_until(readable, server.limits.longest + 30.0)
     finally:
         os.close(readable)
         with contextlib.suppress(OSError):
@@ -227,7 +229,13 @@ class Watcher:
         self.cage = Cage(server.means, server.limits, server.root, scratch, question.uid)
         self.file = scratch / "problems" / question.problem.folder / "problem.py"
         self.end = time.monotonic() + server.limits.seconds
+        self.credit = server.limits.longest - server.limits.seconds  # for importing what is large
+        # where a course in /tmp leaves no way from there to the scratch folder
+        own = server.means.namespaces and not sandbox.TMP.is_symlink()
+        self.tmp = sandbox.TMP if own else scratch / "none"
+        self.kept = frozenset(_listed(self.tmp))  # ways to the course, and nothing of the student's
         self.untouched: bool | None = None  # all TODOs open; None: not known yet
+        self.started: list[str] = []  # programs that the file started, in words
 
     def run(self) -> dict:
         """What came of the checks, as plain data, and what the file looks like."""
@@ -250,6 +258,7 @@ class Watcher:
                 stopped = None if loaded else result
             results[check.name] = result
         data = [{k: v for k, v in vars(r).items() if k != "exception"} for r in results.values()]
+        about["unusual"] = [*about.get("unusual", []), *dict.fromkeys(self.started)]
         return {"results": data, **about}
 
     def _skipped(self, check: Check, before: dict[str, Result], result: Result) -> bool:
@@ -278,18 +287,31 @@ class Watcher:
         ending = self._child(run, seconds, check.seconds + GRACE)
         said: dict = {}
         for line in ending.lines:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, TypeError, RecursionError):
                 said |= json.loads(line)
         loaded = bool(said.get("loaded"))
-        self.untouched = said.get("untouched", self.untouched)
+        self.untouched = said.get("untouched") is True if loaded else self.untouched
+        self.started += answers.names(said.get("started"))
         if ending.how == "ended" and "result" in said:
-            result = Result(**said["result"])
+            try:
+                result = Result(**answers.result(said["result"], asked(check)))
+            except answers.BadAnswer:
+                return self._not_an_answer(check), loaded
             result.message = self._clean(result.message)
             return result, loaded
         message, mistake = self._explain(ending, check)
         result = Result(check.name, check.title, "failed", f"{message} [{mistake}]", [mistake])
         result.points = check.points
         return result, loaded
+
+    def _not_an_answer(self, check: Check) -> Result:
+        message = (
+            "The process that ran this check said something that is not a result: does the file "
+            "change json or the checks? [crashed]"
+        )
+        result = Result(check.name, check.title, "failed", message, ["crashed"])
+        result.points = check.points
+        return result
 
     def _explain(self, ending: Ending, check: Check) -> tuple[str, str]:
         limits = self.limits
@@ -329,7 +351,8 @@ class Watcher:
 
         about: dict = {}
         for line in self._child(look, self.limits.load_seconds).lines:
-            about |= json.loads(line)
+            with contextlib.suppress(ValueError, TypeError, RecursionError):
+                about |= json.loads(line)
         return about
 
     def _child(
@@ -374,7 +397,7 @@ class Watcher:
         """(how it ended, its code, what it wrote as results)."""
         said, printed = bytearray(), 0
         now = time.monotonic()
-        end, look = min(now + seconds, self.end), now + 0.3
+        begun, end, look = now, min(now + seconds, self.end), now + 0.3
         for pipe in (results, output):
             os.set_blocking(pipe, False)
         waiting = [results, output]
@@ -389,7 +412,11 @@ class Watcher:
                     elif pipe == results:
                         said += chunk
                         if then and mark.encode() in said:
-                            end, then = min(time.monotonic() + then, self.end), 0.0
+                            now = time.monotonic()
+                            # each check imports anew what the file imports; a learner's run, once
+                            given = min(now - begun, self.credit)
+                            self.credit, self.end = self.credit - given, self.end + given
+                            end, then = min(now + then, self.end), 0.0
                     else:
                         printed += len(chunk)
             if printed > self.limits.output or len(said) > MAX_ANSWER:
@@ -420,22 +447,34 @@ class Watcher:
         """The file, and an empty folder to write to: nothing passes from one check to the next."""
         for inner in self.scratch.iterdir():
             shutil.rmtree(inner) if inner.is_dir() and not inner.is_symlink() else inner.unlink()
+        for name in set(_listed(self.tmp)) - self.kept:
+            with contextlib.suppress(OSError, RecursionError):
+                inner = self.tmp / name
+                folder = inner.is_dir() and not inner.is_symlink()
+                shutil.rmtree(inner, ignore_errors=True) if folder else inner.unlink()
         self.file.parent.mkdir(parents=True)
         self.file.write_bytes(self.question.source)
         work = self.scratch / "work"
         work.mkdir()
         if self.question.uid:
-            os.chown(work, self.question.uid, self.question.uid)
+            for folder in (work, self.file.parent):  # a plot may go beside the file
+                os.chown(folder, self.question.uid, self.question.uid)
 
     def _confine(self) -> None:
         work = str(self.scratch / "work")
         os.chdir(work)
         os.environ.update(HOME=work, TMPDIR=work, TMP=work, TEMP=work, USER="student")
+        os.environ.update({name: f"{work}/.cache/{name.lower()}" for name in sandbox.CACHES})
         tempfile.tempdir = work
         sandbox.confine(self.cage)
 
     def _clean(self, text: str) -> str:
         return clean(text, self.scratch)
+
+
+def asked(check: Check) -> answers.Asked:
+    """What a check's result is given by us, whatever comes back."""
+    return answers.Asked(check.name, check.title, check.points)
 
 
 def clean(text: str, scratch: Path | None = None) -> str:
@@ -444,6 +483,13 @@ def clean(text: str, scratch: Path | None = None) -> str:
         text = text.replace(f"{scratch}{os.sep}", "")
     text = re.sub(r"\b0x[0-9a-fA-F]{6,16}\b", "0x…", text)
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _only_these(results: int, output: int) -> None:
@@ -481,29 +527,33 @@ def _examine(
     say: Callable[[dict], None],
 ) -> None:
     """In the confined child: load the file, run one check, say what came of it."""
-    from learn_gpt2.grading import integrity
-
     problem = question.problem
     examination = Examination(problem, path, "yours", server.checks[problem.number])
     examination.results |= before
     loading.LOAD_SECONDS = server.limits.load_seconds
     result = Result(check.name, check.title, "failed", points=check.points)
-    reached = integrity.listen(server.root, path.parents[2])
-    loaded = _load(server, question, examination, result)
-    if loaded:
+    watch = _watch(server, path)
+    watch.listen()
+    if _load(server, question, examination, result):
         say({"loaded": True, "untouched": examination._untouched()})
         result = examination.run(check.name)
-        broken = server.seal.broken()
-        if broken:
-            _tampered(result, broken)
-        _name_memory(result, server.limits)
-    if reached:
-        result.status, result.mistakes = "failed", ["reaches-out"]
-        result.message = (
-            f"The file reaches for what is not its own: {reached[0]}. A piece computes with torch, "
-            "and needs neither processes nor the network nor the course's files. [reaches-out]"
-        )
-    say({"result": {k: v for k, v in vars(result).items() if k != "exception"}})
+    fact = watch.fact()
+    if fact is not None:
+        result.status, result.message, result.mistakes = "failed", fact.message, [fact.kind]
+    _name_memory(result, server.limits)
+    started = {"started": watch.started[:3]} if watch.started else {}
+    say({"result": {k: v for k, v in vars(result).items() if k != "exception"}, **started})
+
+
+def _watch(server: Server, path: Path) -> Watch:
+    """What notes the conduct of the file at `path`, which lies in the scratch folder."""
+    from learn_gpt2.checking.conduct import Watch
+
+    root, scratch = server.root, path.parents[2]
+    # not the tests: Python itself reads a line of them to go with a warning
+    answers = (str(root / "solutions"), str(root / "src" / "gpt2" / "model.py"))
+    answers += tuple(map(str, sandbox.answers_elsewhere(root / "src")))
+    return Watch(path, (str(scratch),), answers, bool(server.means.namespaces), True, server.seal)
 
 
 def _load(server: Server, question: Question, examination: Examination, result: Result) -> bool:
@@ -522,28 +572,16 @@ def _load(server: Server, question: Question, examination: Examination, result: 
         return False
     with contextlib.suppress(loading.PieceError):
         examination.piece  # noqa: B018 - loads the file
-    broken = server.seal.broken()
-    if broken:
-        _tampered(result, broken)
-        return False
+    if server.seal.broken() is not None:
+        return False  # whoever called says so
     if isinstance(examination._piece, loading.PieceError):
         result.message = str(examination._piece)
         result.mistakes = [examination._piece.kind]
         if examination._piece.kind == "syntax-error":
             version = ".".join(map(str, sys.version_info[:2]))
             result.message += f"\nThis was Python {version}; does it run in yours?"
-        _name_memory(result, server.limits)
         return False
     return True
-
-
-def _tampered(result: Result, broken: str) -> None:
-    result.status = "failed"
-    result.message = (
-        f"The file changes what it is judged by: {broken}. A piece defines its classes and leaves "
-        "everything else as it is. [tampering]"
-    )
-    result.mistakes = ["tampering"]
 
 
 def _name_memory(result: Result, limits: Limits) -> None:
@@ -665,13 +703,14 @@ def hello(server: Server) -> dict:
 def _main(arguments: list[str]) -> None:
     """Arguments: the course's root, the options as JSON."""
     root, options = Path(arguments[0]), json.loads(arguments[1])
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     mark = options["mark"]
+    sys.argv[1:] = []  # a file that reads its arguments finds none, as with `python problem.py`
 
     def send(data: dict) -> None:
-        answers.write(f"\n{mark}{json.dumps(data)}\n")
-        answers.flush()
+        out.write(f"\n{mark}{json.dumps(data)}\n")
+        out.flush()
 
     try:
         means = Means(**options["means"])

@@ -28,7 +28,23 @@ LINUX = sys.platform == "linux"
 POSIX = os.name == "posix"
 MEGABYTE = 1 << 20
 FIRST_UID = 60_800  # from here on, ids that no account has are lent to students' code
-SCRATCH = Path("/scratch")  # where a file system of its own has it
+SCRATCH, TMP = Path("/scratch"), Path("/tmp")  # where a file system of its own has them
+# where libraries keep what they have made; they make these folders themselves
+CACHES = (
+    "HF_HOME",
+    "IPYTHONDIR",
+    "JUPYTER_CONFIG_DIR",
+    "MPLCONFIGDIR",
+    "NUMBA_CACHE_DIR",
+    "TIKTOKEN_CACHE_DIR",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TORCH_EXTENSIONS_DIR",
+    "TORCH_HOME",
+    "TRITON_CACHE_DIR",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+)
 
 # <sched.h>, <sys/mount.h>, <sys/prctl.h>, <linux/landlock.h>
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER = 0x00020000, 0x08000000, 0x10000000
@@ -49,6 +65,11 @@ class Limits:
     output: int = 1_000_000  # bytes printed
     file_size: int = 16  # MB of one file, and (where there is one) of the scratch file system × 4
     processes: int = 32
+
+    @property
+    def longest(self) -> float:
+        """Seconds that one file may take: as much again for imports, which each check repeats."""
+        return 2 * self.seconds
 
     def to_json(self) -> dict:
         """As plain data."""
@@ -299,6 +320,11 @@ def build_root(root: Path, here: Path, limits: Limits) -> None:
     paths, hidden = visible(root)
     _mount("none", Path("/"), None, MS_REC | MS_PRIVATE)
     _mount("tmpfs", here, "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,mode=755")
+    size = f"size={4 * limits.file_size}m,mode=1777"
+    if any(path.is_relative_to("/tmp") for path in paths):
+        # the course or Python lies in it: it can't lead to the scratch folder, and is another one
+        _inside(here, TMP).mkdir()
+        _mount("tmpfs", _inside(here, TMP), "tmpfs", MS_NOSUID | MS_NODEV, size)
     covered = False
     for path in paths:
         course = _inside(here, root)
@@ -311,13 +337,12 @@ def build_root(root: Path, here: Path, limits: Limits) -> None:
         _hide(path, here)
     scratch = _inside(here, SCRATCH)
     scratch.mkdir()
-    size = f"size={4 * limits.file_size}m,mode=1777"
     _mount("tmpfs", scratch, "tmpfs", MS_NOSUID | MS_NODEV, size)
     proc = here / "proc"
     proc.mkdir()
     _mount("proc", proc, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=2")
-    if not (here / "tmp").exists():  # the course may lie in it
-        (here / "tmp").symlink_to("scratch")
+    if not _inside(here, TMP).exists():
+        _inside(here, TMP).symlink_to("scratch")
     _mount("none", here, None, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
     # who has no privileges and no open folder outside does not leave a chroot
     os.chroot(here)
