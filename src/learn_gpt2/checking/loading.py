@@ -28,6 +28,16 @@ LOAD_SECONDS = float(os.environ.get("LEARN_GPT2_LOAD_SECONDS", 20))
 FOREIGN = ("transformers", "solutions", "learn_gpt2")
 
 
+# kinds of PieceError after which nothing of the file has run
+UNLOADABLE = frozenset(
+    (
+        *("file-missing", "file-too-large", "not-utf8", "syntax-error", "import-error"),
+        *("import-loops", "borrowed-answer", "broken-model", "not-loadable", "missing-name"),
+        "no-class",
+    )
+)
+
+
 class PieceError(Exception):
     """The file can't be examined. The message is for the learner; `kind` is a short id."""
 
@@ -143,11 +153,26 @@ def parse(source: str, path: Path) -> ast.Module:
     except SyntaxError as error:
         line = (error.text or "").strip()
         raise PieceError(
-            f"{shown(path)}:{error.lineno}: Python can't read this line: {error.msg}.\n    {line}",
+            f"{shown(path)}:{error.lineno}: Python can't read this line: {error.msg}.\n    {line}"
+            + _how_to_mend(error, line),
             "syntax-error",
         ) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise PieceError(f"{shown(path)} can't be parsed: {error}.", "syntax-error") from None
+
+
+def _how_to_mend(error: SyntaxError, line: str) -> str:
+    """A sentence on what usually lies behind a syntax error, where that is known."""
+    if line.startswith(("<<<<<<<", "=======", ">>>>>>>", "|||||||")):
+        return (
+            "\nGit leaves such a mark where two versions of the file did not fit together: keep "
+            "the lines of one, and delete the marks."
+        )
+    if isinstance(error, TabError):
+        return "\nLet your editor turn all tabs into spaces; the skeleton has four per level."
+    if isinstance(error, IndentationError):
+        return "\nLines of one block begin in the same column: compare with the lines above."
+    return ""
 
 
 def open_todos(tree: ast.Module) -> dict[int, int]:

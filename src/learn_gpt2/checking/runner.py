@@ -99,8 +99,17 @@ class Report:
         return sum(r.status == "passed" for r in self.results), len(self.results)
 
     @property
+    def unloadable(self) -> bool:
+        """Whether the file could not even be loaded, so that no check looked at it."""
+        kinds = {kind for r in self.results for kind in r.mistakes}
+        same = len({r.message for r in self.results}) == 1
+        return len(self.results) > 1 and same and bool(kinds & loading.UNLOADABLE)
+
+    @property
     def words(self) -> str:
         """What came of it: "1 of 14 checks fails, and 13 more wait for it"."""
+        if self.unloadable:
+            return f"none of the {len(self.results)} checks could run"
         return verdict(
             len(self.results),
             sum(r.status == "failed" for r in self.results),

@@ -66,13 +66,14 @@ def show(course: Course, problem: Problem, report: Report, brief: bool = False) 
     """Print what came of a run."""
     path = loading.shown(problem.problem_path(course.root))
     number = f"{problem.number:02d}"
-    say(f"{number} {problem.title}: {path} (version {report.digest}, yours)")
+    version = f"version {report.digest}, " if report.digest != "-" else ""
+    say(f"{number} {problem.title}: {path} ({version}yours)")
     if backups.untouched(course.root, problem):
         say("  · untouched: nothing is written yet")
         return
     if problem.builds_on:
         say(f"   {builds_on(problem)}")
-    for result in report.results if not brief else ():
+    for result in report.results if not brief and not report.unloadable else ():
         say(f"  {MARKS[result.status]} {result.title}", fg=COLOURS[result.status])
     first = report.first_failure
     if first is None:
@@ -82,7 +83,8 @@ def show(course: Course, problem: Problem, report: Report, brief: bool = False) 
             say(f"In the model there still stands the one that fails: learn swap {number}")
         return
     say()
-    say(first.title)
+    if not report.unloadable:
+        say(first.title)
     say(first.message, bold=True)
     if first.line:
         say(f"({path}:{first.line})")
@@ -91,7 +93,8 @@ def show(course: Course, problem: Problem, report: Report, brief: bool = False) 
         for line in first.printed.splitlines():
             click.echo(f"    {line}")
     say()
-    stuck = "" if EARLIER & set(first.mistakes) else f" Stuck? learn hint {number}"
+    elsewhere = report.unloadable or EARLIER & set(first.mistakes)
+    stuck = "" if elsewhere else f" Stuck? learn hint {number}"
     say(f"{report.words[:1].upper()}{report.words[1:]}.{stuck}")
 
 
@@ -109,6 +112,6 @@ def offer(course: Course, problem: Problem) -> None:
 
 
 def _swap(course: Course, problem: Problem) -> None:
-    from learn_gpt2.commands.swap import _swap as swap_in
+    from learn_gpt2.commands.swap import put_in
 
-    swap_in(course, [problem], reference=False, force=False, as_json=False)
+    put_in(course, [problem], reference=False, force=False, as_json=False)

@@ -61,7 +61,7 @@ def command(
     elif undo:
         _undo(course, as_json)
     elif chosen:
-        _swap(course, chosen, reference, force, as_json)
+        put_in(course, chosen, reference, force, as_json)
     else:
         _board(course, as_json)
 
@@ -108,7 +108,8 @@ def _words(name: str) -> str:
     return f"before `learn swap {flag}{what.removeprefix('reference-')}`"
 
 
-def _swap(course: Course, chosen, reference: bool, force: bool, as_json: bool) -> None:
+def put_in(course: Course, chosen, reference: bool, force: bool, as_json: bool) -> None:
+    """Swap pieces in and say what came of each; exit code 1 when one is refused."""
     owner = "reference" if reference else "yours"
 
     def tell(outcome: swap.Outcome) -> None:
