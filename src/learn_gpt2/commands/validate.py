@@ -9,6 +9,7 @@ import click
 from learn_gpt2 import manifest
 from learn_gpt2.cli import Course
 from learn_gpt2.commands.console import say
+from learn_gpt2.course import progress
 
 
 @click.command("validate", short_help="Compare the assembled model with an oracle, step by step.")
@@ -27,7 +28,12 @@ def command(course: Course, model: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.as_json(), ensure_ascii=False))
     else:
-        mine = ", ".join(f"{number:02d}" for number in found.mine) or "none"
+        fails = {row.number for row in progress.standings(course.root) if row.fails_in_model}
+        mine = ", ".join(
+            f"{number:02d}" + (" (fails its own checks)" if number in fails else "")
+            for number in found.mine
+        )
+        mine = mine or "none"
         say(f"src/gpt2/model.py, of which yours: {mine}")
         for result in found.results:
             say(describe(result, True))

@@ -164,3 +164,22 @@ def test_a_file_that_does_not_parse_was_checked(course: Path) -> None:
 def test_a_skipped_check_has_not_failed(counts: tuple[int, int, int], words: str) -> None:
     """Catches "14 of 14 checks don't pass" where one failed and 13 were not run."""
     assert verdict(*counts) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("<<<<<<< HEAD\nx = 1\n", "Git leaves such a mark"),
+        ("def f():\n    x = 1\n\ty = 2\n", "turn all tabs into spaces"),
+        ("def f():\n    x = 1\n   y = 2\n", "Lines of one block begin in the same column"),
+        ("x = (1,\n", "was never closed"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_is_told_once(course: Path, text: str, says: str) -> None:
+    """Catches sixteen failures of a file that no check has looked at."""
+    write(course, 3).write_text(text, encoding="utf-8")
+    said = learn(course, "check", "3").stdout
+    assert says in said
+    assert "None of the 16 checks could run." in said
+    assert "✗" not in said
+    assert "learn hint" not in said
