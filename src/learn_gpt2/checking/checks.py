@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from learn_gpt2.checking import diagnosis
 from learn_gpt2.checking.diagnosis import Mistake, Variant, mistake
+from learn_gpt2.checking.output import hush
 
 __all__ = [
     "EITHER",
@@ -235,6 +236,7 @@ def compare(
         if variant is not None and len(_passed) < MOST_PASSED:
             _passed.append(diagnosis.Passed(want, mistakes, variant, rtol, atol))
         return got
+    hush()
     if run is not None and not _repeats(run, got):
         raise CheckFailed(
             f"{_capital(what)} is different each time, for the same input in eval mode: "
