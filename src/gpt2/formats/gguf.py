@@ -768,6 +768,8 @@ def save_gguf(
     """
     import numpy as np
 
+    from gpt2.formats.parameters import model_tensors
+
     if type not in FILE_TYPES:
         raise ValueError(f"type must be one of {', '.join(FILE_TYPES)}, got {type!r}")
     package = _package()
@@ -777,8 +779,7 @@ def save_gguf(
     config = model.config
     settings = {key: getattr(config, key) for key in ("vocab_size", "n_positions", "n_embd")}
     shapes = _shapes(settings | {"n_layer": config.n_layer})
-    ours = dict(model.named_parameters())
-    mapping = model._build_weight_mapping(config.n_layer)
+    tensors = dict(model_tensors(model))
     roles = (Roles() if tokenizer is None else tokenizer.roles) if roles is None else roles
     roles = roles.within(config.vocab_size)
     words = None if tokenizer is None else vocabulary(tokenizer, config.vocab_size, roles)
@@ -808,11 +809,9 @@ def save_gguf(
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for name, theirs, kind in plan:
-            ours_name, transpose = mapping[theirs]
-            tensor = ours[ours_name].detach()
-            # `transpose`: our matrix is the Conv1D's transposed, which is how GGUF has it
-            turned = ".c_" in theirs and tensor.dim() == 2
-            tensor = tensor if transpose == turned else tensor.t()
+            tensor = tensors[theirs]
+            # GGUF stores a linear layer as (out, in), a Conv1D's matrix turned
+            tensor = tensor.t() if ".c_" in theirs and tensor.dim() == 2 else tensor
             writer.write_tensor_data(_quantize(package, name, tensor, kind))
         writer.close()
         os.replace(aside, path)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt2.common.files import short
+from gpt2.inference.fused import fused_attention
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +37,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), fused_attention(model):
             yield
     finally:
         model.train(was_training)
