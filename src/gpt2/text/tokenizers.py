@@ -46,6 +46,7 @@ class Tokenizer(ABC):
     vocab_size: int  # one more than the largest id
     roles: Roles = Roles()  # its own: a document ends with the first of `roles.eos`
     begins: bool = False  # does a prompt begin with `roles.bos`?
+    adds_space: bool = False  # is a text that begins without a blank given one?
     special_tokens: dict[str, int]  # tokens that plain text never becomes
 
     @property
@@ -302,8 +303,6 @@ class JSONTokenizer(Tokenizer):
 
     Its decoder must be Fuse (tokens are text and are joined as they are) or ByteLevel (tokens are
     bytes in GPT-2's visible spelling; one that is spelled otherwise is its own text).
-
-    adds_space: a text that does not begin with a blank is given one before it is encoded.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, source: str = "the tokenizer"):
