@@ -395,7 +395,7 @@ class JSONTokenizer(Tokenizer):
     def token(self, token_id: int) -> str:
         """One token as the files write it. ValueError for no such id."""
         self.token_bytes(token_id)
-        return self._backend.id_to_token(token_id)
+        return self._backend.id_to_token(token_id) or ""
 
     def describe(self) -> dict[str, Any]:
         """tokenizer.json's content."""
@@ -692,11 +692,14 @@ def _bpe_from_files(
         lines = merges.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as failure:
         raise error or ValueError(f"{merges} cannot be read: {failure}") from None
-    pairs = [tuple(line.split(" ")) for line in map(str.strip, lines) if line]
-    pairs = [pair for pair in pairs if not pair[0].startswith("#version")]
-    known = all(len(pair) == 2 and {*pair, "".join(pair)} <= ids.keys() for pair in pairs)
-    if not known:
-        raise error or ValueError(f"{merges} and {vocabulary} are not of one model")
+    pairs: list[tuple[str, str]] = []
+    for line in map(str.strip, lines):
+        if not line or line.startswith("#version"):
+            continue
+        left, _, right = line.partition(" ")
+        if not {left, right, left + right} <= ids.keys():
+            raise error or ValueError(f"{merges} and {vocabulary} are not of one model")
+        pairs.append((left, right))
     try:
         backend = Backend(models.BPE(vocab=ids, merges=pairs))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
