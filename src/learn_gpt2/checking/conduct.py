@@ -292,8 +292,8 @@ class Seal:
             inner = getattr(value, "__func__", value)
             if not callable(inner) or key.startswith("_abc"):
                 continue
-            if name == "builtins" and key in TALKING:
-                continue
+            if (name == "builtins" and key in TALKING) or (name, key) == ("torch", "Storage"):
+                continue  # torch replaces its Storage itself when the default dtype changes
             self._named.append((f"{name}.{key}", names, key, value))
             if isinstance(inner, types.FunctionType):
                 self._codes.append((f"{name}.{key}", inner, _code(inner)))
