@@ -24,6 +24,7 @@ from learn_gpt2.manifest import Problem
 
 MAX_BYTES = trees.MAX_BYTES  # of one piece
 MOST_UNREAD = 200  # files that a report names; more are counted
+MOST_SHOWN = 320  # letters of a student's name
 MAX_LEVELS = 6  # folders around the students that are looked through
 WORK_LEVELS = 4  # folders around one student's work, when it is looked for
 # A loose file called like this says neither whose it is nor what it is for.
@@ -82,14 +83,17 @@ def read_all(
     if out is not None and out.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"--out {out} lies inside {folder}: it would be graded as a student")
     intake = _Intake(problems, skeletons or {})
-    intake.look(root)
+    try:
+        intake.look(root)
+        found = intake.submissions()
+    finally:
+        trees.close_all()
     if not intake.handed:
         note = f" ({root.note})" if root.note else ""
         raise ValueError(
             f"{folder} holds no folder and no .zip, and no student's file{note}: it must be what "
             "the platform lets you download, or a folder with one folder or archive per student"
         )
-    found = intake.submissions()
     if roster is not None:
         _enroll(found, roster)
     _make_unique(found)
@@ -203,6 +207,8 @@ class _Intake:
         platform, who = said.key
         key = (platform, who) if platform else ("", said.student)
         label = said.student or said.login or said.email or f"{said.platform} {said.id}".strip()
+        if len(label) > MOST_SHOWN:
+            label = f"{label[: MOST_SHOWN - 1]}…"
         handed = self.handed.setdefault(key, Handed(label, said))
         if not handed.named.student and said.student:
             handed.label, handed.named = label, said
@@ -316,7 +322,7 @@ class _Intake:
         said = [name for c in children if (name := _read_name(c))]
         if any(not name.file for name in said):  # a platform's folders, one per student
             return not _same_person({name.student for name in said}, entry.stem)
-        wrapper = bool(platforms.WRAPPERS.fullmatch(entry.stem))
+        wrapper = bool(platforms.WRAPPERS.fullmatch(recognizing.cut(entry.stem)))
         if len({name.key for name in said}) > 1:
             return True
         problem = recognizing.problem_of(entry.stem, self.every)
@@ -546,7 +552,7 @@ def _no_code(node: Node) -> bool:
 
 def _is_version(name: str) -> bool:
     """Whether a folder's name tells one hand-in from another rather than who handed in."""
-    plain = name.strip()
+    plain = recognizing.cut(name.strip())
     return bool(
         recognizing.VERSION_FOLDER.fullmatch(plain)
         or recognizing.OLD_FOLDER.fullmatch(plain)
