@@ -618,16 +618,18 @@ def _with_receipt(entry: Node, said: Named, receipts: dict[str, Receipt], before
 def _repositories(node: Node, entries: list[Node]) -> dict[str, str]:
     """Folder → login, where folders are repositories of one assignment: hw1-alice, hw1-bob."""
     folders = [e for e in entries if e.holds and _read_name(e) is None]
+    cloned = [e for e in folders if any(c.name == ".git" for c in e.children)]
+    assignment = re.fullmatch(r"(?i)(.+)[-_ ]submissions?", recognizing.cut(node.name))
+    if not assignment and len(cloned) > 1:
+        folders = cloned
     names = [trees.stem(e.name) for e in folders]
-    assignment = re.fullmatch(r"(?i)(.+)[-_ ]submissions?", node.name)
     prefix = ""
     if assignment and names and all(n.startswith(f"{assignment[1]}-") for n in names):
         prefix = f"{assignment[1]}-"
     elif len(names) > 1:
         common = _common(names).rpartition("-")[0]
-        cloned = [e for e in folders if any(c.name == ".git" for c in e.children)]
         short = any(len(name) < len(common) + 3 for name in names)
-        if len(common) > 2 and not short and (assignment or len(cloned) * 2 >= len(folders)):
+        if len(common) > 2 and not short and (assignment or folders is cloned):
             prefix = f"{common}-"
     if not prefix or any(len(name) <= len(prefix) for name in names):
         return {}

@@ -206,8 +206,9 @@ CASES: dict[str, tuple[dict[str, bytes], dict[str, str]]] = {
             "hw1-bob/.git/HEAD": b"ref",
             "hw1-bob/problems/01-embeddings/problem.py": SKELETON[1],
             "hw1-bob/solutions/01-embeddings.py": ONE,
+            "carol/01-embeddings.py": ONE,
         },
-        {"alice": "right", "bob": "skeleton"},
+        {"alice": "right", "bob": "skeleton", "carol": "right"},
     ),
     "github's archives": (
         {
