@@ -547,6 +547,12 @@ class _Reader:
         return node
 
 
+def close_all() -> None:
+    """End all processes that read archives; one that is asked again starts again."""
+    while _Reader.live:
+        _Reader.live.pop().close()
+
+
 def _pump(pipe, answers: queue.SimpleQueue[bytes]) -> None:
     """Bring what comes through a pipe to a queue, b"" at its end."""
     with contextlib.suppress(OSError, ValueError):
