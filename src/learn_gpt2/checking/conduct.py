@@ -334,7 +334,7 @@ class Seal:
 
     def _is_torchs_own(self, value: object) -> bool:
         code = getattr(value, "__code__", None)
-        folder = os.path.dirname(self._torch.__file__) + os.sep
+        folder = os.path.dirname(self._torch.__file__ or "") + os.sep
         return code is not None and code.co_filename.startswith(folder)
 
     def _between(self) -> Fact | None:
