@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from gpt2.common import moved
+
 if TYPE_CHECKING:
     from gpt2.cache import KVCache
     from gpt2.formats.opening import load_tokenizer
@@ -37,6 +39,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if f"{__name__}.{name}" in moved.MOVED:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)
@@ -44,3 +48,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+moved.install()
