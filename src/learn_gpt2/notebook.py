@@ -82,10 +82,12 @@ class OpenPiece:
 
         name: as for `from_pretrained`; default: the bundled model.
         """
-        from gpt2.formats.opening import load_tokenizer
+        from gpt2.formats.opening import load_tokenizer, open_model
+        from gpt2.inference.loading import load_model
 
         folder = bundled() if name is None else name
-        return self.gpt2().GPT2Model.from_pretrained(folder), load_tokenizer(folder)
+        model = load_model(open_model(folder), kind=self.gpt2().GPT2Model)
+        return model, load_tokenizer(folder)
 
 
 def open_piece(name: str | int) -> OpenPiece:
@@ -199,7 +201,7 @@ def _whole_model(piece: OpenPiece) -> types.ModuleType:
     module = types.ModuleType(f"gpt2_with_{number:02d}_{loading.digest(text)}")
     module.__file__ = str(swap.model_path(piece.root))
     sys.modules[module.__name__] = module  # dataclasses and pickle look a class's module up
-    exec(compile(text, module.__file__, "exec", dont_inherit=True), module.__dict__)
+    loading.execute(text, "model.py with this piece", module)
     return module
 
 

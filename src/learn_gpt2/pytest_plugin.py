@@ -151,6 +151,20 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):
+    """A test file of a problem that can't be loaded is the course's fault, and says so."""
+    outcome = yield
+    report = outcome.get_result()
+    problem = _problem_of(collector.path) if isinstance(collector, pytest.File) else None
+    if report.failed and problem is not None and collector.path.name == problem.test_file:
+        report.longrepr = (
+            f"The course is at fault here, and not your code: the checks of problem "
+            f"{problem.number:02d} can't be loaded. `learn doctor` tells whether the course's "
+            f"files are whole; if they are, please report this.\n\n{report.longrepr}"
+        )
+
+
 class Failed(Exception):
     """A failed check on its way to pytest's report."""
 

@@ -261,7 +261,8 @@ class Int8:
     """
 
     def __init__(self, module: nn.Linear):
-        weight = module.weight.detach()
+        # a parameter may be the transpose of what it was copied from, and the kernel reads rows
+        weight = module.weight.detach().contiguous()
         N, K = weight.shape
         self.mean = weight.mean(0) if N >= 8 * K else None  # (K,)
         if self.mean is not None:

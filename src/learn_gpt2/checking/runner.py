@@ -7,6 +7,7 @@ the order in which they stand, skips those whose needs failed, and turns whateve
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import importlib.util
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_gpt2 import manifest
-from learn_gpt2.checking import loading
+from learn_gpt2.checking import faults, loading
 from learn_gpt2.checking.headers import Placed, placed
 from learn_gpt2.checking.limits import TimeLimit, time_limit
 from learn_gpt2.checking.loading import Piece, PieceError, shown
@@ -69,6 +70,7 @@ class Result:
     todo: int | None = None  # the TODO that is still open, when that is why it failed
     points: int = 1
     line: int | None = None  # in the examined file
+    cause: str = ""  # the check that failed, when that is why this one was skipped
     printed: str = ""  # what the file printed while the first failing check ran, cut
     exception: BaseException | None = field(default=None, repr=False, compare=False)
 
@@ -164,7 +166,6 @@ class Examination:
         self.root = root
         self.through = (KeyboardInterrupt, *through)
         self.results: dict[str, Result] = {}
-        self._causes: dict[str, Result] = {}  # skipped check → the failure that it waits for
         self._piece: Piece | PieceError | None = None
         self._on_reference: Piece | None = None
         self._base: types.ModuleType | None = None
@@ -215,9 +216,9 @@ class Examination:
         if not broken or self._untouched():
             return False
         cause = broken[0]
-        while cause.status == "skipped":
-            cause = self._causes[cause.name]
-        self._causes[check.name] = cause
+        while cause.status == "skipped" and cause.cause in self.results:
+            cause = self.results[cause.cause]
+        result.cause = cause.name
         result.status = "skipped"
         result.message = f"needs {cause.name}, which failed: {cause.title}"
         return True
@@ -242,7 +243,7 @@ class Examination:
             named = set(result.mistakes) - UNNAMED
             causes += [r for r in before if set(r.mistakes) & named] + before[:1]
         if causes:
-            self._causes[result.name] = causes[0]
+            result.cause = causes[0].name
             result.status = "skipped"
             result.message = f"fails as well; first mend {causes[0].name}: {causes[0].title}"
             result.mistakes, result.hint, result.line, result.exception = [], None, None, None
@@ -354,6 +355,7 @@ class Examination:
     def _explain(self, result: Result, error: BaseException) -> None:
         from learn_gpt2.checking.checks import CheckFailed
         from learn_gpt2.checking.diagnosis import explain_exception
+        from learn_gpt2.checking.earlier import ID, other_name
 
         line, code = loading.line_in(error, self.path)
         where = f"{shown(self.path)}:{line}" if line else shown(self.path)
@@ -387,6 +389,10 @@ class Examination:
                 ["exits"],
                 error,
             )
+        elif (told := other_name(error)) is not None:
+            self._failed(result, told, [ID], error)
+        elif line is None and faults.is_ours(error, self.path, self._names()):
+            self._failed(result, faults.told(error, result.name), [faults.ID], error)
         else:
             known = explain_exception(error)
             first = (str(error).strip().splitlines() or [""])[0][:300]
@@ -396,6 +402,13 @@ class Examination:
             if known:
                 text.append(f"{known[1]} [{known[0]}]")
             self._failed(result, "\n".join(text), [known[0]] if known else ["raises"], error)
+
+    def _names(self) -> set[str]:
+        """What the examined file defines, functions in classes too."""
+        if not isinstance(self._piece, Piece):
+            return set()
+        kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        return {n.name for n in ast.walk(ast.parse(self._piece.source)) if isinstance(n, kinds)}
 
     def run_all(self) -> Report:
         """Run every check, in order."""
@@ -518,7 +531,19 @@ def run_checks(root: Path, problem: Problem, source: str | Path = "yours") -> Re
     in the first check that fails is in that check's result.
     """
     path, whose = piece_path(root, problem, source)
-    return _run_all(Examination(problem, path, whose, load_checks(root, problem), root))
+    try:
+        checks = load_checks(root, problem)
+    except Exception as error:  # whatever a damaged test file may raise
+        return _not_loaded(problem, path, whose, root, error)
+    return _run_all(Examination(problem, path, whose, checks, root))
+
+
+def _not_loaded(problem: Problem, path: Path, whose: str, root: Path, error: Exception) -> Report:
+    """The report where a problem's checks can't be loaded."""
+    name = f"the checks of problem {problem.number:02d}"
+    message = faults.told(error, name, problem.test_path(root))
+    broken = Result("load", f"{name} can be loaded", "failed", message, [faults.ID])
+    return Report(problem.number, str(path), whose, "-", [broken])
 
 
 def _run_all(examination: Examination) -> Report:
@@ -544,7 +569,11 @@ def run_watched(root: Path, problem: Problem, source: str | Path = "yours") -> R
     if whose != "yours":
         return run_checks(root, problem, source)
     sys.argv[1:] = []  # a file that reads its arguments finds none
-    examination = Examination(problem, path, whose, load_checks(root, problem), root)
+    try:
+        checks = load_checks(root, problem)
+    except Exception as error:  # whatever a damaged test file may raise
+        return _not_loaded(problem, path, whose, root, error)
+    examination = Examination(problem, path, whose, checks, root)
     examination.be_ready()  # what is opened now is not the file's doing
     watch = watch_learner(path, root, f"checks_{problem.number:02d}")
     report = _run_all(examination)
