@@ -577,7 +577,7 @@ def _swap_yours(
     if text == before:
         return None
     install(root, text, why, backup=backup, before=before)
-    return report.words if report.passed else f"FORCED, although {report.words}"
+    return report.words if report.passed else f"FORCED: {report.words}"
 
 
 def _span(problems: list[Problem]) -> str:
