@@ -112,7 +112,7 @@ def read_source(path: Path) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise PieceError(_not_there(path), "file-missing") from None
+        raise PieceError(not_there(path), "file-missing") from None
     except OSError as error:
         raise PieceError(
             f"{shown(path)} can't be read: {error.strerror}.", "file-missing"
@@ -136,7 +136,7 @@ def read_source(path: Path) -> str:
     return text
 
 
-def _not_there(path: Path) -> str:
+def not_there(path: Path) -> str:
     """What to say of a file that is missing: its folder may have been renamed."""
     folder = path.parent
     if folder.is_dir():
