@@ -185,6 +185,7 @@ SPLIT += [
         "split_heads reads the numbers in an order that mixes tokens up: a head gets pieces of "
         "several tokens. View to (B, T, H, D), so that each token stays whole, then swap T and H.",
         3,
+        general=True,
         splitting=lambda x, h, order=order, first=first: _laid_out(
             x.transpose(1, 2) if first else x, h, order
         ),
@@ -278,6 +279,7 @@ MERGE += [
         "merge_heads brings the axes into the wrong order before it flattens. From (B, H, T, D), "
         "swap H and T (axes 1 and 2), then flatten the last two.",
         4,
+        general=True,
         merging=lambda y, order=order: y.permute(order).reshape(y.size(0), y.size(2), -1),
     )
     for order in itertools.permutations(range(4))

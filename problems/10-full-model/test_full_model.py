@@ -12,6 +12,7 @@ from learn_gpt2.checking.checks import (
     attribute,
     check,
     compare,
+    expect_also_larger,
     expect_copies,
     expect_error,
     expect_finite_gradients,
@@ -156,8 +157,8 @@ CONFIG_CHANGED = mistake(
 MISTAKES = [
     mistake(
         "no-final-norm",
-        "ln_f is missing: pre-norm blocks leave the stream unnormalised, so one last norm comes before "
-        "the head.",
+        "ln_f has no effect on the logits. Pre-norm blocks leave the stream unnormalized, so one last "
+        "norm comes before the head, and the head reads its result.",
         2,
         final=lambda x, ln: x,
     ),
@@ -408,6 +409,7 @@ MISTAKES = [
         "last-only-inverted",
         "last_only is the wrong way round: False gives all positions, True the last alone.",
         7,
+        general=True,  # a call with the other value would tell; the others say what is seen
         last=lambda x, only: x if only else x[:, -1:],
     ),
     mistake(
@@ -519,6 +521,7 @@ CACHE = [
         "positions-restart",
         "Positions start at cache.length only for a single new token. A piece of any size may follow.",
         6,
+        general=True,
         start=lambda past, t: past if t == 1 else 0,
     ),
     mistake(
@@ -581,6 +584,7 @@ CACHE = [
         "cache-not-passed",
         "The cache does not reach the blocks: each must be given its own layer of it.",
         6,
+        general=True,  # test_cache_is_filled looks into the cache
         cached=False,
     ),
     mistake(
@@ -688,6 +692,12 @@ STARTS_IN_EVAL = mistake(
     "mode-changed",
     "A new model is in eval mode. Leave the mode alone in __init__: whoever trains expects dropout.",
     4,
+)
+ARGMAX = mistake(
+    "argmax-returned",
+    "The model returns integers, such as the likeliest token's id (argmax). It must return the "
+    "logits: whoever trains or samples needs all V of them.",
+    7,
 )
 NOT_A_TENSOR = mistake(
     "not-a-tensor", "forward must return the logits alone, one tensor (B, T, V).", 7
@@ -851,6 +861,8 @@ def logits_of(model, *arguments, **keywords):
         raise
     if isinstance(got, (tuple, list, dict)):
         fail(NOT_A_TENSOR, f"It returns a {type(got).__name__} of {len(got)}.")
+    if isinstance(got, torch.Tensor) and not got.is_floating_point():
+        fail(ARGMAX, f"It returns {got.dtype} of the shape {tuple(got.shape)}.")
     return tensor(got, "what forward returns")
 
 
@@ -1110,14 +1122,17 @@ def test_worked_example(piece):
     # a logit is the dot product with a row of the table: (1, 0), (0, 1), (1, 1), (−1, 0)
     want = torch.tensor([[[-2.0, 3, 1, 2], [2.0, -1, 1, -2], [2.0, -1, 1, -2]]])
     ids, w = torch.tensor([[1, 0, 2]]), weights(model)
-    compare(
-        lambda: logits_of(model, ids),
-        want,
-        MISTAKES,
-        lambda **switches: gpt2(w, config, [ids], **switches),
-        what="the output",
-        axes="B T V",
-        atol=1e-3,
+    expect_also_larger(
+        lambda: compare(
+            lambda: logits_of(model, ids),
+            want,
+            MISTAKES,
+            lambda **switches: gpt2(w, config, [ids], **switches),
+            what="the output",
+            axes="B T V",
+            atol=1e-3,
+        ),
+        lambda: examine(*model_of(piece), ids_of()),
     )
 
 

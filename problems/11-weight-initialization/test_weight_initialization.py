@@ -86,13 +86,14 @@ BY_WIDTH = mistake(
 )
 LINEAR_SKIPPED = mistake(
     "linear-skipped",
-    "These linear layers still have PyTorch's own initial weights: _init_weights leaves them out.",
+    "These linear layers have PyTorch's own initial weights: _init_weights leaves them out, or draws "
+    "them in the same way again.",
     1,
 )
 EMBEDDINGS_SKIPPED = mistake(
     "embeddings-skipped",
-    "This embedding table still has PyTorch's own initial values, N(0, 1): _init_weights leaves "
-    "nn.Embedding out.",
+    "This embedding table has PyTorch's own initial values, N(0, 1): _init_weights leaves "
+    "nn.Embedding out, or gives no standard deviation.",
     1,
 )
 WPE_ORIGINAL = mistake(

@@ -734,3 +734,54 @@ bank.right_file(
             return F.linear(x, self.embeddings.wte.weight)
     """,
 )
+
+# ── mistakes as public code has them, in other styles, and two at once
+bank.wrong_edit("argmax-returned", "the likeliest token", (RETURN, RETURN + ".argmax(-1)"))
+bank.wrong_edit(
+    "argmax-returned",
+    "the likeliest token, its axis kept",
+    (RETURN, RETURN + ".argmax(-1, keepdim=True)"),
+)
+bank.wrong_edit(
+    "last-only-always",
+    "the last position's logits, always",
+    (RETURN, "return self.lm_head(self.ln_f(x))[:, -1:]"),
+)
+bank.wrong_edit(
+    "not-a-tensor", "logits and a loss of None, as in nanoGPT", (RETURN, RETURN + ", None")
+)
+bank.wrong_edit("softmax-on-logits", "softmax over the positions", (RETURN, RETURN + ".softmax(1)"))
+bank.wrong_edit(
+    "no-final-norm",
+    "the norm's result is not assigned",
+    (RETURN, "self.ln_f(x)\n        return self.lm_head(x)"),
+)
+bank.wrong_edit(
+    "logits-scaled",
+    "logits times 1/√C, and no ln_f",
+    (RETURN, "return self.lm_head(x) / self.config.n_embd**0.5"),
+    also="no-final-norm",
+)
+bank.wrong_edit(
+    "extra-dropout",
+    "the embeddings go through dropout of the model's own",
+    (EMBED, EMBED + "\n        x = nn.functional.dropout(x, 0.1, self.training)"),
+)
+bank.wrong_edit(
+    "blocks-skipped",
+    "the loop returns after the first block",
+    (BLOCK, BLOCK + "\n            break"),
+)
+bank.wrong_edit(
+    "untied-head",
+    "the tie written the other way, to a new table",
+    (
+        TIE,
+        "self.lm_head.weight = nn.Parameter(torch.randn(config.vocab_size, config.n_embd) * 0.02)",
+    ),
+)
+bank.wrong_edit(
+    "logits-shifted",
+    "the first position's logits are dropped",
+    (RETURN, "return self.lm_head(self.ln_f(x))[:, 1:]"),
+)

@@ -317,7 +317,7 @@ bank.wrong_edit(
     ),
 )
 bank.wrong_edit(
-    "unexpected-ignored",
+    "lstrip",
     "lstrip, which strips letters",
     (THEIRS, 'theirs = {key.lstrip("transformer."): key for key in tensors}'),
 )
@@ -770,4 +770,48 @@ bank.right_edit(
     (META, META.replace('torch.device("meta"), ', "")),
     (EMPTY, "model.to(dtype)"),
     base=OWN_NAMES,
+)
+
+# ── mistakes as public code has them, in other styles, and two at once
+bank.wrong_edit("head-refused", "a head in the file is unexpected", (HEAD, "head = None"))
+bank.wrong_edit("not-eval", ".eval() forgotten", (EVAL, "return model"))
+bank.wrong_edit(
+    "prefix",
+    "replace for removeprefix, after a look for the dot",
+    (THEIRS, 'theirs = {key.replace("transformer.h", "h"): key for key in tensors}'),
+)
+bank.wrong_edit(
+    "no-transpose",
+    "transposed in the mapping alone, and not in the copy",
+    (TURN, "tensor = tensor + 0"),
+)
+bank.wrong_edit(
+    "reshape-instead-of-transpose",
+    "view with the axes exchanged",
+    (
+        TURN,
+        "tensor = tensor.reshape(tensor.shape[::-1]) if transpose and tensor.dim() == 2 else tensor",
+    ),
+)
+bank.wrong_edit(
+    "missing-ignored",
+    "only what is there is loaded",
+    (MISSING, "problems = []"),
+    (
+        LOOP,
+        "for name, (our_name, transpose) in ((n, m) for n, m in mapping.items() if n in theirs):",
+    ),
+)
+bank.wrong_edit(
+    "wrong-dtype",
+    "half by default",
+    ("dtype: torch.dtype = torch.float32", "dtype: torch.dtype = torch.float16"),
+)
+bank.wrong_edit(
+    "frozen", "parameters frozen after loading", (EVAL, "return model.requires_grad_(False).eval()")
+)
+bank.wrong_edit(
+    "mask-buffers",
+    "only attn.bias is left out, by its full name",
+    (MASKS, 'if not name.endswith(".attn.bias")'),
 )

@@ -18,6 +18,7 @@ import struct
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -206,10 +207,16 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     """
     path = Path(path)
     try:
-        file = path.open("rb")
+        status = path.stat()
+        return _read_header(path, (status.st_ino, status.st_size, status.st_mtime_ns))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    with file:
+
+
+@lru_cache(maxsize=2)
+def _read_header(path: Path, stamp: tuple[int, ...]) -> Header:
+    """`read_header`; settings, tensors, tokenizer and roles are all taken from it, one by one."""
+    with path.open("rb") as file:
         reader = _Reader(file, path)
         if reader.take(min(4, reader.size), "the magic") != MAGIC:
             raise reader.refuse("it does not begin with GGUF")
@@ -565,7 +572,7 @@ def read_roles(path: str | os.PathLike[str]) -> FoundRoles:
                     f"{path}: tokenizer.ggml.{key} must be a token's id, got {short(i)}"
                 )
             if rows is not None and i >= rows:
-                notes.append(f"{path}: tokenizer.ggml.{key} {i} is no row of the model's {rows}")
+                notes.append(f"{path}: tokenizer.ggml.{key} {i} is not a row of the model's {rows}")
             elif i not in ids:
                 ids.append(i)
         if not ids and kind != "pad" and last is not None and (rows is None or last < rows):

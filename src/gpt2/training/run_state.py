@@ -77,12 +77,12 @@ class RunState:
         # young averages forget faster, or they would hold the initial weights for long
         decay = min(self.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            torch._foreach_lerp_(self.ema, list(self.model.parameters()), 1 - decay)
+            torch._foreach_lerp_(self.ema, self._values(), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     @property
     def weights(self) -> list[Tensor]:
         """What is evaluated, shown and exported: the averaged weights where there are any."""
-        return self.ema if self.ema is not None else list(self.model.parameters())
+        return self._values() if self.ema is None else self.ema
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -90,15 +90,15 @@ class RunState:
         if self.ema is None:
             yield
             return
-        parameters = list(self.model.parameters())
+        parameters = self._values()
         own = [p.detach().clone() for p in parameters]
         with torch.no_grad():
-            torch._foreach_copy_(parameters, self.ema)
+            torch._foreach_copy_(parameters, self.ema)  # pyright: ignore[reportPrivateImportUsage]
         try:
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(parameters, own)
+                torch._foreach_copy_(parameters, own)  # pyright: ignore[reportPrivateImportUsage]
 
     # ----------------------------------------------------------------------------------- on disk
 
@@ -166,6 +166,9 @@ class RunState:
         self.since_best = int(described["since_best"])
         self.loss_sum = float(described["loss_sum"])
         self.loss_count = int(described["loss_count"])
+
+    def _values(self) -> list[Tensor]:
+        return list(self.model.parameters())
 
     def _parameters(self) -> list[tuple[str, Tensor]]:
         parameters = list(self.model.parameters())

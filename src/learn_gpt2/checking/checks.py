@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from learn_gpt2.checking import diagnosis
 from learn_gpt2.checking.diagnosis import Mistake, Variant, mistake
+from learn_gpt2.checking.output import hush
 
 __all__ = [
     "EITHER",
@@ -235,6 +236,7 @@ def compare(
         if variant is not None and len(_passed) < MOST_PASSED:
             _passed.append(diagnosis.Passed(want, mistakes, variant, rtol, atol))
         return got
+    hush()
     if run is not None and not _repeats(run, got):
         raise CheckFailed(
             f"{_capital(what)} is different each time, for the same input in eval mode: "
@@ -578,7 +580,7 @@ def attribute(module: object, name: str, kind: type | tuple[type, ...], why: str
         others += [
             n for n, v in vars(module).items() if isinstance(v, kinds) and not n.startswith("_")
         ]
-        others = [n for n in others if n not in FIXED_NAMES]
+        others = [n for n in others if n not in FIXED_NAMES and n not in vars(nn.Module())]
         seen = f" There is `{others[0]}`: rename it." if len(others) == 1 else ""
         raise CheckFailed(
             f"{owner} has no attribute `{name}` ({kind_names}).{seen}\n"

@@ -30,6 +30,16 @@ LOAD_SECONDS = float(os.environ.get("LEARN_GPT2_LOAD_SECONDS", 20))
 FOREIGN = ("transformers", "solutions", "learn_gpt2")
 
 
+# kinds of PieceError after which nothing of the file has run
+UNLOADABLE = frozenset(
+    (
+        *("file-missing", "file-too-large", "not-utf8", "syntax-error", "import-error"),
+        *("import-loops", "borrowed-answer", "broken-model", "not-loadable", "missing-name"),
+        "no-class",
+    )
+)
+
+
 class PieceError(Exception):
     """The file can't be examined. The message is for the learner; `kind` is a short id."""
 
@@ -102,10 +112,7 @@ def read_source(path: Path) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        back = ""
-        if path.name == "problem.py":
-            back = f" `learn reset {path.parent.name[:2]}` brings the skeleton back."
-        raise PieceError(f"{shown(path)} is not there.{back}", "file-missing") from None
+        raise PieceError(_not_there(path), "file-missing") from None
     except OSError as error:
         raise PieceError(
             f"{shown(path)} can't be read: {error.strerror}.", "file-missing"
@@ -129,6 +136,27 @@ def read_source(path: Path) -> str:
     return text
 
 
+def _not_there(path: Path) -> str:
+    """What to say of a file that is missing: its folder may have been renamed."""
+    folder = path.parent
+    if folder.is_dir():
+        back = ""
+        if path.name == "problem.py":
+            back = f" `learn reset {folder.name[:2]}` brings the skeleton back."
+        return f"{shown(path)} is not there.{back}"
+    text = f"The folder {shown(path).rpartition('/')[0]} is not there."
+    if other := renamed(folder):
+        return f"{text} Was it renamed? There is {other}: give it its name back."
+    return f"{text} `learn doctor` says how to get it back."
+
+
+def renamed(folder: Path) -> str:
+    """The name of the one folder beside a missing one that has its number; "" when none has."""
+    beside = folder.parent.glob(f"{folder.name[:2]}*") if folder.parent.is_dir() else ()
+    found = [p.name for p in beside if p.is_dir() and p.name != folder.name]
+    return found[0] if len(found) == 1 else ""
+
+
 def parse(source: str, path: Path) -> ast.Module:
     """The file's syntax tree. PieceError that names line and column when it does not parse."""
     try:
@@ -136,11 +164,26 @@ def parse(source: str, path: Path) -> ast.Module:
     except SyntaxError as error:
         line = (error.text or "").strip()
         raise PieceError(
-            f"{shown(path)}:{error.lineno}: Python can't read this line: {error.msg}.\n    {line}",
+            f"{shown(path)}:{error.lineno}: Python can't read this line: {error.msg}.\n    {line}"
+            + _how_to_mend(error, line),
             "syntax-error",
         ) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise PieceError(f"{shown(path)} can't be parsed: {error}.", "syntax-error") from None
+
+
+def _how_to_mend(error: SyntaxError, line: str) -> str:
+    """A sentence on what usually lies behind a syntax error, where that is known."""
+    if line.startswith(("<<<<<<<", "=======", ">>>>>>>", "|||||||")):
+        return (
+            "\nGit leaves such a mark where two versions of the file did not fit together: keep "
+            "the lines of one, and delete the marks."
+        )
+    if isinstance(error, TabError):
+        return "\nLet your editor turn all tabs into spaces; the skeleton has four per level."
+    if isinstance(error, IndentationError):
+        return "\nLines of one block begin in the same column: compare with the lines above."
+    return ""
 
 
 def open_todos(tree: ast.Module) -> dict[int, int]:
@@ -257,20 +300,22 @@ def _refuse(path: Path, line: int, name: str, owner: Problem, problem: Problem) 
 
 
 @contextmanager
-def model_for(problem: Problem) -> Iterator[None]:
+def model_for(problem: Problem, base: types.ModuleType | None = None) -> Iterator[None]:
     """While the block runs, `gpt2.model` holds what comes before `problem`, and no more.
 
     Its own answer is not there to be found: names of this and later problems are missing, and in
-    problems 11 and 12 GPT2Model has its methods of those problems blanked.
+    problems 11 and 12 GPT2Model has its methods of those problems blanked. base: the model that the
+    earlier pieces are taken from; default: the course's own. PieceError when that one is broken.
     """
     import gpt2
 
-    real = importlib.import_module("gpt2.model")
-    view = types.ModuleType("gpt2.model", real.__doc__)
+    real = the_model()
+    base = base or real
+    view = types.ModuleType("gpt2.model", base.__doc__)
     owned = _owned_names(problem)
-    view.__dict__.update({k: v for k, v in real.__dict__.items() if k not in owned})
+    view.__dict__.update({k: v for k, v in base.__dict__.items() if k not in owned})
     if problem.number > 10:
-        view.GPT2Model = _blanked(real.GPT2Model, problem)
+        view.GPT2Model = _blanked(base.GPT2Model, problem)
 
     def missing(name: str):
         if name in owned:
@@ -288,6 +333,60 @@ def model_for(problem: Problem) -> Iterator[None]:
     finally:
         sys.modules["gpt2.model"] = real
         gpt2.model = real
+
+
+def the_model() -> types.ModuleType:
+    """`gpt2.model`. PieceError that says what is wrong with the file when it can't be imported."""
+    import gpt2
+
+    try:
+        return importlib.import_module("gpt2.model")
+    except Exception as error:
+        path = Path(gpt2.__file__).with_name("model.py")
+        raise PieceError(broken_model(error, path), "broken-model") from error
+
+
+def broken_model(error: BaseException, path: Path) -> str:
+    """Why src/gpt2/model.py can't be imported, and what to do."""
+    back = (
+        "`learn swap --undo` brings the last one back, and `learn swap --reference all` writes the "
+        "reference's."
+    )
+    if not path.is_file():
+        return f"src/gpt2/model.py is not there. {back}"
+    if isinstance(error, SyntaxError):
+        where = f":{error.lineno}" if error.lineno else ""
+        return f"src/gpt2/model.py{where} is no Python that can be read: {error.msg}. {back}"
+    line, _ = line_in(error, path)
+    where = f":{line}" if line else ""
+    what = f"{type(error).__name__}: {error}"
+    return f"src/gpt2/model.py{where} can't be imported: {what}. {back}"
+
+
+def reference_model(root: Path, problem: Problem) -> types.ModuleType:
+    """A `gpt2.model` with the reference's pieces, up to the problem before this one."""
+    import gpt2
+
+    model = types.ModuleType("gpt2.model")
+    before = sys.modules.get("gpt2.model"), getattr(gpt2, "model", None)
+    sys.modules["gpt2.model"] = gpt2.model = model
+    try:
+        for earlier in PROBLEMS[: problem.number - 1]:
+            path = earlier.solution_path(root)
+            source = read_source(path)
+            module = types.ModuleType(f"reference_{earlier.number:02d}_{digest(source)}")
+            module.__file__ = str(path)
+            sys.modules[module.__name__] = module
+            exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
+            for name in earlier.classes:
+                setattr(model, name, getattr(module, name))
+    finally:
+        sys.modules.pop("gpt2.model", None)
+        if before[0] is not None:
+            sys.modules["gpt2.model"] = before[0]
+        if before[1] is not None:
+            gpt2.model = before[1]
+    return model
 
 
 def _blanked(model: type, problem: Problem) -> type:
@@ -312,8 +411,13 @@ def _blanked(model: type, problem: Problem) -> type:
     return type("GPT2Model", (model,), body)
 
 
-def load(problem: Problem, path: Path, whose: str = "yours") -> Piece:
-    """Run the file in a fresh module. PieceError when that can't be done or a name is missing."""
+def load(
+    problem: Problem, path: Path, whose: str = "yours", base: types.ModuleType | None = None
+) -> Piece:
+    """Run the file in a fresh module. PieceError when that can't be done or a name is missing.
+
+    base: the model that it finds the earlier pieces in, see `model_for`.
+    """
     source = read_source(path)
     tree = parse(source, path)
     if whose == "yours":
@@ -326,7 +430,7 @@ def load(problem: Problem, path: Path, whose: str = "yours") -> Piece:
     sys.modules[module.__name__] = module
     piece = Piece(problem, path, whose, source, module, open_todos(tree))
     try:
-        with model_for(problem), time_limit(LOAD_SECONDS):
+        with model_for(problem, base), time_limit(LOAD_SECONDS):
             exec(compile(tree, str(path), "exec", dont_inherit=True), module.__dict__)
     except TimeLimit:
         raise PieceError(
@@ -334,7 +438,7 @@ def load(problem: Problem, path: Path, whose: str = "yours") -> Piece:
             "Is there a loop outside the classes?",
             "import-loops",
         ) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, PieceError):
         raise
     except BaseException as error:
         raise PieceError(_import_failed(error, path), "import-error") from error
