@@ -267,6 +267,16 @@ class Examination:
         except TimeLimit as error:
             line, code = loading.line_in(error, self.path)
             where = f" It was at {shown(self.path)}:{line}: {code}" if line else ""
+            if code.startswith(("import ", "from ")):
+                self._failed(
+                    result,
+                    f"Stopped after {seconds:g} s, in the middle of an import.{where}\n"
+                    "Imports take long the first time: put them at the top of the file, where "
+                    "they are not part of a check's time. [slow-import]",
+                    ["slow-import"],
+                    error,
+                )
+                return
             self._failed(
                 result,
                 f"Stopped after {seconds:g} s: does a loop never end?{where} [endless-loop]",
