@@ -16,6 +16,7 @@ import tempfile
 import types
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 from unittest import mock
 
 import torch
@@ -214,6 +215,12 @@ MISSHAPEN = mistake(
 UNNAMED = mistake(
     "unhelpful-error", "The error must name the tensor (and not only its size, or how many).", 6
 )
+ERROR_TYPE = mistake(
+    "wrong-error-type",
+    "A file that does not fit must be refused with a ValueError that says why: whoever loads a model "
+    "catches that. Another library's or Python's own error can be turned into one.",
+    6,
+)
 NOT_LOADED = mistake(
     "nothing-loaded",
     "No weight of the file arrives in the model as it is. Do the keys match, and is what you read copied "
@@ -262,6 +269,13 @@ WRONG_DTYPE = mistake(
     "wrong-dtype",
     "The model must be float32 (or what dtype= asks for), whatever the file's numbers are stored in.",
     7,
+)
+BUFFERS_LOST = mistake(
+    "buffers-lost",
+    "What another piece made in __init__ besides its weights (a mask or a constant in a buffer that "
+    "is not saved) has lost its numbers: the meta device and to_empty() leave it undefined. Build the "
+    "model where it is to stay; skip_init() is what saves the time.",
+    4,
 )
 WRONG_RETURN = mistake("wrong-return", "from_pretrained must return the model.", 8)
 HEADS = [
@@ -390,11 +404,12 @@ def no_network():
     def refuse(*arguments, **keywords):
         raise OSError("no network in the tests")
 
-    offline = {} if "huggingface_hub" in sys.modules else {"HF_HUB_OFFLINE": "1"}
+    settings = sys.modules.get("huggingface_hub.constants")
     with (
         mock.patch.object(socket, "getaddrinfo", refuse),
         mock.patch.object(socket.socket, "connect", refuse),
-        mock.patch.dict(os.environ, offline),
+        mock.patch.dict(os.environ, {} if settings else {"HF_HUB_OFFLINE": "1"}),
+        mock.patch.object(settings or os, "HF_HUB_OFFLINE", True, create=True),
     ):
         yield
 
@@ -414,9 +429,27 @@ def _unset_memory_is_nan():
         torch._C._set_deterministic_algorithms(before)
 
 
+@contextlib.contextmanager
+def _quiet_transformers():
+    """No bars and reports of transformers, of which the checks would fill pages."""
+    module = sys.modules.get("transformers.utils.logging")
+    if module is None:
+        yield
+        return
+    level, bars = module.get_verbosity(), module.is_progress_bar_enabled()
+    module.set_verbosity_error()
+    module.disable_progress_bar()
+    try:
+        yield
+    finally:
+        module.set_verbosity(level)
+        if bars:
+            module.enable_progress_bar()
+
+
 def call(piece, folder, **keywords):
     """GPT2Model.from_pretrained(folder), errors and all."""
-    with no_network(), _unset_memory_is_nan():
+    with no_network(), _unset_memory_is_nan(), _quiet_transformers():
         return piece.GPT2Model.from_pretrained(folder, **keywords)
 
 
@@ -746,6 +779,26 @@ def test_tied_and_ready(piece):
 
 
 @check(todo=8, needs=test_every_weight)
+def test_other_tensors_stay(piece):
+    """What the model's parts made in __init__ besides weights is still there"""
+    settings = settings_of()
+    make = piece.GPT2Model.__init__
+
+    def init(self, *args, **kwargs):
+        make(self, *args, **kwargs)
+        self.h[0].attn.register_buffer("kept", torch.tensor([3.0, 1.0, 4.0]), persistent=False)
+
+    with (
+        checkpoint(tensors_of(settings), settings) as folder,
+        mock.patch.object(piece.GPT2Model, "__init__", init),
+    ):
+        model = load(piece, folder, BUFFERS_LOST)
+    kept = getattr(model.h[0].attn, "kept", None)
+    if kept is not None and (kept.is_meta or kept.tolist() != [3.0, 1.0, 4.0]):
+        fail(BUFFERS_LOST)
+
+
+@check(todo=8, needs=test_every_weight)
 def test_leaves_torch_alone(piece):
     """Loading a model sets no seed and leaves torch as it was"""
     settings = settings_of()
@@ -859,7 +912,7 @@ def test_head_in_the_file(piece):
 def expect_refusal(piece, folder, name, what, accepted):
     """Check that loading fails with an error that names the tensor."""
     try:
-        call(piece, folder)
+        model = call(piece, folder)
     except NotImplementedError:
         raise
     except Exception as error:
@@ -869,7 +922,11 @@ def expect_refusal(piece, folder, name, what, accepted):
                 f"When {what}, the error must name {name}. It is {type(error).__name__}: "
                 f"{_short(error)}",
             )
+        if not isinstance(error, ValueError):
+            fail(ERROR_TYPE, f"When {what}, {type(error).__name__} is raised: {_short(error)}")
     else:
+        if accepted is BROADCAST and not (model.get_parameter(ours(name)) == 1).all():
+            accepted = MISSHAPEN  # it was passed over, and not spread over the weight
         fail(accepted, f"Nothing is raised when {what}.")
 
 
@@ -952,23 +1009,46 @@ def test_dtypes(piece):
         expect_weights(model, {name: t.to(torch.bfloat16) for name, t in tensors.items()}, settings)
 
 
+class Payload:
+    """In a pickle, it calls a function of this file when it is read, as a stranger's might."""
+
+    opened: ClassVar[list[str]] = []
+
+    def __reduce__(self):
+        return _opened, ("the pickle was run",)
+
+
+def _opened(text):
+    Payload.opened.append(text)
+    return text
+
+
 @check(todo=8, needs=test_loads_a_folder)
 def test_pickle_is_refused(piece):
     """A folder without safetensors is an error, also when a pickle lies there"""
     settings = settings_of()
     tensors = {f"transformer.{name}": t for name, t in tensors_of(settings).items()}
+    # transformers reads tensors out of a pickle and runs nothing; that is its users' own choice
+    by_transformers = re.search(r"^\s*(from|import)\s+transformers\b", piece.source, re.MULTILINE)
     with checkpoint(tensors_of(settings), settings) as folder:
         (Path(folder) / "model.safetensors").unlink()
-        for there in (False, True):
-            if there:
-                torch.save(tensors, Path(folder) / "pytorch_model.bin")
+        for pickled in (None, tensors, {**tensors, "payload": Payload()}):
+            if pickled is not None:
+                torch.save(pickled, Path(folder) / "pytorch_model.bin")
+            Payload.opened.clear()
             try:
                 call(piece, folder)
             except NotImplementedError:
                 raise
             except Exception:
-                continue
-            fail(
-                PICKLE if there else NOT_LOADED,
-                f"Nothing is raised without model.safetensors{', with a pickle' if there else ''}.",
-            )
+                accepted = False
+            else:
+                accepted = True
+            if Payload.opened:
+                fail(PICKLE, "The checks put a function call into one, and it was carried out.")
+            if accepted and not (pickled is tensors and by_transformers):
+                fail(
+                    NOT_LOADED if pickled is None else PICKLE,
+                    "Nothing is raised without model.safetensors"
+                    f"{'' if pickled is None else ', with a pickle'}.",
+                )

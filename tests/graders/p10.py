@@ -311,7 +311,7 @@ bank.wrong_edit(
     "empty not refused",
     (CHECK, "if input_ids.dim() != 2 or not whole_numbers:"),
 )
-bank.wrong_edit("input-not-checked", "bools not refused", (" or input_ids.dtype == torch.bool", ""))
+bank.right_edit("bools left to PyTorch's own error", (" or input_ids.dtype == torch.bool", ""))
 bank.wrong_edit("input-not-checked", "lists not refused", (IS_TENSOR, "if False:"))
 bank.wrong_edit("input-not-checked", "1-D let through", (CHECK, CHECK.replace("!= 2", "> 2")))
 bank.wrong_edit("input-refused", "the condition inverted", (CHECK, CHECK.replace("!= 2", "== 2")))
@@ -493,7 +493,7 @@ bank.right_file(
             self.ln_f = LayerNorm(config.n_embd, config.layer_norm_epsilon)
             self.lm_head = nn.Linear(config.n_embd, config.vocab_size, False)
             self.apply(self._init_weights)
-            self.embeddings.wte.weight = self.lm_head.weight
+            self.lm_head.weight = self.embeddings.wte.weight
 
         def _init_weights(self, module):
             return None
@@ -598,6 +598,16 @@ PLAIN = """
             if ids.ndim != 2 or ids.numel() == 0:
                 raise ValueError(f"expected (B, T), got {tuple(ids.shape)}")
 """
+TIED = "self.lm_head.weight = self.embeddings.wte.weight\n        self.apply(self._init_weights)"
+bank.wrong_edit(
+    "tied-too-late",
+    "the head's weight takes the table's place after the weights are set",
+    (
+        TIED,
+        "self.apply(self._init_weights)\n        self.embeddings.wte.weight = self.lm_head.weight",
+    ),
+    base=PLAIN,
+)
 START = "start = cache.length if cache is not None else 0"
 LAYER = "layer = cache.layers[i] if cache is not None else None"
 for mistake, title, old, new in (
