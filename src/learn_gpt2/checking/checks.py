@@ -11,6 +11,7 @@ import functools
 import inspect
 import io
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -18,10 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch._C import _len_torch_function_stack
 from torch.overrides import TorchFunctionMode, _pop_mode
+from torch.utils import _device
 from torch.utils._pytree import tree_leaves, tree_map
 
 from learn_gpt2.checking import diagnosis
 from learn_gpt2.checking.diagnosis import Mistake, Variant, mistake
+from learn_gpt2.checking.output import hush
 
 __all__ = [
     "EITHER",
@@ -233,6 +236,7 @@ def compare(
         if variant is not None and len(_passed) < MOST_PASSED:
             _passed.append(diagnosis.Passed(want, mistakes, variant, rtol, atol))
         return got
+    hush()
     if run is not None and not _repeats(run, got):
         raise CheckFailed(
             f"{_capital(what)} is different each time, for the same input in eval mode: "
@@ -412,9 +416,12 @@ def expect_one_device(
 
     run(module, move): calls the module on inputs passed through `move`. It runs on the CPU, with
     the module and its inputs taken for tensors of another device, and on a GPU when there is one.
+    Where the first way loses track of a tensor (a scripted function's result), it says nothing.
     """
     away = _Away()
     twin = copy.deepcopy(module)
+    for t in _tensors_that_stay(twin):
+        away.leave(t)
     for t in (*twin.parameters(), *twin.buffers()):
         away.move(t)
     try:
@@ -426,7 +433,7 @@ def expect_one_device(
         if "same device" not in str(error):
             raise
         got = None
-    if got is None or (isinstance(got, Tensor) and not away.holds(got)):
+    if got is None or (isinstance(got, Tensor) and away.misses(got)):
         place = f"(hint {hint}) " if hint else ""
         _expect_own_weights(module, lambda m: run(m, lambda t: t.clone()), place, hint)
         kept = _plain_tensors(module)
@@ -438,6 +445,19 @@ def expect_one_device(
                 hint=hint,
             )
         raise CheckFailed(f"{_ANOTHER_DEVICE} {place}[wrong-device]", ["wrong-device"], hint)
+
+
+def _tensors_that_stay(module: nn.Module) -> list[Tensor]:
+    """Tensors that moving the module does not move: its parts' plain attributes (also in lists and
+    dicts), and the globals of the files that define them.
+    """
+    found: list[object] = []
+    for part in module.modules():
+        found += [v for k, v in vars(part).items() if k not in ("_parameters", "_buffers")]
+        home = sys.modules.get(type(part).__module__)
+        if home is not None and not home.__name__.startswith("torch"):
+            found += [v for v in vars(home).values() if isinstance(v, (Tensor, list, tuple, dict))]
+    return [t for t in tree_leaves(found) if isinstance(t, Tensor)]
 
 
 def _plain_tensors(module: nn.Module) -> str:
@@ -475,7 +495,8 @@ def _expect_own_weights(
 class _Away(TorchFunctionMode):
     """Takes some tensors for tensors of another device (they say: meta), and follows what is made
     of them. Tensors on the real meta device would cost a second of imports, hold no numbers, and
-    let some operations mix devices.
+    let some operations mix devices. Of a tensor that no operation seen here has made, nothing is
+    known, and nothing is said.
     """
 
     DEVICE = torch.device("meta")
@@ -485,9 +506,18 @@ class _Away(TorchFunctionMode):
         t.lies_elsewhere = True
         return t
 
+    def leave(self, t: Tensor) -> Tensor:
+        """Take t for a tensor of the CPU."""
+        t.lies_elsewhere = False
+        return t
+
     def holds(self, t: object) -> bool:
         """Whether t is a tensor of the other device."""
-        return getattr(t, "lies_elsewhere", False)
+        return getattr(t, "lies_elsewhere", None) is True
+
+    def misses(self, t: object) -> bool:
+        """Whether t is known to be a tensor of the CPU."""
+        return getattr(t, "lies_elsewhere", None) is False
 
     def _here(self, value: object) -> object:
         is_device = isinstance(value, (torch.device, str)) and str(value) == str(self.DEVICE)
@@ -495,13 +525,16 @@ class _Away(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
+        if function is torch.device:
+            return function(*args, **kwargs)
         name = getattr(function, "__name__", "")
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         away = any(self.holds(t) for t in given)
         if function == Tensor.device.__get__:
             return self.DEVICE if away else function(*args)
         # a GPU takes numbers and indices from the CPU, and copies when asked to
-        at_home = any(t.dim() and not self.holds(t) for t in given)
+        at_home = any(t.dim() and self.misses(t) for t in given)
+        known = not given or away or any(self.misses(t) for t in given)
         if away and at_home and name not in ("to", "copy_", "type_as", "__getitem__"):
             raise RuntimeError("Expected all tensors to be on the same device")
         if name == "to" and len(given) > 1:
@@ -509,16 +542,19 @@ class _Away(TorchFunctionMode):
         device = kwargs.get("device", "cpu" if name == "cpu" else None)
         if name == "to" and len(args) > 1 and isinstance(args[1], (str, torch.device)):
             device = args[1]
+        if device is None and not given and str(_device.CURRENT_DEVICE) == str(self.DEVICE):
+            device = kwargs["device"] = self.DEVICE  # inside `with torch.device(x.device):`
         if device is not None:
             away = str(device) == str(self.DEVICE)
+            known = True
         args, kwargs = tree_map(self._here, (args, kwargs))
         got = function(*args, **kwargs)
         if name in ("to", "cpu"):
             got = got.clone()  # not the tensor itself, which stays where it is
-        if away:
+        if known:
             for t in tree_leaves(got):
                 if isinstance(t, Tensor):
-                    self.move(t)
+                    (self.move if away else self.leave)(t)
         return got
 
 
@@ -544,7 +580,7 @@ def attribute(module: object, name: str, kind: type | tuple[type, ...], why: str
         others += [
             n for n, v in vars(module).items() if isinstance(v, kinds) and not n.startswith("_")
         ]
-        others = [n for n in others if n not in FIXED_NAMES]
+        others = [n for n in others if n not in FIXED_NAMES and n not in vars(nn.Module())]
         seen = f" There is `{others[0]}`: rename it." if len(others) == 1 else ""
         raise CheckFailed(
             f"{owner} has no attribute `{name}` ({kind_names}).{seen}\n"
@@ -565,10 +601,15 @@ def fill(module: nn.Module, seed: int = 0, scale: float = 0.5) -> nn.Module:
     """Give every parameter reproducible random values that depend on its name alone; returns
     module.
 
-    Biases and norm weights too: a value of 0 or 1 would hide a mistake.
+    Biases and norm weights too: a value of 0 or 1 would hide a mistake. Of the names of a shared
+    parameter the alphabetically first counts, whichever was registered first.
     """
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
+        for parameter in module.parameters():
+            name = min(names[id(parameter)])
             key = seed * 1_000_003 + sum((i + 1) * ord(c) for i, c in enumerate(name))
             generator = torch.Generator().manual_seed(key)
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)

@@ -91,7 +91,7 @@ def install_model(text: str) -> None:
     module = types.ModuleType("gpt2.model", "GPT-2, assembled for grading.")
     module.__file__ = "gpt2/model.py"
     sys.modules["gpt2.model"] = gpt2.model = module
-    exec(compile(text, "gpt2/model.py", "exec", dont_inherit=True), module.__dict__)
+    loading.execute(text, "gpt2/model.py", module)
 
 
 def forget_answers(problem: Problem) -> None:

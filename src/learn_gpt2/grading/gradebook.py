@@ -688,6 +688,7 @@ NO_MISCONCEPTIONS = frozenset(
         "changes-torch",
         "crashed",
         "default-device",
+        "default-dtype-set",
         "examiner-ended",
         "import-error",
         "import-loops",
