@@ -93,7 +93,7 @@ def install_model(text: str) -> None:
 def forget_answers(problem: Problem) -> None:
     """Take this and later problems' answers out of memory; `loading.model_for` only hides them."""
     module = sys.modules["gpt2.model"]
-    for name in loading._owned_names(problem):
+    for name in loading.owned_names(problem):
         module.__dict__.pop(name, None)
     for later in manifest.PROBLEMS[max(problem.number, 11) - 1 :]:
         for name in later.provides:
