@@ -34,7 +34,7 @@ test: $(READY)  ## everything that the maintainers' CI checks
 	OMP_NUM_THREADS=1 $(PY) -m pytest -p xdist -n auto problems --solutions
 
 soak: $(READY)  ## minutes more: 50 kills at random moments, 1 GB prepared in 500 MB
-	GPT2_SOAK=1 $(PY) -m pytest -s -m slow tests/test_resume.py tests/test_data.py
+	GPT2_SOAK=1 $(PY) -m pytest -s -m slow tests/gpt2/training/test_resume.py tests/gpt2/data/test_data.py
 
 fuzz: $(READY)  ## 10,000 hostile inputs per parser; FUZZ="--seed 7" for others
 	$(PY) -m tests.fuzz $(FUZZ)
@@ -44,13 +44,13 @@ graders: $(READY)  ## the banks of wrong and right answers: caught, named, accep
 
 bench: $(READY)  ## speeds: generation with and without the KV cache, the learner's commands
 	$(PY) -m gpt2 bench
-	$(PY) -m learn_gpt2.benchmark
+	$(PY) -m learn_gpt2.upkeep.measuring
 
 notebooks: $(VENV)/.notebooks-$(FOLDER)  ## run all notebooks: untouched skeletons, solutions, a mix of both
-	$(PY) -m learn_gpt2.notebooks run
+	$(PY) -m learn_gpt2.upkeep.notebooks run
 
 notebooks-update: $(VENV)/.notebooks-$(FOLDER)
-	$(PY) -m learn_gpt2.notebooks update
+	$(PY) -m learn_gpt2.upkeep.notebooks update
 
 lab: $(VENV)/.notebooks-$(FOLDER)  ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab problems

@@ -12,9 +12,9 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "src"))
 
-from learn_gpt2 import course  # noqa: E402 - which files these are, it knows
+from learn_gpt2.course import layout  # noqa: E402 - which files these are, it knows
 
-PACKED = Path("learn_gpt2") / course.CARRIED
+PACKED = Path("learn_gpt2") / layout.CARRIED
 
 
 class BuildPy(build_py):
@@ -33,7 +33,7 @@ class BuildPy(build_py):
     def _course(self) -> dict[str, str]:
         """Where each file goes → where it is."""
         found = {}
-        for path in course.outside(ROOT):
+        for path in layout.outside(ROOT):
             name = path.relative_to(ROOT)
             found[str(Path(self.build_lib, PACKED, name))] = str(name)
         return found

@@ -22,7 +22,8 @@ import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from learn_gpt2 import manifest, runner
+from learn_gpt2 import manifest
+from learn_gpt2.checking import runner
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = ROOT / "tests" / "hostile"
@@ -247,7 +248,11 @@ def left_over(mark: str) -> list[str]:
             words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
         except OSError:
             continue
-        if mark in words and "learn_gpt2.examiner" in words and int(entry.name) != os.getpid():
+        if (
+            mark in words
+            and "learn_gpt2.grading.examiner" in words
+            and int(entry.name) != os.getpid()
+        ):
             found.append(f"{entry.name}: {words[:80]}")
     return found
 

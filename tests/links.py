@@ -1,7 +1,7 @@
 """The links of every Markdown file and notebook; `python -m tests.links` asks the external ones.
 
-tests/test_links.py checks the internal ones at every run. The external ones need a network and are
-other people's, so a maintainer asks for them: `make links`.
+test_links.py checks the internal ones at every run. The external ones need a network and are other
+people's, so a maintainer asks for them: `make links`.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def char_tokenizer(characters: str, end_of_text: bool = False):
     from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
     from tokenizers import Tokenizer as Backend
 
-    from gpt2.tokenizers import END_OF_TEXT, JSONTokenizer
+    from gpt2.text.tokenizers import END_OF_TEXT, JSONTokenizer
 
     backend = Backend(models.WordLevel({char: i for i, char in enumerate(characters)}))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
@@ -83,7 +83,7 @@ def byte_tokenizer(extra: int = 40):
     from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
-    from gpt2.tokenizers import END_OF_TEXT, JSONTokenizer
+    from gpt2.text.tokenizers import END_OF_TEXT, JSONTokenizer
 
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gpt2.prepare import prepare
-from gpt2.training_config import TrainConfig
+from gpt2.data.preparing import prepare
+from gpt2.training.settings import TrainConfig
 
 SMALL = {
     "tokenizer": "char",
@@ -69,6 +69,6 @@ def launcher(ranks: int) -> list[str]:
 
 
 def torchrun(ranks: int, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess:
-    """`torchrun -m gpt2.train` with so many processes on this machine."""
-    line = [*launcher(ranks), "-m", "gpt2.train", *arguments]
+    """`torchrun -m gpt2.training.trainer` with so many processes on this machine."""
+    line = [*launcher(ranks), "-m", "gpt2.training.trainer", *arguments]
     return subprocess.run(line, capture_output=True, text=True, timeout=timeout)

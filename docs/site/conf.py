@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "src"))
 
 from learn_gpt2.manifest import PROBLEMS  # noqa: E402
-from learn_gpt2.notebooks import repository  # noqa: E402
+from learn_gpt2.upkeep.notebooks import repository  # noqa: E402
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from learn_gpt2.checks import (
+from learn_gpt2.checking.checks import (
     CheckFailed,
     check,
     compare,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from learn_gpt2.checks import (
+from learn_gpt2.checking.checks import (
     attribute,
     check,
     compare,

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learn_gpt2.checks import (
+from learn_gpt2.checking.checks import (
     CheckFailed,
     attribute,
     check,

@@ -6,7 +6,7 @@ import inspect
 import math
 import re
 
-from learn_gpt2.checks import check, expect_signature, fail, mistake
+from learn_gpt2.checking.checks import check, expect_signature, fail, mistake
 
 # As GPT-2 small has them. Written down here by hand, not taken from the piece.
 DEFAULTS = {

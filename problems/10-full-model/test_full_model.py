@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from learn_gpt2.checks import (
+from learn_gpt2.checking.checks import (
     CheckFailed,
     attribute,
     check,
@@ -1057,7 +1057,7 @@ def test_parameter_counts(piece):
         (774_030_080, 1280, 36, 20),
         (1_557_611_200, 1600, 48, 25),
     )
-    from gpt2.checkpoints import skip_init
+    from gpt2.formats.checkpoints import skip_init
     from gpt2.model import GPT2Config
 
     for want, width, n_layer, n_head in sizes:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from learn_gpt2.checks import CheckFailed, check, fail, fill, mistake
+from learn_gpt2.checking.checks import CheckFailed, check, fail, fill, mistake
 
 # Sizes whose roots and products all differ, so that a wrong number in the formula can be told.
 L, C, H, V, P = 7, 80, 4, 700, 150

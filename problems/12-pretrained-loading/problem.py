@@ -3,7 +3,7 @@
 import torch
 
 import gpt2.model
-from gpt2.checkpoints import open_checkpoint, skip_init
+from gpt2.formats.checkpoints import open_checkpoint, skip_init
 from gpt2.model import GPT2Config
 
 

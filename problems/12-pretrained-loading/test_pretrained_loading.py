@@ -21,7 +21,7 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 
-from learn_gpt2.checks import CheckFailed, check, compare, expect_no_seed, fail, mistake
+from learn_gpt2.checking.checks import CheckFailed, check, compare, expect_no_seed, fail, mistake
 
 # Sizes that all differ. attn.c_proj is (C, C): its shape can't tell whether it was transposed.
 V, P, C, L, H = 29, 13, 12, 3, 4
@@ -744,7 +744,7 @@ def test_leaves_torch_alone(piece):
 @check(todo=8, needs=test_every_weight)
 def test_options(piece):
     """revision, cache_dir and token go to open_checkpoint, and a hub name to the hub"""
-    from gpt2 import checkpoints
+    from gpt2.formats import checkpoints
 
     settings, asked = settings_of(), []
     with checkpoint(tensors_of(settings), settings) as folder:

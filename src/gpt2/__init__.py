@@ -1,1 +1,46 @@
-"""A GPT-2 to read and to run: `gpt2.model` is the model, the rest generates, trains and loads."""
+"""A GPT-2 to read and to run: `gpt2.model` is the model, the wings around it load, write, train."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpt2.cache import KVCache
+    from gpt2.generation.generating import generate, generate_batch, stream
+    from gpt2.inference.engine import prepare
+    from gpt2.model import GPT2Config, GPT2Model
+    from gpt2.text.tokenizers import load_tokenizer
+
+# Where each name comes from. Importing one imports torch, so it happens on first use.
+_HOME = {
+    "GPT2Config": "gpt2.model",
+    "GPT2Model": "gpt2.model",
+    "KVCache": "gpt2.cache",
+    "generate": "gpt2.generation.generating",
+    "generate_batch": "gpt2.generation.generating",
+    "load_tokenizer": "gpt2.text.tokenizers",
+    "prepare": "gpt2.inference.engine",
+    "stream": "gpt2.generation.generating",
+}
+
+__all__ = [
+    "GPT2Config",
+    "GPT2Model",
+    "KVCache",
+    "generate",
+    "generate_batch",
+    "load_tokenizer",
+    "prepare",
+    "stream",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

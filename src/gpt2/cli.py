@@ -13,8 +13,6 @@ from collections.abc import Sequence
 
 import click
 
-from gpt2.checkout import course_around, hand_over
-
 COMMANDS = {
     "generate": "gpt2.commands.generate:command",
     "bench": "gpt2.commands.bench:command",
@@ -60,17 +58,14 @@ def main(args: Sequence[str] | None = None) -> None:
     for output in (sys.stdout, sys.stderr):
         if hasattr(output, "reconfigure"):  # text is UTF-8, whatever the terminal's code page
             output.reconfigure(encoding="utf-8", errors="replace")
-    if args is None:
-        run_the_courses_own("gpt2")
-    sys.exit(run(cli, "gpt2", args))
-
-
-def run_the_courses_own(module: str) -> None:
-    """Inside a course, go on with its `gpt2`: see `hand_over`."""
-    try:
-        hand_over(course_around(), module, sys.argv[1:])
-    except (ValueError, OSError) as error:
-        sys.exit(_fail("gpt2", str(error), 1))
+    code = run(cli, "gpt2", args)
+    if "RANK" in os.environ:
+        # Under torchrun, threads that FSDP leaves behind may abort a process that ends in the
+        # usual way when all its work is done ("terminate called without an active exception").
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(command: click.Command, name: str, args: Sequence[str] | None = None) -> int:

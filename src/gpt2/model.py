@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gpt2.checkpoints import open_checkpoint, skip_init
+from gpt2.formats.checkpoints import open_checkpoint, skip_init
 
 # ── 01 Embeddings ── reference: solutions/01-embeddings.py:10 ─────────────────────────────────────
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import click
 
-from gpt2.checkout import hand_over
 from learn_gpt2 import manifest
+from learn_gpt2.course.handover import hand_over
 
 COMMANDS = {
     "status": "learn_gpt2.commands.status:command",

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2.checkout import course_around
+from learn_gpt2.course.handover import course_around
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gpt2.model import GPT2Model
-    from gpt2.tokenizers import Tokenizer
+    from gpt2.text.tokenizers import Tokenizer
 
 
 def start(seed: int = 0) -> None:
@@ -82,7 +82,7 @@ class OpenPiece:
 
         name: as for `from_pretrained`; default: the bundled model.
         """
-        from gpt2.tokenizers import load_tokenizer
+        from gpt2.text.tokenizers import load_tokenizer
 
         folder = bundled() if name is None else name
         return self.gpt2().GPT2Model.from_pretrained(folder), load_tokenizer(folder)
@@ -116,7 +116,7 @@ def find_piece(name: str | int, root: Path | None = None) -> OpenPiece:
 
 
 def _load(root: Path, problem: Problem, whose: str, why: str) -> OpenPiece:
-    from learn_gpt2 import loading
+    from learn_gpt2.checking import loading
 
     yours = whose == "yours"
     path = problem.problem_path(root) if yours else problem.solution_path(root)
@@ -128,7 +128,7 @@ def _load(root: Path, problem: Problem, whose: str, why: str) -> OpenPiece:
 def _installed(problem: Problem) -> OpenPiece:
     """The reference in the package, where there is no course (on Colab, say)."""
     import gpt2.model
-    from learn_gpt2 import loading
+    from learn_gpt2.checking import loading
 
     digest = loading.digest(Path(gpt2.model.__file__).read_text(encoding="utf-8"))
     why = "this notebook runs outside the course's folder, so it can't see a problem.py of yours"
@@ -140,15 +140,16 @@ def _why_not_yours(root: Path, problem: Problem) -> str:
 
     What an earlier run of the checks on the same file came to is believed.
     """
-    from learn_gpt2 import files, progress, runner
+    from learn_gpt2.checking import runner
+    from learn_gpt2.course import backups, progress
 
     path = problem.problem_path(root)
     if not path.is_file():
         return "there is no problem.py"
-    if files.untouched(root, problem):
+    if backups.untouched(root, problem):
         return "your problem.py is untouched"
     seen = progress.entry(root, problem)
-    digest = files.source_digest(path)
+    digest = backups.source_digest(path)
     if not (digest and seen.get("digest") == digest and seen.get("total")):
         report = runner.run_isolated(root, problem)
         progress.remember(root, report)
@@ -164,7 +165,7 @@ def _why_not_yours(root: Path, problem: Problem) -> str:
 
 
 def _checks(root: Path, problem: Problem) -> int:
-    from learn_gpt2 import progress
+    from learn_gpt2.course import progress
 
     return progress.entry(root, problem).get("total", 0)
 
@@ -175,7 +176,8 @@ def _whole_model(piece: OpenPiece) -> types.ModuleType:
         import gpt2.model
 
         return gpt2.model
-    from learn_gpt2 import loading, swap
+    from learn_gpt2.assembly import swap
+    from learn_gpt2.checking import loading
 
     number = piece.problem.number
     choices = dict(swap.current_pieces(piece.root))
@@ -200,7 +202,7 @@ def _whole_model(piece: OpenPiece) -> types.ModuleType:
 
 def bundled() -> Path:
     """The folder of the trained model that comes with the course."""
-    from gpt2.commands.generate import bundled
+    from gpt2.formats.bundled import bundled
 
     return bundled()
 
@@ -211,7 +213,7 @@ def gpt2_tokenizer() -> Tokenizer | None:
     import os
     import tempfile
 
-    from gpt2.tokenizers import TIKTOKEN_URLS, GPT2Tokenizer
+    from gpt2.text.tokenizers import TIKTOKEN_URLS, GPT2Tokenizer
 
     folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
     cache = Path(folder or Path(tempfile.gettempdir()) / "data-gym-cache")
@@ -223,7 +225,7 @@ def gpt2_weights(name: str = "gpt2") -> Path | None:
     """A hub model's folder when its weights are on this machine, else None. Never downloads."""
     from huggingface_hub import try_to_load_from_cache
 
-    from gpt2.checkpoints import HUB_NAMES, WEIGHTS
+    from gpt2.formats.checkpoints import HUB_NAMES, WEIGHTS
 
     repo = HUB_NAMES.get(name, name)
     found = [try_to_load_from_cache(repo, file) for file in ("config.json", WEIGHTS)]
@@ -235,7 +237,7 @@ def held_out(characters: int = 1024, skip: int = 0) -> str:
 
     ValueError when there are not so many characters.
     """
-    from gpt2.commands.generate import bundled
+    from gpt2.formats.bundled import bundled
 
     text = (bundled() / "held-out.txt").read_text(encoding="utf-8")
     if not 0 < characters <= len(text) - skip or skip < 0:

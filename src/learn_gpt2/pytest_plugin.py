@@ -1,7 +1,8 @@
 """pytest on the problems: `pytest problems/05-causal-masking` tests the learner's problem.py.
 
 Options: `--solutions` tests the reference, `--piece FILE` another file. The checks themselves are
-run by learn_gpt2.runner; this module finds them, orders their reports and prints the messages.
+run by learn_gpt2.checking.runner; this module finds them, orders their reports and prints the
+messages.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from learn_gpt2 import loading, manifest, runner
+from learn_gpt2 import manifest
+from learn_gpt2.checking import loading, runner
 from learn_gpt2.manifest import PROBLEMS, Problem
 
 
@@ -86,7 +88,7 @@ def _graded(config: pytest.Config, problem: Problem) -> str:
 
 def _builds_on(config: pytest.Config, problem: Problem) -> str:
     """The earlier pieces in src/gpt2/model.py, and whose they are."""
-    from learn_gpt2 import sections, swap
+    from learn_gpt2.assembly import sections, swap
 
     try:
         pieces = sections.split(swap.read_model(_root(config)))
@@ -105,7 +107,7 @@ def piece(request: pytest.FixtureRequest) -> None:
 def _examination(item: pytest.Function) -> runner.Examination:
     examinations = item.config.stash.setdefault(_EXAMINATIONS, {})
     if item.path not in examinations:
-        from learn_gpt2.checks import checks_in
+        from learn_gpt2.checking.checks import checks_in
 
         problem = _problem_of(item.path)
         if problem is None:

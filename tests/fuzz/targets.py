@@ -60,7 +60,7 @@ NO_JSON = r"cannot be read as JSON|holds a JSON|cannot be read: (Expecting|Inval
 
 def model_folder(folder: Path, **sizes: int) -> GPT2Model:
     """A tiny model with a character tokenizer in Hugging Face's layout."""
-    from gpt2.checkpoints import save_pretrained
+    from gpt2.formats.checkpoints import save_pretrained
 
     model = tiny(**(SMALL | sizes))
     save_pretrained(model, folder, char_tokenizer(ALPHABET))
@@ -86,7 +86,7 @@ class Config(Target):
         (folder / "config.json").write_bytes(m.json(m.tree(self.valid)))
 
     def check(self, given: None, folder: Path) -> None:
-        from gpt2.checkpoints import read_settings
+        from gpt2.formats.checkpoints import read_settings
 
         found = read_settings(folder / "config.json")
         raw = json.loads((folder / "config.json").read_bytes())
@@ -174,7 +174,7 @@ class Safetensors(Target):
         (folder / "model.safetensors").write_bytes(data)
 
     def check(self, given: None, folder: Path) -> None:
-        from gpt2.checkpoints import Tensors
+        from gpt2.formats.checkpoints import Tensors
 
         path = folder / "model.safetensors"
         found = Tensors([path])
@@ -258,7 +258,7 @@ TEXTS = ("", "abc", " é日.\n", "the text, naïve 🤖", "a" * 300, "<|endoftex
 
 def check_tokenizer(tokenizer: Any, texts: tuple[str, ...] = TEXTS) -> int:
     """What encodes comes back the same, whole or as it streams → how many texts encoded."""
-    from gpt2.tokenizers import StreamDecoder
+    from gpt2.text.tokenizers import StreamDecoder
 
     count = 0
     for text in texts:
@@ -388,7 +388,7 @@ class TokenizerJSON(Target):
         (folder / "tokenizer.json").write_bytes(m.json(tree))
 
     def check(self, given: None, folder: Path) -> None:
-        from gpt2.tokenizers import load_tokenizer
+        from gpt2.text.tokenizers import load_tokenizer
 
         check_tokenizer(load_tokenizer(folder))
 
@@ -407,7 +407,7 @@ class BPEFiles(Target):
 
     def files(self, merges: list[tuple[str, str]]) -> tuple[dict[str, Any], str]:
         """Both files of one vocabulary."""
-        from gpt2.tokenizers import BYTE_OF
+        from gpt2.text.tokenizers import BYTE_OF
 
         vocab = {char: i for i, char in enumerate(BYTE_OF)}
         for left, right in merges:
@@ -438,7 +438,7 @@ class BPEFiles(Target):
         (folder / names[1]).write_bytes(m.json(vocab))
 
     def check(self, given: None, folder: Path) -> None:
-        from gpt2.tokenizers import load_tokenizer
+        from gpt2.text.tokenizers import load_tokenizer
 
         tokenizer = load_tokenizer(folder)
         assert check_tokenizer(tokenizer) == len(TEXTS)
@@ -458,7 +458,7 @@ class Prompts(Target):
     shallow = r"lone surrogate"
 
     def __init__(self, scratch: Path):
-        from gpt2.tokenizers import GPT2Tokenizer
+        from gpt2.text.tokenizers import GPT2Tokenizer
 
         self.tokenizers = [byte_tokenizer(40), char_tokenizer(ALPHABET, end_of_text=True)]
         if os.environ.get("FUZZ_TIKTOKEN"):
@@ -594,7 +594,7 @@ class Shards(Target):
         )
 
     def check(self, given: None, folder: Path) -> None:
-        from gpt2.data import BatchLoader, TokenSource, read_index
+        from gpt2.data.shards import BatchLoader, TokenSource, read_index
 
         index = read_index(folder)
         raw = json.loads((folder / "index.json").read_bytes())
@@ -638,7 +638,7 @@ class HellaSwagFile(Target):
         (folder / "hellaswag.jsonl").write_bytes(b"\n".join(lines))
 
     def check(self, given: None, folder: Path) -> None:
-        from gpt2.evaluate import read_hellaswag
+        from gpt2.training.evaluation import read_hellaswag
 
         found = read_hellaswag(folder / "hellaswag.jsonl")
         lines = (folder / "hellaswag.jsonl").read_text(encoding="utf-8").split("\n")
@@ -660,7 +660,7 @@ class Settings(Target):
     shallow = r"cannot be read"
 
     def __init__(self, scratch: Path):
-        from gpt2.training_config import TrainConfig
+        from gpt2.training.settings import TrainConfig
 
         self.valid = {
             spec.name: spec.default for spec in fields(TrainConfig) if spec.default is not None
@@ -705,7 +705,7 @@ class Settings(Target):
         return json.dumps(value, ensure_ascii=False)
 
     def check(self, given: None, folder: Path) -> None:
-        from gpt2.training_config import TrainConfig, read_settings_file
+        from gpt2.training.settings import TrainConfig, read_settings_file
 
         path = folder / "run.toml"
         found = read_settings_file(path)
@@ -732,7 +732,7 @@ class State(Target):
     shallow = NO_JSON + r"|it describes no run|is no training checkpoint"
 
     def __init__(self, scratch: Path):
-        from gpt2.train import train
+        from gpt2.training.trainer import train
         from tests.training_helpers import make_data, settings
 
         (scratch / "text").mkdir()
@@ -776,7 +776,7 @@ class State(Target):
             (step / name).write_bytes(data)
 
     def check(self, given: None, folder: Path) -> None:
-        from gpt2.train import Trainer, World, resumed_config
+        from gpt2.training.trainer import Trainer, World, resumed_config
 
         inside = os.getcwd()
         os.chdir(folder)
@@ -832,7 +832,7 @@ class Sampling(Target):
         return given
 
     def check(self, given: dict[str, Any], folder: Path) -> None:
-        from gpt2.generate import filter_logits, generate, sample
+        from gpt2.generation.generating import filter_logits, generate, sample
 
         options = {
             name: given[name]
@@ -932,7 +932,7 @@ class GGUF(Target):
     shallow = r"does not begin with GGUF|it is of version|it is big-endian"
 
     def __init__(self, scratch: Path):
-        from gpt2.gguf import save_gguf
+        from gpt2.formats.gguf import save_gguf
 
         self.model = tiny(**(SMALL | {"vocab_size": 268, "n_embd": 32}))
         self.plain = tiny(**(SMALL | {"vocab_size": 268}))
@@ -1002,7 +1002,7 @@ class GGUF(Target):
     names_file = False  # GPT2Config names the setting
 
     def check(self, given: None, folder: Path) -> None:
-        from gpt2.gguf import read_tokenizer
+        from gpt2.formats.gguf import read_tokenizer
 
         path = folder / "model.gguf"
         model = GPT2Model.from_pretrained(path)

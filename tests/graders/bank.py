@@ -11,8 +11,9 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-from learn_gpt2 import manifest, runner
-from learn_gpt2.runner import Report
+from learn_gpt2 import manifest
+from learn_gpt2.checking import runner
+from learn_gpt2.checking.runner import Report
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -483,7 +483,7 @@ bank.right_file(
     import re
     import torch
     import gpt2.model as base
-    from gpt2.checkpoints import open_checkpoint
+    from gpt2.formats.checkpoints import open_checkpoint
 
     OUTER = ["wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias"]
     TURN = {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}
@@ -547,7 +547,7 @@ bank.right_edit(
 PLAIN = """
     import torch
     import gpt2.model
-    from gpt2.checkpoints import open_checkpoint, skip_init
+    from gpt2.formats.checkpoints import open_checkpoint, skip_init
     from gpt2.model import GPT2Config
 
     class GPT2Model(gpt2.model.GPT2Model):
@@ -672,7 +672,7 @@ bank.right_file(
     import re
     import torch
     import gpt2.model
-    from gpt2.checkpoints import open_checkpoint, skip_init
+    from gpt2.formats.checkpoints import open_checkpoint, skip_init
 
     class GPT2Model(gpt2.model.GPT2Model):
         @staticmethod
@@ -715,7 +715,7 @@ bank.right_file(
     """
     import torch
     import gpt2.model
-    from gpt2.checkpoints import open_checkpoint, skip_init
+    from gpt2.formats.checkpoints import open_checkpoint, skip_init
     from gpt2.model import GPT2Config
 
     class GPT2Model(gpt2.model.GPT2Model):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from learn_gpt2 import loading, manifest, runner
+from learn_gpt2 import manifest
+from learn_gpt2.checking import loading, runner
 from learn_gpt2.manifest import PROBLEMS, Problem
 from tests.graders import bank as banks
 

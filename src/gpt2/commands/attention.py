@@ -31,9 +31,11 @@ def command(model_name: str, text: str, out: Path, device: str) -> None:
         raise click.UsageError("the text is empty; attention needs at least one token")
     import torch
 
-    from gpt2 import plots
-    from gpt2.attention import attention_weights, page, picture, summary
-    from gpt2.commands.generate import bundled, load, pick_device
+    from gpt2.commands.generate import load
+    from gpt2.common.devices import pick_device
+    from gpt2.figures import plots
+    from gpt2.figures.attention import attention_weights, page, picture, summary
+    from gpt2.formats.bundled import bundled
 
     folder = bundled() if model_name == "bundled" else model_name
     name = model_name if model_name == "bundled" else Path(model_name).name

@@ -1,4 +1,4 @@
-"""`gpt2 bench`: the figures of `gpt2.benchmark` as Markdown, and as JSON."""
+"""`gpt2 bench`: the figures of `gpt2.bench.measuring` as Markdown, and as JSON."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def command(
     start, memory, training, training-10m, training-124m. None named means all; --explain alone
     measures nothing else.
     """
-    from gpt2 import bench_generation, benchmark
-    from gpt2.commands.generate import pick_device
+    from gpt2.bench import generation, measuring
+    from gpt2.common.devices import pick_device
 
     options = {"quick": quick, "device": pick_device(device).type, "rounds": rounds}
     options["model"] = model_name
-    wanted = {} if explain and not names else benchmark.chosen(names)
+    wanted = {} if explain and not names else measuring.chosen(names)
     for folder in (plots, json_path and json_path.parent):
         if folder is None:
             continue
@@ -66,21 +66,21 @@ def command(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"no folder {folder} for the figures: {error.strerror}") from None
-    click.echo(benchmark.machine())
+    click.echo(measuring.machine())
     found = []
     try:
-        for table in benchmark.tables(wanted, **options, opponent=opponent):
+        for table in measuring.tables(wanted, **options, opponent=opponent):
             found.append(table)
             click.echo(f"\n{table.markdown()}")
             if plots is not None and table.curve is not None:
                 name = table.title.lower().replace(" ", "-") + ".png"
-                click.echo(f"written: {benchmark.plot(table, plots / name)}", err=True)
+                click.echo(f"written: {measuring.plot(table, plots / name)}", err=True)
             if json_path is not None:
                 aside = json_path.with_name(f".{json_path.name}.new")
-                aside.write_text(benchmark.as_json(found) + "\n", encoding="utf-8", newline="\n")
+                aside.write_text(measuring.as_json(found) + "\n", encoding="utf-8", newline="\n")
                 aside.replace(json_path)
         if explain:
-            click.echo("\n" + bench_generation.explain(**options))
+            click.echo("\n" + generation.explain(**options))
     except KeyboardInterrupt:
         if missing := list(wanted)[len(found) :]:
             click.echo(f"\nNot measured: {' '.join(missing)}", err=True)

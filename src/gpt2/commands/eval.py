@@ -40,13 +40,14 @@ def command(
     """
     if not data and not hellaswag:
         raise click.UsageError("give --data, --hellaswag, or both")
-    from gpt2.data import TokenSource, check_same_tokens, read_index
-    from gpt2.evaluate import evaluate_hellaswag, evaluate_loss, read_hellaswag
+    from gpt2.common.devices import pick_device
+    from gpt2.data.shards import TokenSource, check_same_tokens, read_index
+    from gpt2.formats.bundled import bundled
     from gpt2.model import GPT2Model
-    from gpt2.ranks import pick_device
-    from gpt2.tokenizers import load_tokenizer
+    from gpt2.text.tokenizers import load_tokenizer
+    from gpt2.training.evaluation import evaluate_hellaswag, evaluate_loss, read_hellaswag
 
-    name = model or str(Path(__file__).parents[1] / "bundled")
+    name = model or str(bundled())
     # what can be wrong with the files is said before a model is loaded
     source = TokenSource(read_index(data), split) if data else None
     examples = read_hellaswag(hellaswag) if hellaswag else None

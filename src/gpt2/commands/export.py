@@ -52,9 +52,10 @@ def command(
         raise click.UsageError("--dtype is of a folder's weights: give --out DIR too")
     import torch
 
-    from gpt2.checkpoints import save_pretrained
-    from gpt2.commands.generate import bundled, load
-    from gpt2.gguf import save_gguf
+    from gpt2.commands.generate import load
+    from gpt2.formats.bundled import bundled
+    from gpt2.formats.checkpoints import save_pretrained
+    from gpt2.formats.gguf import save_gguf
     from gpt2.model import GPT2Model
 
     name = bundled() if model is None else model

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from gpt2.model import GPT2Model
-    from gpt2.tokenizers import Tokenizer
+    from gpt2.text.tokenizers import Tokenizer
 
 MAX_PROMPT_BYTES = 4 * 2**20  # far more than any context holds
 SMALL = 20_000_000  # parameters; below it one thread is fastest
@@ -114,6 +114,9 @@ def command(
 
     import torch
 
+    from gpt2.common.devices import pick_device
+    from gpt2.formats.bundled import bundled
+
     name = bundled() if model_name is None else model_name
     place = pick_device(device)
     model, tokenizer = load(name, getattr(torch, dtype), place)
@@ -121,7 +124,7 @@ def command(
         # so little work that threads would wait for one another: on a busy machine, 30 times longer
         torch.set_num_threads(1)
     if place.type == "cpu" or quantize is not None:
-        from gpt2.engine import prepare
+        from gpt2.inference.engine import prepare
 
         prepare(model, quantize=quantize)
     ids = torch.tensor([start_ids(tokenizer, prompt)], device=place)
@@ -170,8 +173,8 @@ def write_sample(
     **options,
 ) -> int:
     """Write the prompt and its continuation to standard output, as it comes → new tokens."""
-    from gpt2.generate import stream
-    from gpt2.tokenizers import StreamDecoder
+    from gpt2.generation.generating import stream
+    from gpt2.text.tokenizers import StreamDecoder
 
     # made before anything is written: it checks the arguments
     tokens = stream(model, ids, max_new_tokens, eos_token_id=tokenizer.eos_token_id, **options)
@@ -203,37 +206,10 @@ def read_prompt() -> str:
     return text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
 
 
-def bundled() -> Path:
-    """The folder of the model that comes with this package. ValueError when it is not there."""
-    folder = Path(__file__).resolve().parent.parent / "bundled"
-    if not (folder / "config.json").is_file():
-        raise ValueError(
-            f"this copy has no bundled model ({folder}); name one, e.g. --model gpt2 or "
-            "--model FOLDER"
-        )
-    return folder
-
-
-def pick_device(name: str) -> torch.device:
-    """auto: CUDA, else Apple's GPU, else the CPU. ValueError for a device that is not there."""
-    import torch
-
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        name = next(device for device, found in there.items() if found)
-    if not there[name]:
-        raise ValueError(f"no {name} device here; --device auto takes what there is")
-    return torch.device(name)
-
-
 def load(name: str | Path, dtype: torch.dtype, device: torch.device) -> tuple[GPT2Model, Tokenizer]:
     """A model and its tokenizer. ValueError when they don't belong together."""
     from gpt2.model import GPT2Model
-    from gpt2.tokenizers import load_tokenizer
+    from gpt2.text.tokenizers import load_tokenizer
 
     model = GPT2Model.from_pretrained(name, dtype=dtype).to(device)
     tokenizer = load_tokenizer(name)

@@ -55,7 +55,7 @@ def command(
     The memory is a sum and no measurement: the framework's own comes on top.
     """
     from gpt2.model import GPT2Config
-    from gpt2.plan import plan
+    from gpt2.training.plan import plan
 
     config = getattr(GPT2Config, SIZES[size])()
     found = plan(config, total_batch_tokens, gpus, batch_size, parallel)

@@ -16,8 +16,8 @@ import click
 @click.option("--text-only", is_flag=True, help="Draw in the terminal, write nothing.")
 def command(run: Path, out: Path | None, text_only: bool) -> None:
     """Draw the losses of RUN (its folder, or a log.jsonl) in the terminal and as a PNG."""
-    from gpt2.plots import curve, plot_run, text_plot
-    from gpt2.run_log import LOG_NAME, read_log
+    from gpt2.figures.plots import curve, plot_run, text_plot
+    from gpt2.training.run_log import LOG_NAME, read_log
 
     log = run / LOG_NAME if run.is_dir() else run
     rows = read_log(log)

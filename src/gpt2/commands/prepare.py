@@ -48,7 +48,7 @@ def command(
     hf:REPO[:CONFIG], or text files and folders, with commas between them. Interrupted, the same
     command goes on where it was.
     """
-    from gpt2.prepare import prepare
+    from gpt2.data.preparing import prepare
 
     index = prepare(
         source,

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from gpt2.training_config import (
+from gpt2.training.settings import (
     CHOICES,
     TrainConfig,
     load_preset,
@@ -78,9 +78,9 @@ def command(
       gpt2 train --preset shakespeare-char --out runs/s
       gpt2 train --resume runs/s
       gpt2 train --init-from gpt2 --tokenizer gpt2 --source my.txt --context 256 --lr 1e-4
-      torchrun --nproc-per-node=8 -m gpt2.train --preset gpt2-124m-fineweb
+      torchrun --nproc-per-node=8 -m gpt2 train --preset gpt2-124m-fineweb
     """
-    from gpt2.train import Stopped, resumed_config, train
+    from gpt2.training.trainer import Stopped, resumed_config, train
 
     given = {name: value for name, value in flags.items() if value is not None}
     if resume is not None:

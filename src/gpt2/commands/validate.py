@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from gpt2.validate import Result
+    from gpt2.validation.stages import Result
 
 MARKS = {"passed": "✓", "failed": "✗", "skipped": "·", "not seen": "·"}
 COLOURS = {"passed": "green", "failed": "red"}
@@ -50,11 +50,12 @@ def command(
     """
     import torch
 
-    from gpt2 import oracle as oracles
-    from gpt2.checkpoints import find_checkpoint
-    from gpt2.commands.generate import bundled, pick_device
+    from gpt2.common.devices import pick_device
+    from gpt2.formats.bundled import bundled
+    from gpt2.formats.checkpoints import find_checkpoint
     from gpt2.model import GPT2Model
-    from gpt2.validate import validate
+    from gpt2.validation import oracle as oracles
+    from gpt2.validation.stages import validate
 
     name = bundled() if model is None else model
     if store:

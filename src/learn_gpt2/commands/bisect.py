@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from learn_gpt2 import manifest
-from learn_gpt2.bisect import bisect
+from learn_gpt2.assembly.bisection import bisect
 from learn_gpt2.cli import Course
 
 

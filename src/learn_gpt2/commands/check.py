@@ -6,10 +6,12 @@ import json
 
 import click
 
-from learn_gpt2 import files, loading, manifest, progress
+from learn_gpt2 import manifest
+from learn_gpt2.checking import loading
+from learn_gpt2.checking.runner import Report, run_isolated
 from learn_gpt2.cli import Course
+from learn_gpt2.course import backups, progress
 from learn_gpt2.manifest import Problem
-from learn_gpt2.runner import Report, run_isolated
 
 MARKS = {"passed": "✓", "failed": "✗", "skipped": "·"}
 COLOURS = {"passed": "green", "failed": "red", "skipped": "bright_black"}
@@ -54,7 +56,7 @@ def show(course: Course, problem: Problem, report: Report, brief: bool = False) 
     path = loading.shown(problem.problem_path(course.root))
     passed, total = report.counts
     click.echo(f"{problem.number:02d} {problem.title}: {path} ({report.digest}, yours)")
-    if files.untouched(course.root, problem):
+    if backups.untouched(course.root, problem):
         click.echo("  · untouched: nothing is written yet")
         return
     for result in report.results if not brief else ():

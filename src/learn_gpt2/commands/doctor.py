@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import click
 
-from learn_gpt2 import doctor
 from learn_gpt2.cli import Course
+from learn_gpt2.course import doctor
 
 MARKS = {doctor.GOOD: "✓", doctor.NOTE: "·", doctor.BAD: "✗"}
 COLOURS = {doctor.GOOD: "green", doctor.NOTE: "yellow", doctor.BAD: "red"}

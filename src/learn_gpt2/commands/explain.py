@@ -7,8 +7,10 @@ from dataclasses import asdict
 
 import click
 
-from learn_gpt2 import loading, manifest, progress
+from learn_gpt2 import manifest
+from learn_gpt2.checking import loading
 from learn_gpt2.cli import Course
+from learn_gpt2.course import progress
 
 
 @click.command("explain", short_help="The first step at which your forward pass differs.")
@@ -19,7 +21,7 @@ def command(course: Course, problem: str | None, as_json: bool) -> None:
     """Run your forward pass of PROBLEM (default: the one you are at) beside the textbook's, on the
     same weights and input, and say up to which step they agree.
     """
-    from learn_gpt2.explain import explain
+    from learn_gpt2.checking.explain import explain
 
     if problem is None:
         row = progress.current(progress.standings(course.root))

@@ -48,8 +48,8 @@ def command(
     sum of the points of the checks that pass. Once interrupted, the same command goes on where it
     stopped. Exit code 0 when all were graded, whatever their marks.
     """
-    from learn_gpt2 import grade, reports, sandbox
-    from learn_gpt2.sandbox import Limits
+    from learn_gpt2.grading import gradebook, reports, sandbox
+    from learn_gpt2.grading.sandbox import Limits
 
     try:
         chosen = tuple(problem.number for problem in manifest.select([problems]))
@@ -59,7 +59,7 @@ def command(
         raise click.UsageError("times must be above 0, and --memory at least 64 (MB)")
     limits = Limits(seconds=seconds, load_seconds=load_seconds, memory=memory)
     if print_weights:
-        _print_weights(grade.weights(course.root, chosen), as_json)
+        _print_weights(gradebook.weights(course.root, chosen), as_json)
         return
     means = sandbox.probe()
     if print_protections or not as_json:
@@ -69,8 +69,8 @@ def command(
     if submissions is None or out is None:
         raise click.UsageError("say which SUBMISSIONS to grade, and where to: --out REPORT")
     jobs = jobs or max(1, (os.cpu_count() or 2) // 2)
-    options = grade.Options(chosen, limits, jobs, own_pieces)
-    work = grade.Class(course.root, submissions, out, options, means)
+    options = gradebook.Options(chosen, limits, jobs, own_pieces)
+    work = gradebook.Class(course.root, submissions, out, options, means)
     count = len(work.students)
     if not as_json:
         click.echo(f"{count} students, problems {_span(chosen)}, {jobs} at once")
@@ -78,7 +78,7 @@ def command(
     try:
         with _Progress(quiet=as_json) as progress:
             report = work.grade(progress)
-    except grade.Interrupted as stopped:
+    except gradebook.Interrupted as stopped:
         click.echo(
             f"stopped: {stopped.done} of {stopped.total} files are graded and kept in "
             f"{out / '.cache'}; the same command goes on from there",
@@ -125,7 +125,7 @@ def _span(numbers: tuple[int, ...]) -> str:
 
 
 def _print_protections(means, limits) -> None:
-    from learn_gpt2.sandbox import protections
+    from learn_gpt2.grading.sandbox import protections
 
     for protection in protections(means, limits):
         mark = "✓" if protection.given else "✗"
@@ -148,7 +148,7 @@ def _print_weights(weights: dict[int, list[tuple[str, int]]], as_json: bool) -> 
 def _summary(report: dict, out: Path, written: list[str]) -> None:
     from statistics import median
 
-    from learn_gpt2.reports import cell, finding
+    from learn_gpt2.grading.reports import cell, finding
 
     for student in report["students"]:
         name = cell(student["student"])

@@ -6,9 +6,10 @@ import json
 
 import click
 
-from learn_gpt2 import files, manifest, progress
+from learn_gpt2 import manifest
+from learn_gpt2.checking.hints import read_hints
 from learn_gpt2.cli import Course
-from learn_gpt2.hints import read_hints
+from learn_gpt2.course import backups, progress
 
 
 @click.command("hint", short_help="A hint for the check that fails now; ask again for more.")
@@ -36,9 +37,9 @@ def command(course: Course, problem: str | None, number: int | None, as_json: bo
             raise click.UsageError(str(error)) from None
     hints = read_hints(root, chosen)
     seen = progress.entry(root, chosen)
-    fresh = seen.get("digest") == files.source_digest(chosen.problem_path(root))
-    if number is None and not fresh and not files.untouched(root, chosen):
-        from learn_gpt2.runner import run_isolated
+    fresh = seen.get("digest") == backups.source_digest(chosen.problem_path(root))
+    if number is None and not fresh and not backups.untouched(root, chosen):
+        from learn_gpt2.checking.runner import run_isolated
 
         report = run_isolated(root, chosen)
         progress.remember(root, report)
@@ -72,7 +73,7 @@ def _first_open(root, problem, hints) -> int:
     """The hint for a file in which no check has named one: that of its first open TODO."""
     import ast
 
-    from learn_gpt2 import loading
+    from learn_gpt2.checking import loading
 
     try:
         source = loading.read_source(problem.problem_path(root))

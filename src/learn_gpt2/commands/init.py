@@ -14,9 +14,9 @@ def command(folder: Path) -> None:
     """Make a course in FOLDER (default: learn-gpt2): the twelve problems, untouched, and a GPT-2 of
     its own that your pieces go into. FOLDER must be new or empty.
     """
-    from learn_gpt2 import course
+    from learn_gpt2.course import layout
 
-    made = course.make(folder)
+    made = layout.make(folder)
     click.echo(f"Made {made}: the twelve problems, and a GPT-2 to put your pieces into.")
     if made != Path.cwd():
         shown = os.path.relpath(made) if made.is_relative_to(Path.cwd()) else str(made)

@@ -6,8 +6,9 @@ import json
 
 import click
 
-from learn_gpt2 import manifest, progress
+from learn_gpt2 import manifest
 from learn_gpt2.cli import Course
+from learn_gpt2.course import progress
 
 
 @click.command("next", short_help="Open or name the file to work on.")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from learn_gpt2 import files, manifest
+from learn_gpt2 import manifest
 from learn_gpt2.cli import Course
+from learn_gpt2.course import backups
 
 
 @click.command("reset", short_help="Start a problem again from its skeleton.")
@@ -20,7 +21,7 @@ def command(course: Course, problems: tuple[str, ...], yes: bool) -> None:
         chosen = manifest.select(problems)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    touched = [p for p in chosen if not files.untouched(course.root, p)]
+    touched = [p for p in chosen if not backups.untouched(course.root, p)]
     if not touched:
         click.echo("Nothing to reset: " + _names(chosen) + " untouched already.")
         return
@@ -28,7 +29,7 @@ def command(course: Course, problems: tuple[str, ...], yes: bool) -> None:
         click.confirm(f"Put the skeleton back into {_names(touched)}?", abort=True)
     for problem in touched:
         skeleton = problem.skeleton_path(course.root).read_bytes()
-        kept = files.overwrite(course.root, problem, skeleton, "reset")
+        kept = backups.overwrite(course.root, problem, skeleton, "reset")
         where = f"; what was there: {kept.relative_to(course.root)}" if kept else ""
         click.echo(f"{problem.number:02d} is the skeleton again{where}")
     click.echo("`learn undo` brings the last one back.")

@@ -6,8 +6,9 @@ import difflib
 
 import click
 
-from learn_gpt2 import manifest, progress
+from learn_gpt2 import manifest
 from learn_gpt2.cli import Course
+from learn_gpt2.course import progress
 
 
 @click.command("solution", short_help="The reference, once yours has passed.")

@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import click
 
-from learn_gpt2 import progress
 from learn_gpt2.cli import Course
+from learn_gpt2.course import progress
 
 MARKS = {progress.PASSED: "✓", progress.IN_PROGRESS: "◐", progress.UNTOUCHED: "·"}
 COLOURS = {progress.PASSED: "green", progress.IN_PROGRESS: "yellow"}

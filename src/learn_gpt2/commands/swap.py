@@ -7,7 +7,8 @@ from dataclasses import asdict
 
 import click
 
-from learn_gpt2 import manifest, swap
+from learn_gpt2 import manifest
+from learn_gpt2.assembly import swap
 from learn_gpt2.cli import Course
 
 MARKS = {"swapped": "✓", "unchanged": "=", "refused": "✗", "not tried": "·"}

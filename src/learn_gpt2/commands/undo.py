@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from learn_gpt2 import files
 from learn_gpt2.cli import Course
+from learn_gpt2.course import backups
 
 
 @click.command("undo", short_help="Bring back the last of your files that was overwritten.")
@@ -14,8 +14,8 @@ def command(course: Course) -> None:
     """Bring back the last problem.py that `learn reset` (or anything else here) overwrote; again
     for the one before. `learn swap --undo` does the same for the model.
     """
-    backup = files.undo(course.root)
-    left = len(files.backups(course.root))
+    backup = backups.undo(course.root)
+    left = len(backups.backups(course.root))
     click.echo(
         f"problems/{backup.problem.folder}/problem.py is as it was before {backup.why}; "
         f"{left} more to undo."

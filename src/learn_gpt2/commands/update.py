@@ -13,8 +13,8 @@ def command(course: Course) -> None:
     """Pull the newest version with git, or, in a course that `learn init` made, take over what is
     installed. Your problem.py files come through unchanged, and your pieces run in the new model.
     """
-    from learn_gpt2.course import was_made
-    from learn_gpt2.update import update
+    from learn_gpt2.course.layout import was_made
+    from learn_gpt2.course.update import update
 
     done = update(course.root)
     made = was_made(course.root)

@@ -20,7 +20,7 @@ def command(course: Course, model: str | None, as_json: bool) -> None:
     checkpoints. For a failing one: the problem to look at. Exit code 1 when one fails.
     """
     from gpt2.commands.validate import describe
-    from learn_gpt2.validate import problem_of, run
+    from learn_gpt2.course.validating import problem_of, run
 
     found = run(course.root, model)
     if as_json:
@@ -35,7 +35,8 @@ def command(course: Course, model: str | None, as_json: bool) -> None:
             problem = problem_of(result)
             if problem is None:
                 click.echo(
-                    "      this is no problem's: generation is given, see src/gpt2/generate.py"
+                    "      This part is given and belongs to no problem: "
+                    "see src/gpt2/generation/generating.py"
                 )
                 continue
             owner = "yours" if problem in found.mine else "the reference's"

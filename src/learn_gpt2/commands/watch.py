@@ -9,12 +9,13 @@ from pathlib import Path
 
 import click
 
-from learn_gpt2 import files, manifest, progress
+from learn_gpt2 import manifest
+from learn_gpt2.checking.warm import Warm
 from learn_gpt2.cli import Course
 from learn_gpt2.commands.check import show
-from learn_gpt2.keys import single_keys
+from learn_gpt2.commands.keys import single_keys
+from learn_gpt2.course import backups, progress
 from learn_gpt2.manifest import Problem
-from learn_gpt2.warm import Warm
 
 POLL_SECONDS = 0.3
 KEYS = "h hint · n next · l list · a all · e explain · r reset · s solution · q quit"
@@ -118,14 +119,14 @@ class Watch:
             problem = manifest.get(number)
             path = problem.problem_path(self.course.root)
             # an editor may write twice, or move the file away for a moment
-            if path.exists() and files.source_digest(path) != self.digests.get(number):
+            if path.exists() and backups.source_digest(path) != self.digests.get(number):
                 self.problem = problem
                 self.check(problem)
 
     def check(self, problem: Problem) -> None:
         """Run the checks and print the verdict."""
         path = problem.problem_path(self.course.root)
-        self.digests[problem.number] = files.source_digest(path)
+        self.digests[problem.number] = backups.source_digest(path)
         started = time.monotonic()
         report = self.warm.check(problem)
         progress.remember(self.course.root, report)

@@ -26,11 +26,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from learn_gpt2 import loading, surroundings
+from learn_gpt2.checking import loading, surroundings
 from learn_gpt2.grading import wire
 from learn_gpt2.grading.wire import Message, Parts, WireError
-from learn_gpt2.limits import TimeLimit
-from learn_gpt2.loading import Piece, PieceError
+from learn_gpt2.checking.limits import TimeLimit
+from learn_gpt2.checking.loading import Piece, PieceError
 from learn_gpt2.manifest import Problem
 
 MAX_MODULES = 20_000

@@ -42,8 +42,8 @@ def beside(name: str, *places: str) -> types.ModuleType:
 
 
 wire = beside("wire")
-surroundings = beside("surroundings", "../checking", "..")
-limits = beside("limits", "../checking", "..")
+surroundings = beside("surroundings", "../checking")
+limits = beside("limits", "../checking")
 
 MAX_MEMBERS = 400  # of a class that are described
 COMPARED = 4_000_000  # numbers of one tensor; of larger ones only torch's own count of changes

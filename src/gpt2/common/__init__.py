@@ -1,0 +1,1 @@
+"""Small things that all wings use: bounded JSON, locks, files of others."""

@@ -1,0 +1,1 @@
+"""Where text comes from, and the shards of tokens that training reads."""

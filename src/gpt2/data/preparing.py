@@ -1,0 +1,720 @@
+"""Text to token shards: any amount of it, in parallel, in bounded memory, resumable.
+
+The text is cut into pieces of about 128 kB at places where no tokenizer joins what is before with
+what is after; workers encode pieces, and they are written in order. `progress.json` says how many
+pieces are safely on disk, and whoever was interrupted goes on behind them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from gpt2.common.folder_lock import LOCK_NAME, only_one
+from gpt2.data.shards import FORMAT, INDEX_NAME, SPLITS, DataIndex, read_index, token_dtype
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from gpt2.text.tokenizers import Tokenizer
+
+PIECE_BYTES = 1 << 17  # encoding takes many times a piece's memory
+SHARD_TOKENS = 100_000_000
+BPE_TRAINING_BYTES = 64 << 20  # merges settle long before; more would only take memory
+DEFAULT_WORKERS = 4  # up to 85 MB each: any amount of text within 500 MB
+PARALLEL_FROM_BYTES = 8 << 20  # below, starting workers takes longer than the work
+PROGRESS_NAME = "progress.json"
+DEFAULT_SOURCE = "python-docs"
+TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py", ".text")
+SHAKESPEARE_URL = (
+    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+)
+SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+FINEWEB_EDU = "HuggingFaceFW/fineweb-edu"
+# One line feed between visible characters: neither GPT-2's rule for words nor a character
+# tokenizer joins what stands left and right of it
+SAFE_CUT = re.compile(rb"[!-~]\n(?=[!-~])")
+
+
+# ---------------------------------------------------------------------------------------- sources
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text with a beginning and an end: bytes in memory, or a file."""
+
+    name: str
+    size: int
+    data: bytes | None = None
+    path: Path | None = None
+
+    def open(self) -> BinaryIO:
+        """The bytes, to be read from the start."""
+        import io
+
+        return io.BytesIO(self.data) if self.path is None else self.path.open("rb")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Documents to read. `total` is None for a stream whose length nobody knows."""
+
+    name: str
+    documents: Callable[[], Iterator[Document]]
+    total: int | None
+    notes: dict = field(default_factory=dict)
+
+
+def open_source(name: str, *, limit: int | None = None) -> Source:
+    """`python-docs`, `shakespeare`, `fineweb-edu`, `hf:REPO`, or files and folders (comma between)
+    → what to read.
+
+    limit: documents to take from a stream. ValueError that says what was looked for when there is
+    nothing.
+    """
+    if name == "python-docs":
+        return _in_memory(name, _python_docs(), {"python": sys.version.split()[0]})
+    if name == "shakespeare":
+        return _in_memory(name, [("tiny-shakespeare", _shakespeare())], {"url": SHAKESPEARE_URL})
+    if name == "fineweb-edu":
+        return _hub_dataset(FINEWEB_EDU, "sample-10BT", limit)
+    if name.startswith("hf:"):
+        repo, _, config = name[3:].partition(":")
+        return _hub_dataset(repo, config or None, limit)
+    paths = [Path(os.path.expanduser(part)) for part in name.split(",") if part]
+    return _files(name, paths)
+
+
+def _in_memory(name: str, texts: list[tuple[str, bytes]], notes: dict) -> Source:
+    documents = [Document(title, len(data), data=data) for title, data in texts]
+    return Source(name, lambda: iter(documents), sum(doc.size for doc in documents), notes)
+
+
+def _python_docs() -> list[tuple[str, bytes]]:
+    """The language reference behind `help()`, one document per topic."""
+    topics = importlib.import_module("pydoc_data.topics").topics
+    return [(topic, text.strip().encode() + b"\n") for topic, text in sorted(topics.items())]
+
+
+def shakespeare_places() -> list[Path]:
+    """Where Tiny Shakespeare is looked for before it is downloaded."""
+    named = os.environ.get("GPT2_DATA")
+    places = [*([Path(named)] if named else []), Path.cwd() / "data"]
+    return [place / "tinyshakespeare" / "input.txt" for place in places]
+
+
+def _shakespeare() -> bytes:
+    """Tiny Shakespeare's 1,115,394 bytes, from beside the project or by download."""
+    import urllib.request
+
+    def is_it(data: bytes) -> bool:
+        return hashlib.sha256(data).hexdigest() == SHAKESPEARE_SHA256
+
+    for path in shakespeare_places():
+        if path.is_file() and is_it(data := path.read_bytes()):
+            return data
+    try:
+        with urllib.request.urlopen(SHAKESPEARE_URL, timeout=30) as answer:
+            data = answer.read(2 << 20)
+    except OSError as error:
+        looked = ", ".join(map(str, shakespeare_places()))
+        raise ValueError(
+            f"Tiny Shakespeare is not at hand and cannot be fetched from {SHAKESPEARE_URL} "
+            f"({error}). Looked in: {looked}; GPT2_DATA names another folder"
+        ) from None
+    if not is_it(data):
+        raise ValueError(
+            f"{SHAKESPEARE_URL} gave {len(data)} bytes of sha256 "
+            f"{hashlib.sha256(data).hexdigest()}, not Tiny Shakespeare's {SHAKESPEARE_SHA256}"
+        )
+    return data
+
+
+def _hub_dataset(repo: str, config: str | None, limit: int | None) -> Source:
+    """A data set on the Hugging Face hub, read as a stream of its `text` column."""
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise ValueError(
+            f"{repo} is read with Hugging Face's library: pip install datasets"
+        ) from None
+
+    def documents() -> Iterator[Document]:
+        try:
+            rows = load_dataset(repo, name=config, split="train", streaming=True)
+            for i, row in enumerate(rows):
+                if limit is not None and i >= limit:
+                    return
+                if not isinstance(row.get("text"), str):
+                    raise ValueError(f"{repo}: row {i} has no `text`; it has {sorted(row)}")
+                data = row["text"].encode("utf-8", errors="replace")
+                yield Document(f"{repo}[{i}]", len(data), data=data)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"{repo} cannot be read from the hub: {error}") from None
+
+    return Source(f"hf:{repo}" + (f":{config}" if config else ""), documents, None)
+
+
+def _files(name: str, paths: list[Path]) -> Source:
+    """Text files, and those in folders, in the order of their names; a file's copy is left out, or
+    it could stand in both splits.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(
+                file
+                for file in path.rglob("*")
+                if file.is_file() and file.suffix.lower() in TEXT_SUFFIXES
+            )
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise ValueError(
+                f"no source {str(path)!r}: neither a file nor a folder, and the named sources are "
+                "python-docs, shakespeare, fineweb-edu, hf:REPO[:CONFIG]"
+            )
+    documents, seen, copies = [], {}, 0
+    for path in found:
+        size = path.stat().st_size
+        if not size:
+            continue
+        same_size = seen.setdefault(size, [])
+        if any(_same_content(path, other) for other in same_size):
+            copies += 1
+            continue
+        same_size.append(path)
+        documents.append(Document(str(path), size, path=path))
+    if not documents:
+        what = f"{len(found)} file(s), all empty" if found else "no files"
+        raise ValueError(
+            f"{name}: no text in it: {what}. In folders, files that end in "
+            f"{', '.join(TEXT_SUFFIXES)} are read"
+        )
+    notes = {"files": len(documents)} | ({"copies_left_out": copies} if copies else {})
+    return Source(
+        ", ".join(path.name for path in paths), lambda: iter(documents), _total(documents), notes
+    )
+
+
+def _total(documents: list[Document]) -> int:
+    return sum(doc.size for doc in documents)
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    import filecmp
+
+    return filecmp.cmp(one, other, shallow=False)
+
+
+# ----------------------------------------------------------------------------------------- pieces
+
+
+@dataclass
+class Piece:
+    """Up to 128 kB of one split: (bytes, does the document end here?) and where it is from."""
+
+    split: str
+    segments: list[tuple[bytes, bool]]
+    origin: str
+
+    @property
+    def size(self) -> int:
+        return sum(len(data) for data, _ in self.segments)
+
+
+def cut_pieces(
+    source: Source, val_fraction: float, piece_bytes: int = PIECE_BYTES, digest: Any = None
+) -> Iterator[Piece]:
+    """A source → its pieces, the same ones every time.
+
+    Of a source of known size the last val_fraction of the bytes is for validation; of a stream
+    every (1 / val_fraction)-th document. digest (a hashlib object) is fed every byte.
+    """
+    boundary = None if source.total is None else int(source.total * (1 - val_fraction))
+    every = round(1 / val_fraction) if val_fraction else 0
+    pending: dict[str, Piece] = {}
+    position = 0
+    for number, document in enumerate(source.documents()):
+        with document.open() as file:
+            if boundary is None:
+                parts = [("val" if every and number % every == every - 1 else "train", None)]
+            elif position >= boundary and val_fraction:
+                parts = [("val", None)]
+            elif position + document.size <= boundary or not val_fraction:
+                parts = [("train", None)]
+            else:
+                parts = [("train", boundary - position), ("val", None)]
+            for split, limit in parts:
+                for data, end in _read_cuts(file, limit, piece_bytes, digest):
+                    piece = pending.setdefault(split, Piece(split, [], document.name))
+                    piece.segments.append((data, end))
+                    if piece.size >= piece_bytes // 2:
+                        yield pending.pop(split)
+        position += document.size
+    yield from pending.values()
+
+
+def _read_cuts(
+    file: BinaryIO, limit: int | None, piece_bytes: int, digest: Any
+) -> Iterator[tuple[bytes, bool]]:
+    """The file's next `limit` bytes (rounded up to a whole character; None: all) in safe cuts."""
+    held = b""
+    left = limit
+    while True:
+        want = piece_bytes - len(held)
+        want = want if left is None else min(want, left)
+        fresh = file.read(max(want, 0))
+        if left is not None:
+            left -= len(fresh)
+            # finish the character that the boundary stands in
+            while left == 0 and (byte := file.read(1)):
+                if byte[0] & 0xC0 != 0x80:
+                    file.seek(-1, os.SEEK_CUR)
+                    break
+                fresh += byte
+        if digest is not None:
+            digest.update(fresh)
+        held += fresh
+        if left == 0:
+            if held:
+                yield held, not _more(file)
+            return
+        if len(fresh) < want:
+            yield held, True
+            return
+        cuts = [match.end() for match in SAFE_CUT.finditer(held, len(held) // 2)]
+        cut = cuts[-1] if cuts else _last_character_end(held)
+        yield held[:cut], False
+        held = held[cut:]
+
+
+def _more(file: BinaryIO) -> bool:
+    byte = file.read(1)
+    if byte:
+        file.seek(-1, os.SEEK_CUR)
+    return bool(byte)
+
+
+def _last_character_end(data: bytes) -> int:
+    """How many bytes to take so that no UTF-8 character is cut."""
+    for back in range(1, min(4, len(data)) + 1):
+        if data[-back] & 0xC0 != 0x80:  # the last character's first byte
+            return len(data) - back or len(data)
+    return len(data)
+
+
+# --------------------------------------------------------------------------------------- encoding
+
+_worker: dict[str, Any] = {}
+
+
+def _start_worker(folder: str) -> None:
+    from gpt2.text.tokenizers import load_tokenizer
+
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the workers are the parallelism
+    _worker["tokenizer"] = load_tokenizer(folder)
+
+
+def _encode_in_worker(piece: Piece) -> np.ndarray:
+    return encode_piece(_worker["tokenizer"], piece)
+
+
+def encode_piece(tokenizer: Tokenizer, piece: Piece) -> np.ndarray:
+    """A piece → its ids, with the end-of-text token (if there is one) after each document.
+
+    ValueError that names the document for bytes that are no UTF-8.
+    """
+    ids: list[np.ndarray] = []
+    dtype = token_dtype(tokenizer.vocab_size)
+    for data, end in piece.segments:
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{piece.origin} (or a document behind it) is no UTF-8: {error}"
+            ) from None
+        ids.append(np.array(tokenizer.encode(text), dtype=dtype))
+        if end and tokenizer.eos_token_id is not None:
+            ids.append(np.array([tokenizer.eos_token_id], dtype=dtype))
+    return np.concatenate(ids) if ids else np.zeros(0, dtype)
+
+
+def make_tokenizer(kind: str, vocab_size: int, source: Source, val_fraction: float) -> Tokenizer:
+    """`char`, `bpe` (both from the source; BPE from its training part alone), `gpt2`, or a folder
+    with a tokenizer.
+
+    ValueError that lists the kinds for anything else.
+    """
+    from gpt2.text.tokenizer_training import train_bpe, train_char
+    from gpt2.text.tokenizers import GPT2Tokenizer, load_tokenizer
+
+    if kind == "gpt2":
+        return GPT2Tokenizer.load()
+    if kind not in ("char", "bpe"):
+        if Path(kind).is_dir():
+            return load_tokenizer(kind)
+        raise ValueError(f"tokenizer {kind!r} is none of char, bpe, gpt2 or a tokenizer's folder")
+    if kind == "char" and source.total is None:
+        raise ValueError("a stream has to be read twice for a char tokenizer: use bpe or gpt2")
+
+    def texts() -> Iterator[str]:
+        taken = 0
+        for piece in cut_pieces(source, val_fraction):
+            if kind == "bpe" and piece.split != "train":
+                continue
+            for data, _ in piece.segments:
+                if kind == "char":
+                    yield data.decode("utf-8")
+                else:
+                    yield from _in_lines(data.decode("utf-8", errors="replace"))
+            taken += piece.size
+            if kind == "bpe" and taken >= BPE_TRAINING_BYTES:
+                return
+
+    try:
+        return train_char(texts()) if kind == "char" else train_bpe(texts(), vocab_size)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source.name} is no UTF-8: {error}") from None
+
+
+def _in_lines(text: str, characters: int = 8192) -> Iterator[str]:
+    """A text in parts of whole lines; BPE's trainer takes many times a part's memory."""
+    start = 0
+    while start < len(text):
+        end = text.rfind("\n", start, start + characters) + 1 or start + characters
+        yield text[start:end]
+        start = end
+
+
+# ---------------------------------------------------------------------------------------- writing
+
+
+class ShardWriter:
+    """One split's shards, written one after the other; a shard gets its name when it is full."""
+
+    def __init__(self, folder: Path, split: str, dtype: str, shard_tokens: int, state: dict):
+        """state: what `state()` gave; whatever was written after it is cut off."""
+        self.folder, self.split, self.dtype = folder, split, np.dtype(dtype)
+        self.shard_tokens = shard_tokens
+        self.done: list[dict] = [dict(shard) for shard in state.get("done", [])]
+        self.tokens: int = state.get("tokens", 0)  # in the shard under construction
+        self.bytes: int = state.get("bytes", 0)
+        self._file: BinaryIO | None = None
+        for path in folder.glob(f"{split}-*.npy"):
+            if path.name not in {shard["file"] for shard in self.done}:
+                if self.tokens and path.name == self._name():  # finished, and then interrupted
+                    os.replace(path, self._part())
+                else:
+                    path.unlink()
+        if not self.tokens:
+            self._part().unlink(missing_ok=True)
+
+    def _name(self) -> str:
+        return f"{self.split}-{len(self.done):05d}.npy"
+
+    def _part(self) -> Path:
+        return self.folder / f"{self._name()}.part"
+
+    def _header(self, tokens: int) -> bytes:
+        import io
+
+        header = io.BytesIO()
+        # NumPy leaves room for the count to grow, so every count takes the same length
+        np.lib.format.write_array_header_1_0(
+            header, {"descr": self.dtype.str, "fortran_order": False, "shape": (tokens,)}
+        )
+        return header.getvalue()
+
+    def _open(self) -> BinaryIO:
+        if self._file is None:
+            path = self._part()
+            if not self.tokens:
+                path.write_bytes(self._header(0))
+            length = len(self._header(0)) + self.tokens * self.dtype.itemsize
+            if path.stat().st_size < length:
+                raise ValueError(
+                    f"{path} holds {path.stat().st_size} bytes, {PROGRESS_NAME} says {length}: "
+                    "delete the folder and start again"
+                )
+            self._file = path.open("r+b")
+            self._file.truncate(length)
+            self._file.seek(length)
+        return self._file
+
+    def write(self, ids: np.ndarray, text_bytes: int) -> None:
+        """Append ids that encode that many bytes."""
+        if ids.size:
+            self._open().write(ids.astype(self.dtype.newbyteorder("<"), copy=False).tobytes())
+        self.tokens += ids.size
+        self.bytes += text_bytes
+        if self.tokens >= self.shard_tokens:
+            self.finish()
+
+    def sync(self) -> None:
+        """What was written is on the disk."""
+        if self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def finish(self) -> None:
+        """The shard under construction gets its count and its name."""
+        if not self.tokens:
+            return
+        file = self._open()
+        file.seek(0)
+        file.write(self._header(self.tokens))
+        self.sync()
+        file.close()
+        self._file = None
+        os.replace(self._part(), self.folder / self._name())
+        self.done.append({"file": self._name(), "tokens": self.tokens})
+        self.tokens = 0
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+            self._file = None
+
+    def state(self) -> dict:
+        return {"done": self.done, "tokens": self.tokens, "bytes": self.bytes}
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Aside, synced, renamed: the file is the old one or the new one, never half of either."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("w", encoding="utf-8", newline="\n") as file:
+            json.dump(content, file, indent=1, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def prepare(
+    source: str = DEFAULT_SOURCE,
+    out: str | Path = "data",
+    *,
+    tokenizer: str = "bpe",
+    vocab_size: int = 1024,
+    val_fraction: float = 0.1,
+    workers: int | None = None,
+    shard_tokens: int = SHARD_TOKENS,
+    piece_bytes: int = PIECE_BYTES,
+    limit: int | None = None,
+    progress: bool = False,
+) -> DataIndex:
+    """Text → a folder of token shards with its tokenizer and index.
+
+    Prepared before with the same settings: nothing is done. Interrupted before: it goes on.
+    vocab_size is for `bpe`, limit (documents) for streams. ValueError for settings that fit no
+    data, and for a folder that holds something else.
+    """
+    if not 0 <= val_fraction < 1:
+        raise ValueError(f"val_fraction must be in [0, 1), got {val_fraction}")
+    if piece_bytes < 16 or shard_tokens < 1:
+        raise ValueError(f"piece_bytes = {piece_bytes} and shard_tokens = {shard_tokens} are sizes")
+    out = Path(out)
+    settings = {
+        "source": source,
+        "tokenizer": tokenizer,
+        "vocab_size": vocab_size if tokenizer == "bpe" else None,
+        "val_fraction": val_fraction,
+        "shard_tokens": shard_tokens,
+        "piece_bytes": piece_bytes,
+        "limit": limit,
+    }
+    if (out / INDEX_NAME).exists():
+        index = read_index(out)
+        if index.source.get("settings") != settings:
+            raise ValueError(
+                f"{out} already holds {index.source.get('name')} prepared with "
+                f"{index.source.get('settings')}; give another --out, or delete the folder"
+            )
+        return index
+    opened = open_source(source, limit=limit)
+    try:
+        with only_one(out):
+            state = _read_progress(out, settings, opened)
+            if state["pieces"] == 0 and not (out / "tokenizer.json").is_file():
+                ours = (PROGRESS_NAME, LOCK_NAME)
+                if others := sorted(path.name for path in out.iterdir() if path.name not in ours):
+                    raise ValueError(f"{out} is no empty folder: it holds {others[0]}")
+                write_json(
+                    out / PROGRESS_NAME,
+                    {"settings": settings, "bytes": opened.total, "pieces": 0, "splits": {}},
+                )
+                make_tokenizer(tokenizer, vocab_size, opened, val_fraction).save(out)
+            return _encode_all(opened, out, settings, state, workers, piece_bytes, progress)
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written: {error}") from None
+
+
+def _read_progress(out: Path, settings: dict, source: Source) -> dict:
+    path = out / PROGRESS_NAME
+    if not path.exists():
+        return {"pieces": 0, "splits": {}}
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        if state["settings"] != settings:
+            raise ValueError(
+                f"{out} holds a preparation with {state['settings']}, interrupted after "
+                f"{state['pieces']} pieces; repeat those settings, or delete the folder"
+            )
+        if state["bytes"] != source.total:
+            raise ValueError(
+                f"{source.name} had {state['bytes']} bytes when {out} was begun and has "
+                f"{source.total}: delete {out} and start again"
+            )
+        return {"pieces": int(state["pieces"]), "splits": dict(state["splits"])}
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete {out} and start again") from None
+
+
+def _encode_all(
+    source: Source,
+    out: Path,
+    settings: dict,
+    state: dict,
+    workers: int | None,
+    piece_bytes: int,
+    progress: bool,
+) -> DataIndex:
+    """Encode every piece that is not yet on disk, in order; write the index at the end."""
+    import time
+
+    from tqdm import tqdm
+
+    from gpt2.text.tokenizers import load_tokenizer
+
+    tokenizer = load_tokenizer(out)
+    digest = hashlib.sha256()
+    writers = {
+        split: ShardWriter(
+            out,
+            split,
+            token_dtype(tokenizer.vocab_size),
+            settings["shard_tokens"],
+            state["splits"].get(split, {}),
+        )
+        for split in SPLITS
+    }
+    written = 0
+    if workers is None:
+        workers = min(os.cpu_count() or 1, DEFAULT_WORKERS)
+        workers = 1 if source.total is not None and source.total < PARALLEL_FROM_BYTES else workers
+
+    def save_progress() -> None:
+        for writer in writers.values():
+            writer.sync()
+        splits = {split: writer.state() for split, writer in writers.items()}
+        write_json(
+            out / PROGRESS_NAME,
+            {"settings": settings, "bytes": source.total, "pieces": written, "splits": splits},
+        )
+
+    with ExitStack() as stack:
+        for writer in writers.values():
+            stack.callback(writer.close)
+        pool: Executor | None = None
+        if workers > 1:
+            from concurrent.futures import ProcessPoolExecutor
+            from multiprocessing import get_context
+
+            pool = ProcessPoolExecutor(
+                workers, get_context("spawn"), initializer=_start_worker, initargs=(str(out),)
+            )
+            stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+        bar = stack.enter_context(
+            tqdm(
+                total=source.total,
+                unit="B",
+                unit_scale=True,
+                desc="prepare",
+                disable=None if progress else True,
+            )
+        )
+        queue: deque = deque()
+        saved = time.monotonic()
+
+        def take() -> None:
+            nonlocal written, saved
+            piece, ids = queue.popleft()
+            ids = ids.result() if pool else encode_piece(tokenizer, piece)
+            writers[piece.split].write(ids, piece.size)
+            written += 1
+            bar.update(piece.size)
+            if time.monotonic() - saved > 2:
+                save_progress()
+                saved = time.monotonic()
+
+        try:
+            for number, piece in enumerate(
+                cut_pieces(source, settings["val_fraction"], piece_bytes, digest)
+            ):
+                if number < state["pieces"]:
+                    written += 1
+                    bar.update(piece.size)
+                    continue
+                queue.append((piece, pool.submit(_encode_in_worker, piece) if pool else None))
+                if len(queue) >= 2 * workers:
+                    take()
+            while queue:
+                take()
+        finally:
+            save_progress()
+    for writer in writers.values():
+        writer.finish()
+    if not writers["train"].done:
+        raise ValueError(f"{source.name} leaves no text to train on")
+    write_json(
+        out / INDEX_NAME,
+        {
+            "format": FORMAT,
+            "version": 1,
+            "dtype": token_dtype(tokenizer.vocab_size),
+            "vocab_size": tokenizer.vocab_size,
+            "eos_token_id": tokenizer.eos_token_id,
+            "tokenizer": settings["tokenizer"],
+            "source": {
+                "name": source.name,
+                "bytes": sum(writer.bytes for writer in writers.values()),
+                "sha256": digest.hexdigest(),
+                **source.notes,
+                "settings": settings,
+            },
+            "splits": {
+                split: {
+                    "tokens": sum(shard["tokens"] for shard in writer.done),
+                    "bytes": writer.bytes,
+                    "shards": writer.done,
+                }
+                for split, writer in writers.items()
+                if writer.done
+            },
+        },
+    )
+    (out / PROGRESS_NAME).unlink(missing_ok=True)
+    return read_index(out)
+
+
+def remove_prepared(out: Path) -> None:
+    """Delete a prepared or half-prepared folder, and no other."""
+    if (out / INDEX_NAME).exists() or (out / PROGRESS_NAME).exists():
+        shutil.rmtree(out)

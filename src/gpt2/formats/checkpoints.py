@@ -1,0 +1,525 @@
+"""Checkpoints in Hugging Face's layout: files → settings and tensors, and a model → files.
+
+A checkpoint is a folder with `config.json` and `model.safetensors`, or with
+`model.safetensors.index.json` and the shards it lists. Nothing here imports `transformers`, and
+nothing that a file says is believed before it has been compared with the file's size.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from gpt2.common.files import (
+    END_OF_TEXT_ID,
+    HUB_NAMES,
+    WEIGHTS,
+    download_file,
+    in_a_run,
+    read_json,
+    short,
+)
+
+if TYPE_CHECKING:
+    from gpt2.model import GPT2Model
+    from gpt2.text.tokenizers import Tokenizer
+
+INDEX = "model.safetensors.index.json"
+
+# GPT-2 XL's header takes 60 kB; the limit keeps a hostile file from filling the memory with JSON.
+MAX_HEADER_BYTES = 8 * 2**20
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+HOW_TO_CONVERT = (
+    "a pickle can run code when it is opened, so it is never loaded. On a machine where you trust "
+    "it: `AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)` with "
+    "transformers writes config.json and model.safetensors"
+)
+
+
+# ------------------------------------------------------------------------------ reading a folder
+
+
+def open_checkpoint(
+    model_name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+    """A hub name or a local folder → GPT2Config's arguments, and the tensors by the files' own
+    names, each read from the file when it is asked for.
+
+    model_name: `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, `distilgpt2`, any `owner/name` on
+    the Hugging Face hub, a folder, a training run's folder or a GGUF file. revision, cache_dir and
+    token matter to the hub alone. ValueError that says what is wrong and where, for anything that
+    is not a whole GPT-2.
+    """
+    folder = find_checkpoint(model_name, revision=revision, cache_dir=cache_dir, token=token)
+    if folder.is_file():
+        from gpt2.formats.gguf import open_gguf
+
+        return open_gguf(folder)
+    settings = read_settings(folder / "config.json")
+    tensors = Tensors(_weight_files(folder))
+    _check_sizes(settings, tensors, folder)
+    return settings, tensors
+
+
+def find_checkpoint(
+    model_name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+) -> Path:
+    """A hub name or a local path → the folder or GGUF file on this machine, downloaded when need
+    be; of a training run, the checkpoint in it.
+    """
+    name = os.fspath(model_name)
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise ValueError(f"a model's name is a folder or a name on the hub, got {model_name!r}")
+    path = Path(os.path.expanduser(name))
+    if os.path.isdir(path):  # pathlib's would raise for a name that is too long
+        return in_a_run(path)
+    if os.path.isfile(path):
+        with path.open("rb") as file:
+            start = file.read(8)
+        if start.startswith(b"GGUF"):
+            return path
+        raise ValueError(_why_no_file(path, start))
+    if name.lower().endswith(".gguf"):
+        raise ValueError(f"no file {name!r}")
+    looks_local = path.is_absolute() or name.startswith((".", "~")) or "\\" in name
+    if looks_local or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise ValueError(f"no folder {name!r}; a model is a folder with config.json and {WEIGHTS}")
+    if "/" not in name and name not in HUB_NAMES:
+        raise ValueError(
+            f"no model {name!r}: it is neither a folder here nor one of {', '.join(HUB_NAMES)}; "
+            "any other model on the Hugging Face hub is owner/name"
+        )
+    return _download(HUB_NAMES.get(name, name), revision, cache_dir, token)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """config.json → GPT2Config's arguments.
+
+    ValueError that names the field and its value where the file describes something that this
+    GPT-2 does not compute.
+    """
+    config = read_json(path)
+
+    def require(field: str, default: Any, wanted: tuple[Any, ...]) -> None:
+        value = config.get(field, default)
+        # `1 == True` in Python, and a config that says 1 for a flag is not one to guess about
+        if not any(
+            value is want or (value == want and type(value) is type(want)) for want in wanted
+        ):
+            choices = " or ".join(json.dumps(want) for want in wanted)
+            raise ValueError(f"{path}: {field} is {short(value)}; this GPT-2 needs {choices}")
+
+    require("model_type", None, ("gpt2",))
+    sizes = {}
+    for field in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
+        value = config.get(field)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
+            raise ValueError(f"{path}: {field} must be a positive int, got {short(value)}")
+        sizes[field] = value
+    if sizes["n_embd"] % sizes["n_head"]:
+        raise ValueError(
+            f"{path}: n_embd = {sizes['n_embd']} is not divisible by n_head = {sizes['n_head']}"
+        )
+    rates = {}
+    for field, default in (
+        ("resid_pdrop", 0.1),
+        ("embd_pdrop", 0.1),
+        ("attn_pdrop", 0.1),
+        ("layer_norm_epsilon", 1e-5),
+    ):
+        value = config.get(field, default)
+        number = not isinstance(value, bool) and isinstance(value, (int, float))
+        low_enough = number and value <= 1  # an epsilon above 1 would drown what it steadies
+        if not low_enough or value < 0 or (field == "layer_norm_epsilon" and value == 0):
+            raise ValueError(f"{path}: {field} must be a number in [0, 1], got {short(value)}")
+        rates[field] = float(value)
+    require("activation_function", "gelu_new", ("gelu_new", "gelu_pytorch_tanh"))
+    require("n_inner", None, (None, 4 * sizes["n_embd"]))
+    require("scale_attn_weights", True, (True,))
+    require("scale_attn_by_inverse_layer_idx", False, (False,))
+    require("add_cross_attention", False, (False,))
+    require("is_encoder_decoder", False, (False,))
+    require("tie_word_embeddings", True, (True,))
+    require("quantization_config", None, (None,))
+    return sizes | rates
+
+
+def _check_sizes(settings: dict[str, Any], tensors: Tensors, folder: Path) -> None:
+    """Refuse a config that asks for a larger model than the files hold, before one is built.
+
+    What is left to whoever loads: each tensor's name and shape.
+    """
+    shapes = {key.removeprefix("transformer."): info.shape for key, info in tensors.infos.items()}
+    C = settings["n_embd"]
+    for name, field in (("wte.weight", "vocab_size"), ("wpe.weight", "n_positions")):
+        wanted = (settings[field], C)
+        if name not in shapes:
+            raise ValueError(f"{folder} does not hold a GPT-2: missing {name}")
+        if shapes[name] != wanted:
+            raise ValueError(
+                f"{folder}: {name} is {shapes[name]}, but config.json's {field} and n_embd ask "
+                f"for {wanted}"
+            )
+    blocks = 1 + max(
+        (int(m[1]) for name in shapes if (m := re.match(r"h\.(\d{1,9})\.", name))), default=-1
+    )
+    if settings["n_layer"] > blocks:
+        raise ValueError(
+            f"{folder}: config.json says n_layer = {settings['n_layer']}, but the files hold "
+            f"{blocks} blocks: missing h.{blocks}.ln_1.weight and what follows"
+        )
+    asked = shapes["wte.weight"][0] * C + settings["n_layer"] * 12 * C * C
+    held = sum(math.prod(shape) for shape in shapes.values())
+    # A factor of four, because a file that only lacks a tensor or two gets a better message later
+    if asked > 4 * held:
+        raise ValueError(
+            f"{folder}: config.json describes a model of {asked} numbers, the files hold {held}"
+        )
+
+
+# ------------------------------------------------------------------------- reading safetensors
+
+
+class TensorInfo(NamedTuple):
+    """What a file says about one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    path: Path
+
+
+class Tensors(Mapping[str, Tensor]):
+    """Tensors of one or several safetensors files, by name; each is mapped when asked for.
+
+    A file is opened anew for every tensor: a mapping that stays open counts all pages ever read
+    as this process's memory, so that loading a model would cost it twice.
+    """
+
+    def __init__(self, files: Iterable[Path]):
+        self.infos: dict[str, TensorInfo] = {}
+        for path in files:
+            for key, info in read_header(path).items():
+                if key in self.infos:
+                    raise ValueError(f"{path} and {self.infos[key].path} both hold {key}")
+                self.infos[key] = info
+
+    def __getitem__(self, key: str) -> Tensor:
+        from safetensors import SafetensorError, safe_open
+
+        path = self.infos[key].path
+        try:
+            with safe_open(path, framework="pt") as file:
+                return file.get_tensor(key)
+        except (SafetensorError, RuntimeError, MemoryError) as error:  # the last two: no memory
+            raise ValueError(f"{path}: {key} cannot be read: {error}") from None
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.infos  # Mapping's own would read the tensor to see
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.infos)
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+
+# safetensors' names → bits per number. Weights are floats; the rest occurs in old mask buffers.
+DTYPE_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
+BUFFER_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "I32": 32, "I64": 64}
+BUFFERS = (".attn.bias", ".attn.masked_bias")
+
+
+def read_header(path: Path) -> dict[str, TensorInfo]:
+    """A safetensors file → what its header says, once every word of it fits the file.
+
+    Layout: 8 bytes, the header's length n (little-endian); n bytes of JSON, {name: {dtype, shape,
+    data_offsets}}; the data without gaps. https://github.com/huggingface/safetensors#format
+    """
+
+    def refuse(reason: str) -> ValueError:
+        return ValueError(f"{path} is not a whole safetensors file: {reason}")
+
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise ValueError(f"{path.parent} has no {path.name}") from None
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(8)
+        if reason := _foreign(start):
+            raise refuse(reason)
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length > size - 8:
+            raise refuse(f"its header should take {length} bytes, the file has {size}")
+        if length > MAX_HEADER_BYTES:
+            raise refuse(f"its header claims {length} bytes; at most {MAX_HEADER_BYTES} are read")
+        text = file.read(length)
+    try:
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=_no_repeats)
+    except (ValueError, RecursionError) as error:
+        raise refuse(f"its header cannot be read: {error}") from None
+    if not isinstance(header, dict):
+        raise refuse("its header is no JSON object")
+    header.pop("__metadata__", None)
+    infos, spans = {}, []
+    for name, entry in header.items():
+        entry = entry if isinstance(entry, dict) else {}
+        dtype, shape, span = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+        bits = DTYPE_BITS.get(dtype) if isinstance(dtype, str) else None
+        if bits is None and isinstance(dtype, str) and name.endswith(BUFFERS):
+            bits = BUFFER_BITS.get(dtype)
+        if bits is None:
+            raise refuse(f"{short(name)} has dtype {short(dtype)}, not {', '.join(DTYPE_BITS)}")
+        if not _are_sizes(shape) or len(shape) > 8:
+            raise refuse(f"{short(name)} has shape {short(shape)}")
+        if not _are_sizes(span) or len(span) != 2:
+            raise refuse(f"{short(name)} has data_offsets {short(span)}")
+        if span[1] - span[0] != math.prod(shape) * bits // 8:
+            raise refuse(
+                f"{short(name)} of shape {short(shape)} and dtype {dtype} should take "
+                f"{math.prod(shape) * bits // 8:.6g} bytes, its data_offsets are {short(span)}"
+            )
+        infos[name] = TensorInfo(dtype, tuple(shape), path)
+        spans.append(span)
+    end = 0
+    for first, last in sorted(spans):
+        if first != end:
+            raise refuse(f"its tensors overlap or leave a gap at byte {end} of the data")
+        end = last
+    if end != size - 8 - length:
+        raise refuse(f"its tensors take {end} bytes, the file holds {size - 8 - length}")
+    return infos
+
+
+def _are_sizes(value: Any) -> bool:
+    """Is it a list of whole numbers from 0 to 2⁶³−1?"""
+    return isinstance(value, list) and all(
+        isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**63 for n in value
+    )
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """json's hook for objects: one whose names repeat has no single meaning."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return found
+
+
+def _foreign(start: bytes) -> str | None:
+    """The first bytes of a file → what it is instead of safetensors, if that can be told."""
+    if start.startswith(b"PK\x03\x04") or re.match(rb"\x80[\x02-\x05]", start):
+        return f"it is a PyTorch pickle; {HOW_TO_CONVERT}"
+    for magic, what in (
+        (b"GGUF", "it is a GGUF file; name it itself, not its folder, and with its own ending"),
+        (b"version ", "it is a Git LFS pointer; the weights themselves were never fetched"),
+        (b"\x89HDF", "it is an HDF5 (Keras) file"),
+        (b"<", "it is a web page or XML"),
+    ):
+        if start.startswith(magic):
+            return what
+    return None
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The folder's safetensors files; for shards, the index has been compared with them."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not (folder / INDEX).is_file():
+        pickles = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in PICKLES)
+        if pickles:
+            raise ValueError(f"{folder} has no {WEIGHTS}, only {pickles[0]}: {HOW_TO_CONVERT}")
+        raise ValueError(f"{folder} has no {WEIGHTS} (nor {INDEX})")
+    files, listed = _read_index(folder / INDEX)
+    held = Tensors(files).infos
+    for key, name in listed.items():
+        if key not in held or held[key].path.name != name:
+            raise ValueError(f"{folder / INDEX} looks for {short(key)} in {name}; it is not there")
+    if extra := [key for key in held if key not in listed]:
+        raise ValueError(f"{folder / INDEX} does not list {short(extra[0])}, which a shard holds")
+    return files
+
+
+def _read_index(path: Path) -> tuple[list[Path], dict[str, str]]:
+    """model.safetensors.index.json → the shards, and {tensor: shard's name}."""
+    listed = read_json(path).get("weight_map")
+    if not isinstance(listed, dict) or not listed:
+        raise ValueError(f"{path} has no weight_map")
+    for name in listed.values():
+        # a plain name only: an index must not send the reader to files elsewhere
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
+            raise ValueError(f"{path}: {short(name)} is not the name of a safetensors file")
+    return [path.parent / name for name in sorted(set(listed.values()))], listed
+
+
+def _why_no_file(path: Path, start: bytes) -> str:
+    """A file that is no model, and its first bytes → the message."""
+    if path.suffix.lower() in PICKLES:
+        return f"{path} is a pickle: {HOW_TO_CONVERT}"
+    if path.suffix.lower() == ".gguf":
+        return f"{path} is no GGUF file: it begins with {start[:4]!r}"
+    if foreign := _foreign(start):
+        return f"{path} is not a folder: {foreign}"
+    return f"{path} is a file; give the folder that holds config.json and {WEIGHTS}"
+
+
+# ------------------------------------------------------------------------------------- the hub
+
+
+def _download(
+    repo: str, revision: str | None, cache_dir: str | os.PathLike[str] | None, token: Any
+) -> Path:
+    """Fetch a checkpoint's config and weights into the hub's cache → their folder there."""
+    options = {"revision": revision, "cache_dir": cache_dir, "token": token}
+    config = download_file(repo, "config.json", **options)
+    if config is None:
+        raise ValueError(f"{repo} on the hub has no config.json")
+    if download_file(repo, WEIGHTS, **options) is None:
+        index = download_file(repo, INDEX, **options)
+        if index is None:
+            raise ValueError(
+                f"{repo} on the hub has neither {WEIGHTS} nor {INDEX}; its pickles, if any, are "
+                f"not loaded: {HOW_TO_CONVERT}"
+            )
+        for shard in _read_index(index)[0]:
+            if download_file(repo, shard.name, **options) is None:
+                raise ValueError(f"{repo} on the hub lacks {shard.name}, which its index lists")
+    return config.parent
+
+
+# ---------------------------------------------------------------------------- without random values
+
+
+class _NoRandomValues(TorchFunctionMode):
+    """Torch's random in-place functions write nothing, or a constant where a loop waits for it."""
+
+    # torch.nn.init's functions that are no random ones
+    PLAIN = frozenset({"zeros_", "ones_", "constant_", "eye_", "dirac_"})
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if getattr(func, "__module__", None) == "torch.nn.init" and name not in self.PLAIN:
+            return args[0] if args else kwargs["tensor"]
+        # `trunc_normal_` draws until every value lies in bounds, so these two do get a value: the
+        # mean, or the lower end
+        if func is Tensor.normal_:
+            return args[0].fill_(kwargs.get("mean", args[1] if len(args) > 1 else 0.0))
+        if func is Tensor.uniform_:
+            return args[0].fill_(kwargs.get("from", args[1] if len(args) > 1 else 0.0))
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def skip_init() -> Iterator[None]:
+    """Inside, torch's random initialisation costs nothing and draws nothing.
+
+    For a model whose weights are about to be loaded. Zeros, ones and other constants are set as
+    ever.
+    """
+    with _NoRandomValues():
+        yield
+
+
+# --------------------------------------------------------------------------------------- writing
+
+
+def save_pretrained(
+    model: GPT2Model,
+    folder: str | os.PathLike[str],
+    tokenizer: Tokenizer | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """A model → a folder in Hugging Face's layout, which `transformers` loads to the same logits.
+
+    Writes config.json, generation_config.json, model.safetensors (weights in `dtype`; None: as
+    they are) and the tokenizer's files. All of it is written aside first; then the folder appears
+    at once, or, where there is one already, its files are replaced one by one, each at once. The
+    folder's other files stay.
+    """
+    from safetensors.torch import save_file
+
+    if dtype not in (None, torch.float32, torch.float16, torch.bfloat16):
+        raise ValueError(f"dtype must be float32, float16 or bfloat16, got {dtype}")
+    folder = Path(os.path.abspath(folder))
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; a checkpoint is a folder")
+    weights = {}
+    ours = dict(model.named_parameters())
+    for theirs, (name, transpose) in model._build_weight_mapping(model.config.n_layer).items():
+        tensor = ours[name].detach().to("cpu", dtype)
+        weights[f"transformer.{theirs}"] = (tensor.t() if transpose else tensor).contiguous()
+    stored = next(iter(weights.values())).dtype
+    # on the same disk, or it could not be renamed
+    aside = (folder if folder.is_dir() else folder.parent) / f".{folder.name}-{uuid.uuid4().hex}"
+    aside.mkdir(parents=True)
+    try:
+        _write_json(aside / "config.json", _their_config(model, tokenizer, stored))
+        _write_json(aside / "generation_config.json", _special_ids(model, tokenizer))
+        save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
+        # safetensors lets only the owner read its files; these are for whom the umask says
+        shutil.copymode(aside / "config.json", aside / WEIGHTS)
+        if tokenizer is not None:
+            tokenizer.save(aside)
+        if folder.exists():
+            for path in sorted(aside.iterdir()):
+                os.replace(path, folder / path.name)
+        else:
+            os.replace(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def _special_ids(model: GPT2Model, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """bos_token_id and eos_token_id: GPT-2 begins and ends texts with the same token."""
+    if tokenizer is not None:
+        end = tokenizer.eos_token_id
+    else:
+        end = END_OF_TEXT_ID if model.config.vocab_size == END_OF_TEXT_ID + 1 else None
+    return {"bos_token_id": end, "eos_token_id": end}
+
+
+def _their_config(
+    model: GPT2Model, tokenizer: Tokenizer | None, dtype: torch.dtype
+) -> dict[str, Any]:
+    """config.json's content."""
+    config = model.config
+    fields = "vocab_size n_positions n_embd n_layer n_head resid_pdrop embd_pdrop attn_pdrop"
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        **{field: getattr(config, field) for field in fields.split()},
+        "layer_norm_epsilon": config.layer_norm_epsilon,
+        "n_inner": None,
+        "activation_function": "gelu_new",
+        "tie_word_embeddings": True,
+        "dtype": str(dtype).removeprefix("torch."),
+        **_special_ids(model, tokenizer),
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object as Hugging Face does: indented, one line feed at the end."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")

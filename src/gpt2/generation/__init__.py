@@ -1,0 +1,1 @@
+"""Prompts, streams, batches and speculation."""

@@ -1,0 +1,1 @@
+"""Tokenizers, and how one is trained."""

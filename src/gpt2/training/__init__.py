@@ -1,0 +1,1 @@
+"""Settings, presets, the trainer and its state, its log, evaluation, ranks."""

@@ -1,0 +1,1 @@
+"""Twelve stages of a forward pass, compared with independent oracles."""

@@ -1,0 +1,1 @@
+"""Checks, diagnosis, and running a check apart from the rest."""

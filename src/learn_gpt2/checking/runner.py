@@ -1,0 +1,362 @@
+"""Run a problem's checks on a file: in this process, or in one of its own.
+
+`Examination` is what pytest, `learn` and the graders share: it loads the file once, runs checks in
+the order in which they stand, skips those whose needs failed, and turns whatever happens into a
+`Result` with a message for the learner.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict, dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from learn_gpt2 import manifest
+from learn_gpt2.checking import loading
+from learn_gpt2.checking.limits import TimeLimit, time_limit
+from learn_gpt2.checking.loading import Piece, PieceError, shown
+from learn_gpt2.manifest import Problem
+
+if TYPE_CHECKING:
+    from learn_gpt2.checking.checks import Check
+
+MESSAGE_LINES = 6
+
+
+@dataclass
+class Result:
+    """What came of one check. status: passed, failed or skipped."""
+
+    name: str
+    title: str
+    status: str
+    message: str = ""
+    mistakes: list[str] = field(default_factory=list)
+    hint: int | None = None
+    todo: int | None = None  # the TODO that is still open, when that is why it failed
+    points: int = 1
+    line: int | None = None  # in the examined file
+    exception: BaseException | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass
+class Report:
+    """What came of a problem's checks."""
+
+    problem: int
+    path: str
+    whose: str
+    digest: str
+    results: list[Result]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed (and there was one)."""
+        return bool(self.results) and all(r.status == "passed" for r in self.results)
+
+    @property
+    def first_failure(self) -> Result | None:
+        """The failure to work on."""
+        return next((r for r in self.results if r.status == "failed"), None)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """(checks passed, checks in all)."""
+        return sum(r.status == "passed" for r in self.results), len(self.results)
+
+    def to_json(self) -> dict:
+        """As plain data."""
+        data = asdict(self)
+        for result in data["results"]:
+            del result["exception"]
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict) -> Report:
+        """From what to_json gave."""
+        return cls(**{**data, "results": [Result(**r) for r in data["results"]]})
+
+
+class Examination:
+    """One file under a problem's checks. Loads it at the first check."""
+
+    def __init__(self, problem: Problem, path: Path, whose: str, checks: list[Check]):
+        self.problem = problem
+        self.path = path
+        self.whose = whose
+        self.checks = {check.name: check for check in checks}
+        self.results: dict[str, Result] = {}
+        self._piece: Piece | PieceError | None = None
+
+    @property
+    def piece(self) -> Piece:
+        """The loaded file. PieceError, the same one each time, when it can't be loaded."""
+        if self._piece is None:
+            try:
+                self._piece = loading.load(self.problem, self.path, self.whose)
+            except PieceError as error:
+                self._piece = error
+        if isinstance(self._piece, PieceError):
+            raise self._piece
+        return self._piece
+
+    def run(self, name: str) -> Result:
+        """Run one check, unless a check that it needs has failed."""
+        check = self.checks[name]
+        result = Result(check.name, check.title, "passed", points=check.points)
+        self.results[name] = result
+        if not self._skip(check, result):
+            self._run(check, result)
+        result.message = "\n".join(result.message.splitlines()[:MESSAGE_LINES])
+        return result
+
+    def _untouched(self) -> bool:
+        """Whether every TODO that a check waits for is still open."""
+        if not isinstance(self._piece, Piece):
+            return False
+        todos = self._piece.open_todos
+        return all(any(n <= c.todo for n in todos) for c in self.checks.values())
+
+    def _skip(self, check: Check, result: Result) -> bool:
+        broken = [
+            other
+            for name in check.needs
+            if (other := self.results.get(name)) and other.status != "passed"
+        ]
+        try:
+            self.piece  # noqa: B018 - loads the file
+        except PieceError:
+            return False
+        if not broken or self._untouched():
+            return False
+        cause = broken[0]
+        while cause.status == "skipped":
+            needed = [self.results[n] for n in self.checks[cause.name].needs if n in self.results]
+            cause = next(r for r in needed if r.status != "passed")
+        result.status = "skipped"
+        result.message = f"needs {cause.name}, which failed: {cause.title}"
+        return True
+
+    def _run(self, check: Check, result: Result) -> None:
+        # a file that looped once will loop again: the others needn't wait as long
+        looped = any("endless-loop" in r.mistakes for r in self.results.values())
+        seconds = min(check.seconds, 1.0) if looped else check.seconds
+        try:
+            piece = self.piece
+            _same_seeds()
+            with (
+                one_thread(),
+                loading.model_for(self.problem),
+                time_limit(seconds),
+            ):
+                check.function(piece)
+        except KeyboardInterrupt:
+            raise
+        except TimeLimit as error:
+            line, code = loading.line_in(error, self.path)
+            where = f" It was at {shown(self.path)}:{line}: {code}" if line else ""
+            self._failed(
+                result,
+                f"Stopped after {seconds:g} s: does a loop never end?{where} [endless-loop]",
+                ["endless-loop"],
+                error,
+            )
+        except BaseException as error:
+            self._explain(result, error)
+
+    def _failed(
+        self, result: Result, message: str, mistakes: list[str], error: BaseException
+    ) -> None:
+        result.status = "failed"
+        result.message = message
+        result.mistakes = mistakes
+        result.exception = error
+        result.line, _ = loading.line_in(error, self.path)
+
+    def _explain(self, result: Result, error: BaseException) -> None:
+        from learn_gpt2.checking.checks import CheckFailed
+        from learn_gpt2.checking.diagnosis import explain_exception
+
+        line, code = loading.line_in(error, self.path)
+        where = f"{shown(self.path)}:{line}" if line else shown(self.path)
+        if isinstance(error, CheckFailed):
+            self._failed(result, str(error), list(error.mistakes), error)
+            result.hint = error.hint
+        elif isinstance(error, PieceError):
+            self._failed(result, str(error), [error.kind], error)
+        elif isinstance(error, NotImplementedError) and str(error).startswith("TODO"):
+            number, _, place = str(error).removeprefix("TODO").strip().partition(":")
+            self._failed(
+                result,
+                f"TODO {number} is still open:{place} ({where}).\n"
+                "Write the code above the `raise NotImplementedError` line, then delete that line.",
+                ["open-todo"],
+                error,
+            )
+            result.todo = int(number) if number.isdigit() else None
+        elif isinstance(error, SystemExit):
+            self._failed(
+                result,
+                f"{where} ends the program (exit). Take that out.\n    {code}",
+                ["exits"],
+                error,
+            )
+        else:
+            known = explain_exception(error)
+            first = (str(error).strip().splitlines() or [""])[0][:300]
+            text = [f"{type(error).__name__}: {first}"]
+            if line:
+                text.append(f"  at {where}: {code}")
+            if known:
+                text.append(f"{known[1]} [{known[0]}]")
+            self._failed(result, "\n".join(text), [known[0]] if known else ["raises"], error)
+
+    def run_all(self) -> Report:
+        """Run every check, in order."""
+        results = [self.run(name) for name in self.checks]
+        return self.report(results)
+
+    def report(self, results: list[Result]) -> Report:
+        """Wrap results up."""
+        try:
+            digest = self.piece.digest
+        except PieceError:
+            digest = "-"
+        return Report(self.problem.number, str(self.path), self.whose, digest, results)
+
+
+def _same_seeds() -> None:
+    """The same file gets the same verdict each time."""
+    import torch
+
+    random.seed(0)
+    # torch.manual_seed would also queue a call for each kind of GPU, which costs more than a check
+    torch.default_generator.manual_seed(0)
+
+
+def load_checks(root: Path, problem: Problem) -> list[Check]:
+    """The checks in a problem's test file, in order."""
+    from learn_gpt2.checking.checks import checks_in
+
+    path = problem.test_path(root)
+    spec = importlib.util.spec_from_file_location(f"checks_{problem.number:02d}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return checks_in(vars(module))
+
+
+def piece_path(root: Path, problem: Problem, source: str | Path) -> tuple[Path, str]:
+    """("yours" | "reference" | a path) → the file and the word for whose it is."""
+    if source == "reference":
+        return problem.solution_path(root), "REFERENCE"
+    if source == "yours":
+        return problem.problem_path(root), "yours"
+    return Path(source).resolve(), "yours"
+
+
+def run_checks(root: Path, problem: Problem, source: str | Path = "yours") -> Report:
+    """Run a problem's checks in this process; what the file prints is swallowed."""
+    path, whose = piece_path(root, problem, source)
+    with redirect_stdout(StringIO()):
+        return Examination(problem, path, whose, load_checks(root, problem)).run_all()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Tiny tensors are fastest on one thread, and by far when the machine is busy."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Spare:
+    """A process that imports what checks need, waits for one problem, runs its checks and ends."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        environment = {**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONIOENCODING": "utf-8"}
+        self._process = subprocess.Popen(
+            # -P: nothing in the current folder may pass for a module
+            [sys.executable, "-P", "-m", "learn_gpt2.checking.runner", str(root)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
+
+    def run(self, problem: Problem, source: str | Path = "yours", seconds: float = 120.0) -> Report:
+        """Run the checks; once only. The file may loop, exit or crash: a report comes back.
+
+        It comes marked with a number that the file is not told, so that what it prints is no
+        verdict.
+        """
+        path, whose = piece_path(self.root, problem, source)
+        mark = secrets.token_hex(16)
+        named = source if source in ("yours", "reference") else str(path)
+        job = json.dumps({"mark": mark, "problem": problem.number, "source": named})
+        try:
+            output, _ = self._process.communicate(f"{job}\n".encode(), timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.close()
+            message = f"The checks were stopped after {seconds:.0f} s."
+        else:
+            for line in output.decode("utf-8", "replace").splitlines():
+                if line.startswith(mark):
+                    return Report.from_json(json.loads(line.removeprefix(mark)))
+            message = (
+                f"The process that ran the checks ended with code {self._process.returncode} and "
+                f"no result: does {shown(path)} end the program, or crash it?"
+            )
+        failed = Result("run", "the checks run to their end", "failed", message, ["crashed"])
+        return Report(problem.number, str(path), whose, "-", [failed])
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def run_isolated(
+    root: Path, problem: Problem, source: str | Path = "yours", seconds: float = 120.0
+) -> Report:
+    """Run a problem's checks in a process of its own, see `Spare`."""
+    return Spare(root).run(problem, source, seconds)
+
+
+def _main(root: Path) -> None:
+    import torch  # noqa: F401 - before there is work, so that a spare process has it ready
+
+    from learn_gpt2.checking import checks  # noqa: F401
+
+    job = sys.stdin.readline()
+    if not job:
+        return
+    job = json.loads(job)
+    mark = job["mark"]
+    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)  # what the file prints, from Python or below it, goes nowhere
+    report = run_checks(root, manifest.get(job["problem"]), job["source"])
+    results.write(f"\n{mark}{json.dumps(report.to_json())}\n")
+    results.flush()
+    os._exit(0)  # whatever threads or exit handlers the file has left behind
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""What maintainers run: notebooks and measurements of the runner."""
