@@ -1,14 +1,14 @@
 """The side that knows the checks: it never imports a student's file, and asks a worker instead.
 
-A check is written against a piece: `piece.Embeddings(11, 23, 6)` makes a module, `module(ids)` runs
-it. Here the piece is a `RemotePiece`, the module a mirror: an nn.Module with the names, shapes, ties
-and attributes that the worker's has, and parameters of its own, whose values are sent down before
-each call. Calling it sends tensors and takes tensors; a gradient that flows back through the result
+A check is written against a piece: `piece.Embeddings(11, 23, 6)` makes a module, `module(ids)`
+runs it. Here the piece is a `RemotePiece`, the module a mirror: an nn.Module with the names, shapes,
+ties and attributes that the worker's has, and parameters of its own, whose values are sent down
+before each call. Calling it sends tensors and takes tensors; a gradient that flows back through the result
 is asked for. So a check reads and does the same in both places, and its oracle, its numbers and its
 verdict are out of the student's reach.
 
-What a worker says is data from a stranger. Nothing of it is run or unpickled; what does not have the
-form of an answer is a `WireError`.
+What a worker says is data from a stranger. Nothing of it is run or unpickled; what does not have
+the form of an answer is a `WireError`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ import torch
 from torch import Tensor, nn
 
 from learn_gpt2.checking import loading, surroundings
-from learn_gpt2.grading import wire
-from learn_gpt2.grading.wire import Message, Parts, WireError
 from learn_gpt2.checking.limits import TimeLimit
 from learn_gpt2.checking.loading import Piece, PieceError
+from learn_gpt2.grading import wire
+from learn_gpt2.grading.wire import Message, Parts, WireError
 from learn_gpt2.manifest import Problem
 
 MAX_MODULES = 20_000
@@ -545,7 +545,9 @@ class Judge(wire.Peer):
                 mine = (MirrorModule, *(b for b in mine if b is not nn.Module), nn.Module)
         else:
             mine = tuple(b for b in bases if issubclass(b, MirrorObject))
-            mine = mine or ((MirrorCallable,) if callable_ or "__call__" in names else (MirrorObject,))
+            mine = mine or (
+                (MirrorCallable,) if callable_ or "__call__" in names else (MirrorObject,)
+            )
         name = wire.clean(_text(about.get("name")))[:200] or "?"
         try:
             made = Meta(name, mine, body)
@@ -680,8 +682,10 @@ class Judge(wire.Peer):
     def _attribute(self, told, message, root, slots, count) -> object:
         if isinstance(told, list) and len(told) == 2:
             tag, rest = told
-            if tag == "o" and isinstance(rest, dict) and (
-                rest.get("module") is True or "cls" not in rest
+            if (
+                tag == "o"
+                and isinstance(rest, dict)
+                and (rest.get("module") is True or "cls" not in rest)
             ):
                 return self._module(rest, message, root, slots, count)
             if tag in ("l", "t"):
@@ -1054,7 +1058,12 @@ def cut_model(text: str, problem: Problem) -> str:
         if isinstance(node, ast.ClassDef) and node.name == "GPT2Model":
             node.body = [inner for inner in map(lambda n: _blank(n, problem), node.body)]
         body.append(node)
-    tree.body = body
+    used = {n.id for node in body for n in ast.walk(node) if isinstance(n, ast.Name)}
+    for node in body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            named = ((alias.asname or alias.name).split(".")[0] for alias in node.names)
+            node.names = [a for a, name in zip(node.names, named, strict=True) if name in used]
+    tree.body = [node for node in body if getattr(node, "names", True)]
     return ast.unparse(tree)
 
 

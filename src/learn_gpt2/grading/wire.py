@@ -1,8 +1,8 @@
 """What the judge and the worker say to each other: plain data, and tensors as raw numbers.
 
 A message is a frame: the length of a JSON text, the length of the raw bytes behind it, then both.
-Values are None, bools, ints, floats, strings, and lists, tuples, dicts and tensors of them; whatever
-else stays where it is, and a number stands for it. Nothing is ever unpickled. Each side may ask the
+Values are None, bools, ints, floats, strings, and lists, tuples, dicts and tensors of them; what
+else there is stays where it is, and a number stands for it. Nothing is ever unpickled. Each side may ask the
 other while it is being asked: a student's `forward` calls the cache, which lives with the judge.
 
 The worker runs this file by its path, so it imports torch and the standard library alone.
@@ -10,6 +10,7 @@ The worker runs this file by its path, so it imports torch and the standard libr
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -359,10 +360,8 @@ class Line:
     def close(self) -> None:
         """Both pipes."""
         for pipe in (self.readable, self.writable):
-            try:
+            with contextlib.suppress(OSError):
                 os.close(pipe)
-            except OSError:
-                pass
 
 
 def _no_constant(name: str) -> None:
@@ -505,7 +504,9 @@ class Peer(Codec):
                     leaf.requires_grad_()
                     if grad == 2:
                         with torch.enable_grad():
-                            message.tensors[number] = leaf.clone(memory_format=torch.preserve_format)
+                            message.tensors[number] = leaf.clone(
+                                memory_format=torch.preserve_format
+                            )
                         if away:
                             message.tensors[number].lies_elsewhere = True
                 found.append((leaf, message.tensors[number]))
@@ -592,4 +593,3 @@ class _Held:
 
     def __del__(self):
         self.peer.forget.append(self.number)
-

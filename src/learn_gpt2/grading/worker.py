@@ -1,15 +1,17 @@
 """The process that holds a student's module, and nothing that could answer for it.
 
-It is started by this file's path, has torch, and learns from the judge what to hold: the text of the
-student's file, and the texts of those modules of the course that the file may import, without what
-the file is to write itself. It runs what it is asked to run on the numbers it is given, and says
+It is started by this file's path, has torch, and learns from the judge what to hold: the text of
+the student's file, and the texts of those modules of the course that the file may import, without
+what the file is to write itself. It runs what it is asked to run on the numbers it is given, and says
 what came of it. It makes no verdict and knows no check. Whatever it says may be a lie: the judge
 takes it for numbers and names, and for nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -17,6 +19,7 @@ import inspect
 import linecache
 import os
 import random
+import socket
 import sys
 import types
 from collections.abc import Callable
@@ -733,12 +736,60 @@ class Worker(wire.Peer):
 
 def work(readable: int, writable: int) -> None:
     """Answer the judge by these two pipes until it ends."""
-    try:
+    with contextlib.suppress(wire.WireError):
         Worker(wire.Line(readable, writable)).serve()
-    except wire.WireError:
-        pass
 
 
-if __name__ == "__main__" and len(sys.argv) == 3:
+def warm() -> None:
+    """Use once what torch imports when it is first used; each worker would pay for it again."""
+    import copy
+    import socket  # noqa: F401
+    import tempfile  # noqa: F401
+    from unittest import mock  # noqa: F401
+
+    import torch._dynamo  # noqa: F401 - replaces functions of torch when it is first needed
+
     torch.set_num_threads(1)
-    work(int(sys.argv[1]), int(sys.argv[2]))
+    layers = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Dropout(0.5), nn.GELU("tanh"))
+    table, x = nn.Embedding(5, 3), torch.arange(4).view(2, 2)
+    for _ in range(2):
+        y = layers(table(x))
+        heads = y.unflatten(-1, (2, 2)).transpose(1, 2)
+        mask = torch.ones(2, 2, dtype=torch.bool).tril()
+        y = nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
+        y = y + (heads @ heads.mT).masked_fill(~mask, -torch.inf).softmax(-1) @ heads
+        loss, parameters = y.pow(2).sum(), list(layers.parameters())
+        torch.autograd.grad([loss], parameters, retain_graph=True, allow_unused=True)
+        y.sum().backward()
+    copy.deepcopy(layers).to(torch.bfloat16).load_state_dict(layers.state_dict())
+    nn.init.normal_(torch.empty(3), 0.0, 0.02)
+    inspect.signature(nn.Linear.forward)
+    with contextlib.suppress(ImportError):
+        import numpy  # noqa: F401
+    with surroundings.operations(), surroundings.Away() as away:
+        away.move(torch.zeros(2)) + 1
+    gc.collect()
+    gc.freeze()
+
+
+def serve(control: int) -> None:
+    """Fork a worker for every pair of pipes that comes by the control socket, unconfined."""
+    with socket.socket(fileno=control) as line:
+        while True:
+            _, pipes, _, _ = socket.recv_fds(line, 1, 2)
+            if len(pipes) < 2:
+                return
+            if os.fork() == 0:
+                line.close()
+                work(*pipes)
+                os._exit(0)
+            for pipe in pipes:
+                os.close(pipe)
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+
+
+if __name__ == "__main__":
+    warm()
+    serve(int(sys.argv[1]))
