@@ -450,7 +450,7 @@ class Judge(wire.Peer):
             return ["c", cls.__name__, self.write(_settings(value), parts)]
         gid = self.gift_ids.setdefault(id(value), len(self.gift_ids) + 1)
         self.gifts[gid] = value
-        about: dict = {}
+        about: dict = {"name": cls.__name__}
         if isinstance(value, nn.Module):
             named = {n: p.detach() for n, p in value._parameters.items() if p is not None}
             about = {"module": True, "parameters": self.write(named, parts)}

@@ -442,7 +442,8 @@ class Worker(wire.Peer):
                     named = self.read(about["parameters"], message)
                     self.gifts[gid] = GivenModule(self, gid, named)
                 else:
-                    self.gifts[gid] = GivenObject(self, gid)
+                    name = str(about.get("name", "GivenObject"))  # as errors will call it
+                    self.gifts[gid] = type(name, (GivenObject,), {})(self, gid)
             return self.gifts[gid]
         return super().read_object(tag, rest, message)
 
@@ -775,6 +776,7 @@ def warm() -> None:
 def serve(control: int) -> None:
     """Fork a worker for every pair of pipes that comes by the control socket, unconfined."""
     with socket.socket(fileno=control) as line:
+        line.sendall(b"r")
         while True:
             _, pipes, _, _ = socket.recv_fds(line, 1, 2)
             if len(pipes) < 2:
