@@ -96,6 +96,7 @@ class Examination:
         self.whose = whose
         self.checks = {check.name: check for check in checks}
         self.results: dict[str, Result] = {}
+        self.patience = 1.0  # how many times as long as its limit a check may take in all
         self._piece: Piece | PieceError | None = None
 
     @property
@@ -157,7 +158,7 @@ class Examination:
             with (
                 one_thread(),
                 loading.model_for(self.problem),
-                time_limit(seconds),
+                time_limit(seconds * self.patience),
             ):
                 check.function(piece)
         except KeyboardInterrupt:

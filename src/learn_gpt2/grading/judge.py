@@ -178,6 +178,16 @@ def _property(name: str) -> property:
     return property(ask)
 
 
+class ClassValue:
+    """A value that a class holds; an object of it may hold another."""
+
+    def __init__(self, name: str, value: object):
+        self.name, self.value = name, value
+
+    def __get__(self, made, owner):
+        return self.value if made is None else _property(self.name).fget(made)
+
+
 class Unknown:
     """A value that does not travel, in a signature or a class."""
 
@@ -285,6 +295,8 @@ class Judge(wire.Peer):
     def torch_left(self) -> tuple[bool, torch.dtype, bool]:
         """How the piece leaves torch: (gradients are on, default dtype, a mode is still on)."""
         self.line.end = time.monotonic() + LATE
+        if self.waiting:  # it was broken off in the middle of an answer
+            return True, torch.get_default_dtype(), False
         body = self.ask("left", {}).body
         dtype = wire.DTYPES.get(body.get("dtype"))
         if dtype is None:
@@ -560,7 +572,7 @@ class Judge(wire.Peer):
         if kind == "property":
             return _property(name)
         if kind == "value":
-            return self.read(rest, Message("", {}, [], []))
+            return ClassValue(name, self.read(rest, Message("", {}, [], [])))
         if kind == "function":
             made = _method(name)
             made.__signature__ = self._signature(rest)

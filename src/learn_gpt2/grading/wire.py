@@ -408,6 +408,7 @@ class Peer(Codec):
         self.line = line
         self.kept: dict[int, Kept] = {}
         self.forget: list[int] = []  # computations of the other side that nothing refers to now
+        self.waiting = 0  # questions without an answer
         self._last = 0
         self._random: Tensor | None = None
 
@@ -417,16 +418,19 @@ class Peer(Codec):
         if self.forget:
             body["forget"], self.forget = self.forget, []
         self._random_out(body, parts)
+        self.waiting += 1
         self.line.send(kind, body, parts)
         while True:
             message = self.line.receive()
             self._random_in(message)
+            if message.kind not in ("answer", "error"):
+                self._serve(message)
+                continue
+            self.waiting -= 1  # after any other exception nobody knows what comes next
             if message.kind == "answer":
                 return message
-            if message.kind == "error":
-                self.failed(message)
-                raise self.error(message)
-            self._serve(message)
+            self.failed(message)
+            raise self.error(message)
 
     def serve(self) -> None:
         """Answer until the other side ends."""
