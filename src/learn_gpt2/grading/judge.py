@@ -1,11 +1,11 @@
 """The side that knows the checks: it never imports a student's file, and asks a worker instead.
 
-A check is written against a piece: `piece.Embeddings(11, 23, 6)` makes a module, `module(ids)`
-runs it. Here the piece is a `RemotePiece`, the module a mirror: an nn.Module with the names, shapes,
+A check is written against a piece: `piece.Embeddings(11, 23, 6)` makes a module, `module(ids)` runs
+it. Here the piece is a `RemotePiece`, the module a mirror: an nn.Module with the names, shapes,
 ties and attributes that the worker's has, and parameters of its own, whose values are sent down
-before each call. Calling it sends tensors and takes tensors; a gradient that flows back through the result
-is asked for. So a check reads and does the same in both places, and its oracle, its numbers and its
-verdict are out of the student's reach.
+before each call. Calling it sends tensors and takes tensors; a gradient that flows back through the
+result is asked for. So a check reads and does the same in both places, and its oracle, its numbers
+and its verdict are out of the student's reach.
 
 What a worker says is data from a stranger. Nothing of it is run or unpickled; what does not have
 the form of an answer is a `WireError`.
@@ -437,6 +437,7 @@ class Judge(wire.Peer):
             error.args = (text,)
             if issubclass(kind, ModuleNotFoundError) and isinstance(body.get("name"), str):
                 error.name = wire.clean(body["name"][:200])
+        error.of_given = body.get("given") is True
         line = body.get("line")
         if type(line) is int and 0 < line <= self.lines:
             _traced(error, str(self.path), line, body.get("inner") is True)

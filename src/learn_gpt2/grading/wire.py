@@ -2,8 +2,9 @@
 
 A message is a frame: the length of a JSON text, the length of the raw bytes behind it, then both.
 Values are None, bools, ints, floats, strings, and lists, tuples, dicts and tensors of them; what
-else there is stays where it is, and a number stands for it. Nothing is ever unpickled. Each side may ask the
-other while it is being asked: a student's `forward` calls the cache, which lives with the judge.
+else there is stays where it is, and a number stands for it. Nothing is ever unpickled. Each side
+may ask the other while it is being asked: a student's `forward` calls the cache, which lives with
+the judge.
 
 The worker runs this file by its path, so it imports torch and the standard library alone.
 """
@@ -50,8 +51,10 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 NO_OVERRIDES = torch._C.DisableTorchFunction  # a mode of torch must not see our own bookkeeping
 
 
-class WireError(Exception):
-    """The other side has gone, or said something that is not a message."""
+class WireError(BaseException):
+    """The other side has gone, or said something that is not a message. No Exception: a check that
+    expects the piece to raise one must not take this for it.
+    """
 
 
 class Late(WireError):

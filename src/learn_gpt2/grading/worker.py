@@ -2,9 +2,9 @@
 
 It is started by this file's path, has torch, and learns from the judge what to hold: the text of
 the student's file, and the texts of those modules of the course that the file may import, without
-what the file is to write itself. It runs what it is asked to run on the numbers it is given, and says
-what came of it. It makes no verdict and knows no check. Whatever it says may be a lie: the judge
-takes it for numbers and names, and for nothing else.
+what the file is to write itself. It runs what it is asked to run on the numbers it is given, and
+says what came of it. It makes no verdict and knows no check. Whatever it says may be a lie: the
+judge takes it for numbers and names, and for nothing else.
 """
 
 from __future__ import annotations
@@ -200,8 +200,12 @@ class Worker(wire.Peer):
             self.path,
         )
         self.module = module
-        for name in ("gpt2", *body["given"]):
-            importlib.import_module(name)
+        try:
+            for name in ("gpt2", *body["given"]):
+                importlib.import_module(name)
+        except BaseException as error:
+            error.of_given = True
+            raise
         random.seed(0)
         torch.default_generator.manual_seed(0)
         code = compile(body["source"], self.path, "exec", dont_inherit=True)
@@ -383,6 +387,8 @@ class Worker(wire.Peer):
             "line": line,
             "inner": inner,
         }
+        if getattr(error, "of_given", False) is True:
+            body["given"] = True
         name = getattr(error, "name", None)
         if isinstance(error, ModuleNotFoundError) and isinstance(name, str):
             body["name"] = name[:200]
@@ -751,7 +757,7 @@ def warm() -> None:
     import tempfile  # noqa: F401
     from unittest import mock  # noqa: F401
 
-    import torch._dynamo  # noqa: F401 - replaces functions of torch when it is first needed
+    import torch._dynamo
 
     torch.set_num_threads(1)
     layers = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Dropout(0.5), nn.GELU("tanh"))
