@@ -35,7 +35,7 @@ from learn_gpt2.checking.runner import Examination, Result, load_checks, run_che
 from learn_gpt2.grading import sandbox
 from learn_gpt2.grading.judge import Judge, RemotePiece, given_texts, open_piece
 from learn_gpt2.grading.sandbox import Limits, Means
-from learn_gpt2.grading.wire import Late, Line, WireError
+from learn_gpt2.grading.wire import Gone, Late, Line, WireError
 from learn_gpt2.manifest import Problem
 
 if TYPE_CHECKING:
@@ -89,11 +89,8 @@ def prepare(root: Path, numbers: list[int], limits: Limits, means: Means) -> Ser
         problem = manifest.get(number)
         server.given[number, ""] = given_texts(root, problem, server.model)
         server.views[number] = asdict(sandbox.view(root, number))
-    if server.keeper is not None:
-        server.keeper.settimeout(START_SECONDS)
-        if server.keeper.recv(1) != b"r":
-            raise ValueError("the process that students' code is forked from does not start")
-        server.keeper.settimeout(None)
+    if means.fork:
+        wait_for_keeper(server)
     gc.collect()
     gc.freeze()
     return server
@@ -120,6 +117,18 @@ def start_keeper(server: Server) -> None:
     )
     theirs.close()
     server.keeper = ours
+
+
+def wait_for_keeper(server: Server) -> None:
+    """Until the server of workers is ready. ValueError when it does not get there."""
+    server.keeper.settimeout(START_SECONDS)
+    try:
+        ready = server.keeper.recv(1)
+    except OSError:
+        ready = b""
+    if ready != b"r":
+        raise ValueError("the process that students' code is forked from does not start")
+    server.keeper.settimeout(None)
 
 
 def install_model(text: str) -> None:
@@ -161,6 +170,9 @@ def ask(number: int, source: bytes, model: str = "", uid: int = 0) -> str:
 
 def answer(server: Server, question: Question) -> dict:
     """Have a question answered by a judge of its own, and wait for it."""
+    if server.keeper_process is None or server.keeper_process.poll() is not None:
+        start_keeper(server)  # where a student's code may send signals, it may have ended it
+        wait_for_keeper(server)
     scratch = Path(os.path.realpath(tempfile.mkdtemp(prefix="learn-grade-")))
     os.chmod(scratch, 0o755)
     readable, writable = os.pipe()
@@ -320,8 +332,8 @@ class Sitting:
     def _explain(self, error: WireError) -> tuple[str, str]:
         """Why there was no answer."""
         limits, (how, code) = self.limits, self.how
-        if how == "stopped" and isinstance(error, Late):
-            how = "time"
+        if how in ("ended", "stopped"):
+            how = {Late: "time", Gone: "ended"}.get(type(error), "no answer")
         return {
             "time": (
                 "Stopped: its time was over. Does a loop never end, or catch everything?",

@@ -166,7 +166,7 @@ class Keeper:
                     return "ended", os.waitstatus_to_exitcode(status)
                 if self.line.fileno() in ready:
                     self.line.recv(4096)
-                    return "stopped", 0
+                    return self._end(child)
                 now = time.monotonic()
                 if now > end:
                     return "time", 0
@@ -180,6 +180,16 @@ class Keeper:
         finally:
             if handle >= 0:
                 os.close(handle)
+
+    def _end(self, child: int) -> tuple[str, int]:
+        """A worker whose pipes are closed ends by itself; if it has not a moment later, it must."""
+        end = time.monotonic() + 0.05
+        while time.monotonic() < end:
+            process, status = os.waitpid(child, os.WNOHANG)
+            if process:
+                return "ended", os.waitstatus_to_exitcode(status)
+            time.sleep(0.001)
+        return "stopped", 0
 
     def _fresh_scratch(self) -> None:
         """An empty folder to write to: nothing passes from one check to the next."""

@@ -57,6 +57,10 @@ class WireError(BaseException):
     """
 
 
+class Gone(WireError):
+    """The other side has ended."""
+
+
 class Late(WireError):
     """The other side did not answer in time."""
 
@@ -317,7 +321,7 @@ class Line:
             while data:
                 data = data[os.write(self.writable, data) :]
         except OSError as error:
-            raise WireError(f"nobody reads: {error.strerror}") from None
+            raise Gone(f"nobody reads: {error.strerror}") from None
 
     def _read(self, count: int) -> bytes:
         data = bytearray()
@@ -331,9 +335,9 @@ class Line:
                 select.select([self.readable], [], [], min(left, 3600.0))
                 continue
             except OSError as error:
-                raise WireError(f"nothing can be read: {error.strerror}") from None
+                raise Gone(f"nothing can be read: {error.strerror}") from None
             if not chunk:
-                raise WireError("the other side has ended")
+                raise Gone("the other side has ended")
             data += chunk
         return bytes(data)
 
