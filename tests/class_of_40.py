@@ -153,7 +153,7 @@ def hostile_source(name: str, values: dict[str, str]) -> str:
 
 
 def wrong_answer() -> str:
-    """What hostile files are put around: it deserves the few points of a module that can be made."""
+    """What hostile files are put around: it deserves the points of a module that is made."""
     right = solution(TARGET)
     wrong = right.replace("torch.softmax(scores", "torch.softmax(2 * scores")
     if wrong == right:

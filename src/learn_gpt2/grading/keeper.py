@@ -102,6 +102,7 @@ class Keeper:
 
     def __init__(self, worker, cage, line: socket.socket):
         self.worker, self.cage, self.line = worker, cage, line
+        self.asked = False  # whether the judge has asked for the worker's end
 
     def run(self) -> None:
         """Start a worker whenever two pipes come, until the judge ends."""
@@ -119,6 +120,7 @@ class Keeper:
     def _work(self, pipes: list[int], seconds: float) -> tuple[str, int]:
         """One worker from its start until the judge asks for its end: (how it ended, its code)."""
         self._fresh_scratch()
+        self.asked = False
         output, output_in = os.pipe()
         child = os.fork()
         if child == 0:
@@ -137,7 +139,7 @@ class Keeper:
         finally:
             os.close(output)
             sandbox.end_all(bool(self.cage.means.namespaces), [child])
-        if how != "stopped":  # the judge notices that its pipes are closed, and asks
+        if not self.asked:  # the judge notices that its pipes are closed, and asks
             self.line.recv(4096)
         return how, code
 
@@ -166,6 +168,7 @@ class Keeper:
                     return "ended", os.waitstatus_to_exitcode(status)
                 if self.line.fileno() in ready:
                     self.line.recv(4096)
+                    self.asked = True
                     return self._end(child)
                 now = time.monotonic()
                 if now > end:
