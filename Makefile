@@ -62,8 +62,9 @@ site: $(VENV)/.site-$(FOLDER)  ## READMEs, notebooks and docstrings as HTML, in 
 links: $(READY)  ## ask every external link of the documents whether it still answers
 	$(PY) -m tests.links
 
-lint: $(VENV)/.lint-$(FOLDER)  ## ruff's rules and format; the GitHub workflows' form and safety
+lint: $(VENV)/.lint-$(FOLDER)  ## ruff, the import order, types; the GitHub workflows' form and safety
 	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(PY) -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet .github
 

@@ -137,7 +137,7 @@ def make_honest(folder: Path, count: int, numbers: list[int]) -> Made:
 
 
 def hostile_source(name: str, values: dict[str, str]) -> str:
-    """A hostile file above a wrong answer, below it (`…_after`), or inside its forward (`…_late`)."""
+    """A hostile file above a wrong answer, below it (`…_after`), or in its forward (`…_late`)."""
     text = (HOSTILE / f"{name}.py").read_text(encoding="utf-8")
     for key, value in values.items():
         text = text.replace(f"@{key}@", value)
@@ -333,7 +333,7 @@ def grade_class(
     seconds = time.monotonic() - begun
     calls = listener.calls
     listener.close()
-    if done.returncode != 0:
+    if done.returncode not in (0, 3):  # 3: what some handed in must be looked at
         raise RuntimeError(f"learn grade ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     after = {name: data for name, data in snapshot(work).items() if not name.startswith("report/")}

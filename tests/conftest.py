@@ -11,6 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # child processes of tests find the packages of this checkout, whatever is installed
 os.environ["PYTHONPATH"] = str(ROOT / "src")
 os.environ.setdefault("PYTHONIOENCODING", "utf-8")
+# texts for tests lie beside the project on some machines; nothing needs them
+if (beside := ROOT.parent / "shared" / "data").is_dir():
+    os.environ.setdefault("GPT2_DATA", str(beside))
 
 
 @pytest.fixture(scope="session")

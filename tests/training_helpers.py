@@ -69,6 +69,6 @@ def launcher(ranks: int) -> list[str]:
 
 
 def torchrun(ranks: int, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess:
-    """`torchrun -m gpt2.training.trainer` with so many processes on this machine."""
-    line = [*launcher(ranks), "-m", "gpt2.training.trainer", *arguments]
+    """`torchrun -m gpt2 train` with so many processes on this machine."""
+    line = [*launcher(ranks), "-m", "gpt2", "train", *arguments]
     return subprocess.run(line, capture_output=True, text=True, timeout=timeout)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from latex2mathml.converter import convert
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_for_filename
@@ -53,7 +54,8 @@ include_patterns = [
 exclude_patterns = [".*", "build", "runs", "tests"]
 
 myst_heading_anchors = 3
-myst_enable_extensions = ["html_image"]
+myst_enable_extensions = ["dollarmath", "html_image"]
+html_math_renderer = "mathml"  # browsers draw it themselves; a script would come from the network
 myst_links_external_new_tab = False
 nb_execution_mode = "off"  # shown is what is saved; `make notebooks` runs them
 nb_ipywidgets_js: dict[str, Any] = {}  # no notebook has widgets; they'd come from the network
@@ -113,6 +115,7 @@ SIDEBAR = {
     "Beyond": {
         "solutions/README": "",
         "docs/training": "Training",
+        "docs/generation": "Generating text",
         "docs/formats": "Checkpoints and formats",
         "docs/speed": "Speed",
         "docs/determinism": "What is the same each time",
@@ -246,8 +249,24 @@ def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
     lines[:] = "".join(parts).splitlines()
 
 
+# ── formulas ────────────────────────────────────────────────────────────────────────────────────
+
+
+def inline_formula(translator: Any, node: nodes.math) -> None:
+    """`$…$` as MathML in the line."""
+    translator.body.append(convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def formula(translator: Any, node: nodes.math_block) -> None:
+    """`$$…$$` as MathML in a line of its own."""
+    translator.body.append(convert(node.astext(), display="block"))
+    raise nodes.SkipNode
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.add_html_math_renderer("mathml", (inline_formula, None), (formula, None))
     app.connect("source-read", add_sidebar)
     app.connect("autodoc-process-docstring", docstring)
     app.connect("html-collect-pages", file_pages)

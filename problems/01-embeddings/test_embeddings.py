@@ -246,6 +246,13 @@ MISTAKES = [
         token=lambda wte, ids: torch.zeros(*ids.shape, wte.size(-1)),
     ),
     mistake(
+        "table-not-cut",
+        "All n_positions rows of wpe are added, whatever the length of the text. Look up the T rows "
+        "from start_pos on.",
+        3,
+        place=lambda wpe, pos: wpe,
+    ),
+    mistake(
         "sinusoidal-positions",
         "You add the fixed sines and cosines of the 2017 Transformer. GPT-2 learns its positions: "
         "they are rows of wpe.",
@@ -773,7 +780,7 @@ def _raised_by(piece, error):
     return re.search(r"\b(raise|assert)\b", line) is not None
 
 
-@check(todo=4, needs=test_token_plus_position, points=2)
+@check(todo=4, needs=test_token_plus_position, points=2, follows=test_start_pos)
 def test_dropout(piece):
     """Dropout acts on the sum, in training only, with the rate that was asked for"""
     ids = ids_of(3, 16)
@@ -813,7 +820,7 @@ def test_dropout(piece):
             fail(DROPOUT_IN_ROWS)
 
 
-@check(todo=4, needs=test_start_pos)
+@check(todo=4, needs=test_start_pos, follows=(test_in_pieces, test_dropout))
 def test_no_dropout(piece):
     """dropout=0 changes nothing in training"""
     layer = layer_of(piece, dropout=0.0).train()
@@ -872,7 +879,7 @@ def test_copies(piece):
     expect_copies(layer, lambda module: module(ids, 4))
 
 
-@check(todo=4, needs=test_start_pos)
+@check(todo=4, needs=test_start_pos, follows=(test_up_to_the_last_position, test_in_pieces))
 def test_other_sizes(piece):
     """No size is written into the code: other widths, vocabularies and lengths work"""
     for v, p, c in ((5, 3, 1), (7, 40, 17), (300, 12, 32)):

@@ -9,6 +9,7 @@ from learn_gpt2.checking.checks import (
     attribute,
     check,
     compare,
+    expect_also_larger,
     expect_copies,
     expect_finite_gradients,
     expect_mode_kept,
@@ -27,7 +28,7 @@ from learn_gpt2.checking.checks import (
 )
 
 # Sizes that all differ, so that a swapped axis can't hide.
-B, T, C = 2, 4, 6
+B, T, C = 2, 5, 7  # no root or ratio of two of them is another
 ROLES = ("query", "key", "value")
 
 
@@ -381,6 +382,27 @@ MISTAKES = [
         mix=lambda w, v: w.mT @ v,
     ),
     mistake(
+        "product-order",
+        "The last product is the wrong way round: v @ weights. The weights stand on the left, one "
+        "row for each query, and the values on the right: weights @ v.",
+        5,
+        mix=lambda w, v: v @ w,
+    ),
+    mistake(
+        "values-transposed",
+        "The values are transposed before the last product. Only the keys are; the values go in as "
+        "they are, (B, T, C).",
+        5,
+        mix=lambda w, v: w @ v.mT,
+    ),
+    mistake(
+        "summed-over-queries",
+        "The weighted values are summed over the queries. The sum runs over the keys: output i is "
+        "the sum of weight (i, j) times value j over all j.",
+        5,
+        mix=lambda w, v: w.sum(-2).unsqueeze(-1) * v,
+    ),
+    mistake(
         "values-not-mixed",
         "The weights do not reach the values: every token keeps its own value.",
         5,
@@ -655,7 +677,10 @@ def test_worked_example(piece):
         for name in ROLES:
             getattr(layer, name).bias.zero_()
     x = torch.tensor([[[1.0, 0], [0, 1], [1, 2]]])
-    examine(layer, torch.cat((x, x_of(3, 3, 2))))
+    expect_also_larger(
+        lambda: examine(layer, torch.cat((x, x_of(3, 3, 2)))),
+        lambda: examine(layer_of(piece), x_of()),
+    )
     want = torch.tensor([[[7.5527, 157.5210], [9.3662, 100.0], [9.9410, 175.7100]]])
     compare(call(layer, x), want, rtol=1e-4, axes="B T C")
 

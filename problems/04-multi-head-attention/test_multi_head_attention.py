@@ -29,9 +29,11 @@ from learn_gpt2.checking.checks import (
     tensor,
     weights,
 )
+from learn_gpt2.checking.families import of_the_product, of_the_scale
 
-# Sizes that all differ, so that a swapped axis can't hide; H is not 3, the number of q, k and v.
-B, T, H, D = 2, 5, 4, 6
+# Sizes that all differ, so that a swapped axis can't hide; H is not 3, the number of q, k and v, and
+# no root of a size is a whole number, so that 2·√D is not √C.
+B, T, H, D = 2, 7, 5, 6
 C = H * D
 NAMES = ("c_attn.weight", "c_attn.bias", "c_proj.weight", "c_proj.bias")
 
@@ -248,6 +250,13 @@ MERGE = [
         "merge_heads adds the heads up. They lie side by side in the stream: n_head · head_dim = C.",
         4,
         merging=lambda y: y.sum(1),
+    ),
+    mistake(
+        "merge-averages-heads",
+        "merge_heads gives each head's columns the mean of all heads. Every head keeps its own D "
+        "columns, side by side.",
+        4,
+        merging=lambda y: merge(y.mean(1, keepdim=True).expand_as(y)),
     ),
     mistake(
         "merge-averages-heads",
@@ -641,6 +650,8 @@ def _mixed_up(t):
 MISTAKES = [
     *ORDERS,
     *SCALE,
+    *of_the_scale(5),
+    *of_the_product(5),
     *SPLIT[:3],
     *MERGE[:2],
     *HEADS,
@@ -931,7 +942,7 @@ def test_output(piece):
     examine(module_of(piece), stream(), H)
 
 
-@check(todo=6, needs=test_output)
+@check(todo=6, needs=test_output, follows=test_refuses_indivisible_width)
 def test_other_sizes(piece):
     """Other widths, head counts, lengths and batches, with nothing hard-coded"""
     for b, t, h, d in ((1, 7, 2, 3), (3, 2, 5, 4), (4, 1, 3, 2), (1, 1, 1, 8), (2, 9, 6, 1)):
@@ -964,7 +975,7 @@ def test_all_heads_at_once(piece):
         fail(LOOP, f"{few} matrix products and softmaxes with 2 heads, {many} with 12.")
 
 
-@check(todo=6, needs=test_output)
+@check(todo=6, needs=test_output, follows=test_refuses_indivisible_width)
 def test_worked_example(piece):
     """Two heads look two ways: by hand, e⁴/(e⁴+1) · 2 = 1.964 for one and 1 for the other"""
     # c_attn copies x to q, k and v; c_proj changes nothing; a head is one column wide.
@@ -981,7 +992,7 @@ def test_worked_example(piece):
     compare(lambda: module(x), torch.tensor([[[1.9640276, 1.0], [1.0, 1.9640276]]]))
 
 
-@check(todo=6, needs=test_output)
+@check(todo=6, needs=test_output, follows=test_other_sizes)
 def test_heads_are_independent(piece):
     """What one head does depends on its own columns of q, k and v alone"""
     module = transplanted(
@@ -1128,7 +1139,7 @@ def test_no_dropout(piece):
     examine(module.train(), stream(), H)
 
 
-@check(todo=6, needs=test_output)
+@check(todo=6, needs=test_output, follows=test_dropout_places)
 def test_gradients(piece):
     """Gradients reach every weight and the input, and equal PyTorch's"""
     module = fill(piece.MultiHeadAttention(C, H, 0.0), scale=0.2)

@@ -138,6 +138,12 @@ PARTS = [
         cubic=CUBIC**3,
     ),
     mistake("gelu-power", "You take x², which loses the sign. The formula has x³.", 1, power=2),
+    mistake(
+        "gelu-power",
+        "You take 3 to the power x (3 ** x). The formula has x³, which is x ** 3.",
+        1,
+        whole=lambda x: 0.5 * x * (1 + torch.tanh(INNER * (x + CUBIC * 3**x))),
+    ),
     mistake("gelu-power", "You take x⁴. The formula has x³.", 1, power=4),
     mistake("gelu-power", "You take x with no power. The formula has x³.", 1, power=1),
     mistake("gelu-power", "You take x⁵. The formula has x³.", 1, power=5),
@@ -672,7 +678,7 @@ def test_gelu_large_numbers(piece):
         fail(NOT_FINITE, "The gradient at ±10000 is not finite.")
 
 
-@check(todo=1, needs=test_gelu_by_hand)
+@check(todo=1, needs=test_gelu_by_hand, follows=test_gelu_everywhere)
 def test_gelu_dtypes(piece):
     """NewGELU gives float64, float32, bfloat16 and float16 back as they are"""
     act = activation_of(piece)
@@ -833,7 +839,7 @@ def test_no_dropout(piece):
     examine(layer_of(piece, dropout=0.0, seed=3).train(), x_of(seed=3))
 
 
-@check(todo=3, needs=test_network)
+@check(todo=3, needs=test_network, follows=test_gelu_gradient)
 def test_gradients(piece):
     """Gradients reach x and both layers, and equal those of PyTorch's operators"""
     layer = layer_of(piece, seed=4)
@@ -849,7 +855,7 @@ def test_gradients(piece):
         compare(parameter.grad, grad, what=f"the gradient of {name}", rtol=1e-3, atol=1e-4)
 
 
-@check(todo=3, needs=test_network)
+@check(todo=3, needs=test_network, follows=(test_gelu_dtypes, test_gelu_everywhere))
 def test_dtypes(piece):
     """float64 and bfloat16 stay what they are"""
     for dtype, tolerance in ((torch.float64, 1e-6), (torch.bfloat16, 6e-2)):

@@ -182,6 +182,32 @@ MISTAKES = [
         shift=lambda m: -m,
     ),
     mistake(
+        "sign-flipped",
+        "You subtract x from the mean. It is x − mean: all signs are wrong now.",
+        2,
+        affine=lambda y, w, b: -y * w + b,
+    ),
+    mistake(
+        "root-squared",
+        "You square where the root must be: (variance + eps) ** 2. Divide by √(variance + eps), which "
+        "is (variance + eps) ** 0.5.",
+        3,
+        root=lambda v, eps: (v + eps) ** 2,
+    ),
+    mistake(
+        "root-taken-twice",
+        "The root is taken twice: √(std + eps), and std is a root already. Take the variance, or no "
+        "second root.",
+        3,
+        root=lambda v, eps: (v.sqrt() + eps).sqrt(),
+    ),
+    mistake(
+        "mean-not-squared",
+        "Your variance is E[x²] − mean. It is E[x²] − mean²: the square of the mean is subtracted.",
+        3,
+        spread=lambda x, m, v: v + m**2 - m,
+    ),
+    mistake(
         "variance-not-centred",
         "Your variance is the mean of x². It is the mean of (x − mean)².",
         3,
@@ -641,7 +667,7 @@ def test_worked_example(piece):
     )
 
 
-@check(todo=2, needs=test_weight_and_bias, points=2)
+@check(todo=2, needs=test_weight_and_bias, points=2, follows=(test_worked_example, test_eps))
 def test_values(piece):
     """Each token is normalised by itself, then scaled by weight and shifted by bias"""
     examine(layer_of(piece), random(B, T, C))
@@ -664,7 +690,7 @@ def test_any_leading_axes(piece):
     examine(layer, random(B, C, T, seed=3).transpose(1, 2))
 
 
-@check(todo=2, needs=test_values, points=2)
+@check(todo=2, needs=test_values, points=2, follows=test_eps)
 def test_epsilon(piece):
     """eps stands under the root, and is the one asked for: seen on tokens of tiny variance"""
     for options, eps in (({"eps": 0.2}, 0.2), ({}, 1e-5), ({"eps": 1e-3}, 1e-3)):
@@ -699,7 +725,7 @@ def test_equal_numbers(piece):
         )
 
 
-@check(todo=2, needs=test_values)
+@check(todo=2, needs=test_values, follows=test_remembers_nothing)
 def test_same_in_training(piece):
     """It does the same in training and in eval mode, and the same again"""
     layer, x = layer_of(piece), random(B, T, C, seed=4)
@@ -995,7 +1021,7 @@ def block_of(piece, n_embd=C, **options):
 # ── residual block: the checks ──────────────────────────────────────────────────────────────────
 
 
-@check(todo=3)
+@check(todo=3, follows=(test_weight_and_bias, test_eps, test_epsilon))
 def test_residual_block_builds(piece):
     """ResidualBlock holds one LayerNorm, `ln`, and nothing else"""
     block = expect_module(piece.ResidualBlock(C))
@@ -1014,7 +1040,9 @@ def test_residual_block_builds(piece):
             fail(EPSILON_NOT_PASSED, f"ln.eps is {eps:g}, expected {want:g}.")
 
 
-@check(todo=4, needs=(test_residual_block_builds, test_values), points=3)
+@check(
+    todo=4, needs=(test_residual_block_builds, test_values), points=3, follows=test_any_leading_axes
+)
 def test_residual(piece):
     """x + sublayer(ln(x)): the sublayer reads a normalised copy, x itself is added to"""
     block, f = block_of(piece), sublayer_of()
@@ -1071,7 +1099,7 @@ def test_epsilon_reaches_the_norm(piece):
         examine_epsilon(lambda seen=seen: seen[0], x, w, b, eps, bool(options))
 
 
-@check(todo=4, needs=test_residual, points=2)
+@check(todo=4, needs=test_residual, points=2, follows=test_gradients)
 def test_stream_carries_the_gradient(piece):
     """With a sublayer that gives 0 the gradient passes unchanged; otherwise both ways carry it"""
     block, f, up = block_of(piece), sublayer_of(), random(B, T, C, seed=13)
@@ -1095,7 +1123,7 @@ def test_stream_carries_the_gradient(piece):
     compare(got, up + branch, what="the gradient of x", axes="B T C")
 
 
-@check(todo=4, needs=test_residual)
+@check(todo=4, needs=test_residual, follows=(test_same_in_training, test_dtype_and_device))
 def test_residual_block_in_training(piece):
     """Training changes nothing, bfloat16 stays bfloat16, nothing is tied to the CPU"""
     block, f, x = block_of(piece), sublayer_of(), random(B, T, C, seed=15)

@@ -29,7 +29,7 @@ from learn_gpt2.checking.checks import (
 )
 
 # Sizes that all differ, so that a swapped axis or argument can't hide. D is 5.
-B, T, C, H, P, INNER = 2, 4, 15, 3, 9, 22
+B, T, C, H, P, INNER = 2, 4, 15, 3, 11, 22
 
 STATE = (
     "ln_1.weight",
@@ -381,7 +381,9 @@ N_INNER_IGNORED = mistake(
     "n-inner-ignored", "The argument n_inner has no effect. It is the width of the hidden layer.", 2
 )
 N_INNER_DEFAULT = mistake(
-    "n-inner-default", "Without n_inner the hidden layer is 4 · n_embd wide.", 2
+    "n-inner-default",
+    "n_inner is None unless it is given: without it the hidden layer is 4 · n_embd wide.",
+    2,
 )
 EPSILON = mistake(
     "epsilon-not-passed",
@@ -577,11 +579,22 @@ def make(piece, *args, **options):
     try:
         return expect_module(piece.TransformerBlock(*args, **options))
     except (TypeError, ValueError) as error:
+        if "NoneType" in str(error) and options.get("n_inner") is None:
+            _explain_no_n_inner(piece, args, options, error)
         if "NoneType" in str(error) and options.get("attn_dropout") is None:
             _explain_none(piece, args, options, error)
         if isinstance(error, TypeError) and "tuple of ints" not in str(error):
             raise
         fail(ARGUMENTS, f"It says: {str(error).splitlines()[0]}")
+
+
+def _explain_no_n_inner(piece, args, options, error):
+    """Say that n_inner=None is not replaced, when a number in its place is all that is missing."""
+    try:
+        piece.TransformerBlock(*args, **{**options, "n_inner": INNER})
+    except Exception:
+        return
+    fail(N_INNER_DEFAULT, f"With n_inner=None Python says: {str(error).splitlines()[0][:120]}")
 
 
 def _explain_none(piece, args, options, error):
@@ -806,7 +819,7 @@ def test_causality(piece):
 # ── cache ───────────────────────────────────────────────────────────────────────────────────────
 
 
-@check(todo=3, needs=test_values, points=2)
+@check(todo=3, needs=test_values, points=2, follows=test_remembers_nothing)
 def test_cache(piece):
     """Fed in pieces with a cache, a sequence gives what it gives at once"""
     block, x = block_of(piece), random(B, T, C, seed=4)
@@ -860,7 +873,7 @@ def _stores(block, x):
 # ── training ────────────────────────────────────────────────────────────────────────────────────
 
 
-@check(todo=3, needs=test_values)
+@check(todo=3, needs=test_values, follows=test_remembers_nothing)
 def test_copies_dtypes_devices(piece):
     """Copies and saved files agree; bfloat16 stays bfloat16; nothing is tied to the CPU"""
     block, x = block_of(piece), random(B, T, C, seed=9)
@@ -923,7 +936,7 @@ def _weight_dropout(piece, **options):
     return 1 - 1 / (largest * (1 - options["dropout"])) if largest > 0 else 1.0
 
 
-@check(todo=3, needs=(test_values, test_attn_dropout), points=2)
+@check(todo=3, needs=(test_values, test_attn_dropout), points=2, follows=test_remembers_nothing)
 def test_dropout(piece):
     """Dropout acts in training, once, on what each sublayer writes"""
     p = 0.4

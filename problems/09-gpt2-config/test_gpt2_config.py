@@ -340,7 +340,7 @@ def test_instances_are_apart(piece):
     expect_fields(piece.GPT2Config(), DEFAULTS, SHARED)
 
 
-@check(todo=3, needs=test_arguments)
+@check(todo=3, needs=test_arguments, follows=test_instances_are_apart)
 def test_equality(piece):
     """Equal by value: the same numbers are equal, one other number is not"""
     first = piece.GPT2Config(*OTHERS)
@@ -424,25 +424,32 @@ def test_heads_divide_the_width(piece):
 
 def expect_derived(piece, name, right, known):
     """Check a derived number on several configurations."""
+    seen = []
     for width, heads, layers in ((768, 12, 12), (30, 5, 7), (64, 4, 3), (1600, 25, 48)):
         values = {**DEFAULTS, "n_embd": width, "n_head": heads, "n_layer": layers}
-        got, want = field(piece.GPT2Config(**values), name), right(width, heads)
+        seen.append((values, field(piece.GPT2Config(**values), name), right(width, heads)))
+    for values, got, want in seen:
+        width, heads = values["n_embd"], values["n_head"]
         if callable(got):
             fail(NOT_A_NUMBER, f"config.{name} is a method.")
         at = f"With n_embd = {width} and n_head = {heads}, {name} is {got!r}, expected {want}."
         if got == want and type(got) is float:
             fail(FLOAT_DIVISION, at)
-        if got != want and isinstance(got, (int, float)):
-            for id, (says, wrong) in known.items():
-                if int(got) == wrong(values):
+        if got != want and all(isinstance(g, (int, float)) for _, g, _ in seen):
+            for id, (says, wrong) in known.items():  # in all of them: two sizes may be equal in one
+                if all(int(g) == wrong(v) for v, g, _ in seen):
                     fail(mistake(id, says, 5), at)
+            times = {g / v["n_embd"] for v, g, _ in seen}
+            if name == "n_inner" and len(times) == 1:
+                says = f"n_inner is {times.pop():g} · n_embd. It is 4 times n_embd."
+                fail(mistake("n-inner-factor", says, 5), at)
         if got is None:
             fail(f"{name} is None: does it end without `return`? [no-return]")
         if got != want:
             fail(f"{at} [{name.replace('_', '-')}-wrong]")
 
 
-@check(todo=4, needs=test_arguments)
+@check(todo=4, needs=test_arguments, follows=test_derived_are_no_arguments)
 def test_n_inner(piece):
     """n_inner is 4 · n_embd"""
     expect_derived(piece, "n_inner", lambda width, heads: 4 * width, N_INNER)
@@ -533,25 +540,25 @@ def examine_preset(piece, name):
         fail(PRESET_NUMBERS, f"{count_parameters(config):,} parameters, expected {parameters:,}.")
 
 
-@check(todo=6, needs=test_arguments)
+@check(todo=6, needs=test_arguments, follows=(test_n_inner, test_head_dim))
 def test_gpt2_small(piece):
     """gpt2_small: 768 wide, 12 layers, 12 heads: 124,439,808 parameters"""
     examine_preset(piece, "gpt2_small")
 
 
-@check(todo=7, needs=test_arguments)
+@check(todo=7, needs=test_arguments, follows=(test_n_inner, test_head_dim, test_gpt2_small))
 def test_gpt2_medium(piece):
     """gpt2_medium: 1024 wide, 24 layers, 16 heads: 354,823,168 parameters"""
     examine_preset(piece, "gpt2_medium")
 
 
-@check(todo=8, needs=test_arguments)
+@check(todo=8, needs=test_arguments, follows=(test_n_inner, test_head_dim, test_gpt2_small))
 def test_gpt2_large(piece):
     """gpt2_large: 1280 wide, 36 layers, 20 heads: 774,030,080 parameters"""
     examine_preset(piece, "gpt2_large")
 
 
-@check(todo=9, needs=test_arguments)
+@check(todo=9, needs=test_arguments, follows=(test_n_inner, test_head_dim, test_gpt2_small))
 def test_gpt2_xl(piece):
     """gpt2_xl: 1600 wide, 48 layers, 25 heads: 1,557,611,200 parameters"""
     examine_preset(piece, "gpt2_xl")

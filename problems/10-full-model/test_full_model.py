@@ -1021,7 +1021,7 @@ def test_state_dict(piece):
         expect_state(build(piece, configure(n_layer=n_layer)), state_names(n_layer))
 
 
-@check(todo=5, needs=test_attributes)
+@check(todo=5, needs=test_attributes, follows=test_tied)
 def test_init_is_applied(piece):
     """__init__ ends with self.apply(self._init_weights): every module, children first"""
     try:
@@ -1107,7 +1107,9 @@ def test_worked_example(piece):
     )
 
 
-@check(todo=10, needs=(test_tied, test_shapes), points=3)
+@check(
+    todo=10, needs=(test_tied, test_shapes), points=3, follows=(test_settings, test_worked_example)
+)
 def test_logits(piece):
     """The logits equal GPT-2's, written out in plain PyTorch with the same weights"""
     model, config = model_of(piece)
@@ -1260,7 +1262,7 @@ def test_stateless(piece):
         fail(STATEFUL)
 
 
-@check(todo=10, needs=test_cache_is_filled, points=2)
+@check(todo=10, needs=test_cache_is_filled, points=2, follows=test_stateless)
 def test_cache_continues(piece):
     """With a cache, a second piece continues where the first ended, positions included"""
     from gpt2.cache import KVCache
@@ -1358,7 +1360,11 @@ def test_cache_every_cut(piece):
                 )
 
 
-@check(todo=10, needs=(test_cache_continues, test_last_only))
+@check(
+    todo=10,
+    needs=(test_cache_continues, test_last_only),
+    follows=test_cache_every_cut,
+)
 def test_same_in_training(piece):
     """Without dropout, training mode gives the same; forward switches no mode and sets no seed"""
     from gpt2.cache import KVCache
@@ -1390,7 +1396,7 @@ def test_same_in_training(piece):
             fail(TRAIN_DIFFERS, f"{name} gives other numbers (or another shape): {shapes}.")
 
 
-@check(todo=10, needs=test_logits)
+@check(todo=10, needs=test_logits, follows=test_settings)
 def test_dropout_probabilities(piece):
     """With one of the three dropout probabilities at 1, its branch vanishes in training"""
     names = ("embd", "resid", "attn")
@@ -1431,7 +1437,7 @@ def test_dropout_probabilities(piece):
         )
 
 
-@check(todo=10, needs=test_dropout_probabilities)
+@check(todo=10, needs=test_dropout_probabilities, follows=test_settings)
 def test_no_other_dropout(piece):
     """Without dropout, training and eval mode agree; the embeddings are dropped once"""
     off = {"resid_pdrop": 0.0, "attn_pdrop": 0.0}
@@ -1481,7 +1487,7 @@ def test_gradients(piece):
         fail(HEAD_DETACHED)
 
 
-@check(todo=10, needs=test_logits)
+@check(todo=10, needs=test_logits, follows=(test_cache_is_filled, test_stateless))
 def test_copies_and_dtypes(piece):
     """A deep copy and a save/load round trip keep logits and tie; bfloat16 and GPU work"""
     import copy

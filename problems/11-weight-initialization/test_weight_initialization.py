@@ -430,7 +430,7 @@ def test_linear_layers(piece):
         expect_std(where, model, STD)
 
 
-@check(todo=3, needs=test_still_tied, points=2)
+@check(todo=3, needs=test_still_tied, points=2, follows=test_linear_layers)
 def test_embeddings(piece):
     """Token and position embeddings: N(0, 0.02²)"""
     model = build(piece)
@@ -438,7 +438,7 @@ def test_embeddings(piece):
         expect_std(where, model, STD)
 
 
-@check(todo=3, needs=test_model_builds)
+@check(todo=3, needs=test_model_builds, follows=test_linear_layers)
 def test_biases(piece):
     """Every bias of a linear layer is 0"""
     model = build(piece)
@@ -506,7 +506,12 @@ def test_normal_distribution(piece):
             fail(shape, f"Look at {where}.")
 
 
-@check(todo=3, needs=test_linear_layers, points=2)
+@check(
+    todo=3,
+    needs=test_linear_layers,
+    points=2,
+    follows=(test_normal_distribution, test_residual_projections, test_embeddings),
+)
 def test_layers_differ(piece):
     """Every weight is drawn by itself: no two layers, rows or models are equal"""
     model = build(piece)

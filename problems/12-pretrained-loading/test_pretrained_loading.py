@@ -730,7 +730,7 @@ def test_options(piece):
         )
 
 
-@check(todo=8, needs=test_every_weight, points=2)
+@check(todo=8, needs=test_every_weight, points=2, follows=test_tied_and_ready)
 def test_logits(piece):
     """The loaded model's logits are those of the checkpoint, computed with Conv1D's x @ W + b"""
     for changes in ({}, {"n_head": 3, "n_layer": 1, "layer_norm_epsilon": 1e-5}):
@@ -740,7 +740,7 @@ def test_logits(piece):
             expect_logits(load(piece, folder), tensors, settings)
 
 
-@check(todo=8, needs=test_every_weight)
+@check(todo=8, needs=test_every_weight, follows=(test_tied_and_ready, test_logits))
 def test_other_sizes(piece):
     """Other sizes, among them one in which vocabulary, positions and width are equal"""
     for sizes in ((8, 8, 8, 2, 2), (31, 9, 20, 1, 5), (7, 40, 6, 4, 3)):
@@ -753,7 +753,7 @@ def test_other_sizes(piece):
             expect_logits(model, tensors, settings)
 
 
-@check(todo=8, needs=test_every_weight, points=2)
+@check(todo=8, needs=test_every_weight, points=2, follows=test_tied_and_ready)
 def test_without_prefix(piece):
     """Keys without the prefix `transformer.` load as well"""
     settings = settings_of()
@@ -768,7 +768,9 @@ def test_without_prefix(piece):
         expect_weights(model, tensors, settings, nothing=PREFIX)
 
 
-@check(todo=8, needs=test_every_weight, points=2)
+@check(
+    todo=8, needs=test_every_weight, points=2, follows=(test_tied_and_ready, test_without_prefix)
+)
 def test_mask_buffers(piece):
     """The mask buffers of older files are no weights, and no error"""
     settings = settings_of()
@@ -788,7 +790,7 @@ def test_mask_buffers(piece):
             fail(MASK_AS_WEIGHT, f"The model holds {names[0]}.")
 
 
-@check(todo=8, needs=test_every_weight)
+@check(todo=8, needs=test_every_weight, follows=(test_without_prefix, test_tied_and_ready))
 def test_head_in_the_file(piece):
     """A file that holds lm_head.weight, equal to wte.weight, loads; the head stays tied"""
     settings = settings_of()
@@ -831,7 +833,9 @@ def test_missing_tensor(piece):
             expect_refusal(piece, folder, name, f"{name} is missing", MISSING_IGNORED)
 
 
-@check(todo=8, needs=test_every_weight, points=2)
+@check(
+    todo=8, needs=test_every_weight, points=2, follows=(test_without_prefix, test_head_in_the_file)
+)
 def test_unexpected_tensor(piece):
     """A tensor that belongs to no GPT-2 of this config is an error that names it"""
     settings = settings_of()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from gpt2.common import moved
+
 if TYPE_CHECKING:
     from gpt2.cache import KVCache
+    from gpt2.formats.opening import load_tokenizer
     from gpt2.generation.generating import generate, generate_batch, stream
     from gpt2.inference.engine import prepare
     from gpt2.model import GPT2Config, GPT2Model
-    from gpt2.text.tokenizers import load_tokenizer
 
 # Where each name comes from. Importing one imports torch, so it happens on first use.
 _HOME = {
@@ -19,7 +21,7 @@ _HOME = {
     "KVCache": "gpt2.cache",
     "generate": "gpt2.generation.generating",
     "generate_batch": "gpt2.generation.generating",
-    "load_tokenizer": "gpt2.text.tokenizers",
+    "load_tokenizer": "gpt2.formats.opening",
     "prepare": "gpt2.inference.engine",
     "stream": "gpt2.generation.generating",
 }
@@ -37,6 +39,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if f"{__name__}.{name}" in moved.MOVED:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)
@@ -44,3 +48,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+moved.install()

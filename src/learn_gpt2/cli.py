@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from learn_gpt2 import manifest
-from learn_gpt2.course.handover import hand_over
+from learn_gpt2.launch import hand_over
 
 COMMANDS = {
     "status": "learn_gpt2.commands.status:command",
@@ -35,6 +35,7 @@ COMMANDS = {
     "reset": "learn_gpt2.commands.reset:command",
     "undo": "learn_gpt2.commands.undo:command",
     "grade": "learn_gpt2.commands.grade:command",
+    "export": "learn_gpt2.commands.export:command",
 }
 # The installed package does these itself: one makes a course, the other renews it.
 OUTSIDE = ("init", "update")

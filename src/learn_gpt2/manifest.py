@@ -9,8 +9,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from learn_gpt2.course.handover import course_around
-
 
 @dataclass(frozen=True)
 class Problem:
@@ -239,6 +237,18 @@ def select(words: list[str] | tuple[str, ...]) -> list[Problem]:
         else:
             chosen.add(get(word).number)
     return [PROBLEMS[number - 1] for number in sorted(chosen)]
+
+
+def course_around(start: Path | str | None = None) -> Path | None:
+    """The first folder, from `start` (default: the current one) upward, that holds `problems/`,
+    `solutions/` and `src/gpt2`; None when there is none.
+    """
+    start = Path(os.path.abspath(start or Path.cwd()))
+    for folder in (start, *start.parents):
+        parts = (folder / "problems", folder / "src" / "gpt2", folder / "solutions")
+        if all(part.is_dir() for part in parts):
+            return folder
+    return None
 
 
 def find_root(start: Path | str | None = None) -> Path:

@@ -82,7 +82,7 @@ class OpenPiece:
 
         name: as for `from_pretrained`; default: the bundled model.
         """
-        from gpt2.text.tokenizers import load_tokenizer
+        from gpt2.formats.opening import load_tokenizer
 
         folder = bundled() if name is None else name
         return self.gpt2().GPT2Model.from_pretrained(folder), load_tokenizer(folder)

@@ -176,8 +176,9 @@ def check_torchrun(words: list[str]) -> None:
     except SystemExit:
         raise AssertionError(f"torchrun knows no {words}") from None
     assert parsed.module
-    assert parsed.training_script == "gpt2.training.trainer"
-    check_click("gpt2.cli", ["train", *parsed.training_script_args])
+    assert parsed.training_script == "gpt2"
+    assert parsed.training_script_args[0] == "train"
+    check_click("gpt2.cli", parsed.training_script_args)
 
 
 CHECKS = {
@@ -194,7 +195,7 @@ CHECKS = {
     "cp": lambda words: None,
     "tests.class_of_40": lambda words: _assert_equal(words, []),
     "tests.graders.run": lambda words: select(words or ["all"]) and None,
-    "learn.notebooks": lambda words: check_click("learn_gpt2.upkeep.notebooks", words),
+    "learn.upkeep.notebooks": lambda words: check_click("learn_gpt2.upkeep.notebooks", words),
 }
 
 
@@ -264,7 +265,7 @@ def test_commands_are_found(text: str, found: str):
         "gpt2 nonsense",
         "gpt2 generate --nonsense 1",
         "gpt2 generate --max-new-tokens many",
-        "torchrun --nonsense=8 -m gpt2.training.trainer",
+        "torchrun --nonsense=8 -m gpt2 train",
         "torchrun -m gpt2 train --nonsense",
         "learn nonsense",
         "learn swap 13",

@@ -11,11 +11,12 @@ import pytest
 import torch
 from small_gpt2 import ROOT
 
-from gpt2.data.preparing import SHAKESPEARE_SHA256, prepare, shakespeare_places
+from gpt2.data.preparing import prepare
 from gpt2.data.shards import TokenSource
+from gpt2.data.sources import SHAKESPEARE_SHA256, shakespeare_places
+from gpt2.formats.opening import load_tokenizer
 from gpt2.generation.generating import generate
 from gpt2.model import GPT2Model
-from gpt2.text.tokenizers import load_tokenizer
 from gpt2.training.evaluation import evaluate_loss
 
 BUNDLED = ROOT / "src" / "gpt2" / "bundled"

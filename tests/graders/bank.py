@@ -13,18 +13,25 @@ from pathlib import Path
 
 from learn_gpt2 import manifest
 from learn_gpt2.checking import runner
+from learn_gpt2.checking.checks import EITHER
 from learn_gpt2.checking.runner import Report
+from tests.graders import truth
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: its whole source, what it is, and (when wrong) the mistake that must be named."""
+    """One answer: its whole source, what it is, and (when wrong) the mistake that must be named.
+
+    also: ids of further mistakes that are true of it (it has two, or one has two names). Whatever
+    else is said of it is false.
+    """
 
     title: str
     source: str
     mistake: str = ""
+    also: frozenset[str] = frozenset()
 
 
 class Bank:
@@ -48,14 +55,21 @@ class Bank:
         return source
 
     def wrong_edit(
-        self, mistake: str, title: str, *edits: tuple[str, str], base: str | None = None
+        self,
+        mistake: str,
+        title: str,
+        *edits: tuple[str, str],
+        base: str | None = None,
+        also: str = "",
     ) -> None:
         """A wrong answer: the solution (or `base`) with (old, new) replacements."""
-        self.wrong.append(Answer(title, self._edited(edits, base), mistake))
+        source = self._edited(edits, base)
+        self.wrong.append(Answer(title, source, mistake, frozenset(also.split())))
 
-    def wrong_file(self, mistake: str, title: str, source: str) -> None:
+    def wrong_file(self, mistake: str, title: str, source: str, also: str = "") -> None:
         """A wrong answer: a whole file."""
-        self.wrong.append(Answer(title, textwrap.dedent(source).lstrip(), mistake))
+        source = textwrap.dedent(source).lstrip()
+        self.wrong.append(Answer(title, source, mistake, frozenset(also.split())))
 
     def right_edit(self, title: str, *edits: tuple[str, str], base: str | None = None) -> None:
         """A right answer: the solution (or `base`) with (old, new) replacements."""
@@ -68,10 +82,13 @@ class Bank:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the checks made of an answer."""
+    """What the checks made of an answer. wrong_clues: what was said of numbers and does not hold
+    of them (see `truth`).
+    """
 
     answer: Answer
     report: Report
+    wrong_clues: tuple[str, ...] = ()
 
     @property
     def caught(self) -> bool:
@@ -83,6 +100,22 @@ class Verdict:
         """Whether the first failure, the one that the learner sees, names the mistake."""
         first = self.report.first_failure
         return first is not None and self.answer.mistake in first.mistakes
+
+    @property
+    def false(self) -> list[str]:
+        """What the whole output says of the answer that is not so: in any failing check, not only
+        in the first.
+        """
+        true = {self.answer.mistake} | self.answer.also
+        said = []
+        for result in self.report.results:
+            if result.status != "failed" or set(result.mistakes) <= true:
+                continue
+            # of two alternatives one may be wrong; that is what the sentence says
+            if result.message.startswith(EITHER) and set(result.mistakes) & true:
+                continue
+            said.append(f"{result.name}: {result.message}")
+        return [*said, *self.wrong_clues]
 
     def __str__(self) -> str:
         first = self.report.first_failure
@@ -102,5 +135,7 @@ def examine(bank: Bank, answers: list[Answer], folder: Path) -> list[Verdict]:
     for answer in answers:
         path = folder / "problem.py"
         path.write_text(answer.source, encoding="utf-8")
-        verdicts.append(Verdict(answer, runner.run_checks(ROOT, bank.problem, path)))
+        with truth.overheard() as wrong_clues:
+            report = runner.run_checks(ROOT, bank.problem, path)
+        verdicts.append(Verdict(answer, report, tuple(wrong_clues)))
     return verdicts

@@ -554,3 +554,96 @@ bank.right_edit(
     ),
     base=PLAIN,
 )
+
+# ── mistakes as public code has them, in other styles, and two at once
+bank.wrong_edit(
+    "missing-attribute",
+    "wpe a parameter of another name, beside a right wte",
+    (WPE, "self.pos_emb = nn.Parameter(torch.zeros(n_positions, n_embd))"),
+    (BOUND, "if end > self.pos_emb.size(0):"),
+    (MESSAGE, 'f"{end} > {self.pos_emb.size(0)}"'),
+    (RETURN, "return self.drop(self.wte(input_ids) + self.pos_emb[positions])"),
+)
+bank.wrong_edit(
+    "positions-ignore-start",
+    "rows of the table's beginning, cut out of the weight",
+    (RETURN, "return self.drop(self.wte(input_ids) + self.wpe.weight[: input_ids.size(1)])"),
+)
+bank.wrong_edit(
+    "table-not-cut",
+    "the whole table of positions is added",
+    (RETURN, "return self.drop(self.wte(input_ids) + self.wpe.weight)"),
+)
+bank.wrong_edit(
+    "dropout-rate",
+    "F.dropout with 0.1 written in",
+    (
+        RETURN,
+        "x = self.wte(input_ids) + self.wpe(positions)\n"
+        "        return nn.functional.dropout(x, 0.1, self.training)",
+    ),
+)
+bank.wrong_edit(
+    "positions-from-one",
+    "a cumulative sum of ones",
+    (
+        RETURN,
+        "positions = torch.ones_like(input_ids).cumsum(1) + start_pos\n        "
+        + RETURN.replace("positions)", "positions % self.wpe.num_embeddings)"),
+    ),
+)
+bank.wrong_edit(
+    "positions-all-the-same",
+    "start_pos itself is looked up",
+    (
+        RETURN,
+        "positions = torch.full_like(input_ids, start_pos)\n        " + RETURN,
+    ),
+)
+bank.wrong_edit(
+    "layer-norm-added",
+    "F.layer_norm on the sum",
+    (
+        RETURN,
+        "x = self.wte(input_ids) + self.wpe(positions)\n"
+        "        return self.drop(nn.functional.layer_norm(x, x.shape[-1:]))",
+    ),
+)
+bank.wrong_edit(
+    "bound-missing",
+    "the ids are compared with n_positions",
+    (BOUND, "if int(input_ids.max()) > 10**6 + self.wpe.num_embeddings:"),
+)
+bank.wrong_edit(
+    "wrong-error-type",
+    "an assert",
+    (
+        BOUND,
+        "assert end <= self.wpe.num_embeddings, f'{end} > {self.wpe.num_embeddings}'\n        if False:",
+    ),
+)
+bank.wrong_edit(
+    "scaled-by-root-width",
+    "tokens times √C, and positions from 1",
+    (
+        RETURN,
+        "x = self.wte(input_ids) * self.wte.embedding_dim**0.5\n"
+        "        return self.drop(x + self.wpe((positions + 1) % self.wpe.num_embeddings))",
+    ),
+    also="positions-from-one",
+)
+bank.wrong_edit(
+    "position-added-twice",
+    "an in-place sum in two places",
+    (
+        RETURN,
+        "x = self.wte(input_ids)\n        p = self.wpe(positions)\n        x = x + p\n"
+        "        x += p\n        return self.drop(x)",
+    ),
+)
+bank.wrong_edit(
+    "plain-attribute",
+    "a plain attribute of positions",
+    (DROP, DROP + "\n        self.positions = torch.arange(n_positions)"),
+    (POSITIONS, "positions = self.positions[start_pos:end]"),
+)

@@ -68,6 +68,7 @@ bank.wrong_edit(
     "keys-from-value",
     "key and value swapped",
     (QKV, "q, v, k = self.query(x), self.key(x), self.value(x)"),
+    also="values-from-key",
 )
 bank.wrong_edit(
     "bias-not-used",
@@ -388,4 +389,71 @@ bank.right_edit(
     ("scores = q @ k.transpose(-2, -1)", "scores = k @ q.transpose(1, 2)"),
     ("attn = torch.softmax(scores, dim=-1)", "attn = torch.softmax(scores, dim=1).transpose(1, 2)"),
     base=PLAIN,
+)
+
+# ── mistakes as public code has them, in other styles, and two at once
+bank.wrong_edit("product-order", "v @ weights", (RETURN, "return v @ weights"))
+bank.wrong_edit(
+    "weights-transposed",
+    "einsum with the weights' axes exchanged",
+    (RETURN, 'return torch.einsum("bji,bjc->bic", weights, v)'),
+)
+bank.wrong_edit(
+    "query-key-swapped",
+    "einsum with keys as rows",
+    (SCORES, 'scores = torch.einsum("btc,bsc->bst", q, k)'),
+)
+bank.wrong_edit(
+    "scaled",
+    "F.scaled_dot_product_attention as it is",
+    (RETURN, "return nn.functional.scaled_dot_product_attention(q, k, v)"),
+)
+bank.wrong_edit(
+    "masked",
+    "the fused kernel with is_causal",
+    (
+        RETURN,
+        "return nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0)",
+    ),
+)
+bank.wrong_edit(
+    "output-scaled",
+    "mean for sum, by broadcasting",
+    (RETURN, "return (weights.unsqueeze(-1) * v.unsqueeze(1)).mean(2)"),
+)
+bank.wrong_edit(
+    "summed-over-queries",
+    "the sum runs over the queries, by broadcasting",
+    (RETURN, "return (weights.unsqueeze(-1) * v.unsqueeze(1)).sum(1)"),
+)
+bank.wrong_edit(
+    "values-transposed",
+    "weights @ vᵀ",
+    (RETURN, "return weights @ v.transpose(1, 2)"),
+)
+bank.wrong_edit(
+    "missing-attribute",
+    "nn.MultiheadAttention inside",
+    ("self.query = nn.Linear(n_embd, n_embd)", "self.attn = nn.MultiheadAttention(n_embd, 1)"),
+    (QKV, "return self.attn(x, x, x)[0]\n        q = k = v = x"),
+)
+bank.wrong_edit(
+    "scaled",
+    "scaled, and x added",
+    (SCORES, SCORES + " / x.size(-1) ** 0.5"),
+    (RETURN, "return x + weights @ v"),
+    also="residual-added",
+)
+bank.wrong_edit(
+    "scaled",
+    "half the scores",
+    (SCORES, SCORES + " / 2"),
+)
+bank.wrong_edit(
+    "softmax-over-queries",
+    "a loop over queries' columns",
+    (
+        SOFTMAX,
+        "weights = torch.stack([scores[:, :, j].softmax(-1) for j in range(x.size(1))], -1)",
+    ),
 )

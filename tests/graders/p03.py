@@ -398,3 +398,72 @@ bank.right_edit(
     ),
     base=PLAIN,
 )
+
+# ── mistakes as public code has them, in other styles, and two at once
+bank.wrong_edit(
+    "mask-after-softmax",
+    "masked after the softmax, and the rows brought to 1 again",
+    (MASK, "pass"),
+    (
+        SOFTMAX,
+        "weights = torch.softmax(scores, dim=-1)\n        if mask is not None:\n"
+        "            weights = weights * mask\n"
+        "            weights = weights / weights.sum(-1, keepdim=True)\n"
+        "        weights = self.dropout(weights)",
+    ),
+)
+bank.wrong_edit("mask-plus-inf", "+inf", (MASK, MASK.replace('float("-inf")', 'float("inf")')))
+bank.wrong_edit(
+    "mask-zero",
+    "torch.tril on the scores",
+    (MASK, "scores = torch.where(mask, scores, torch.zeros_like(scores))"),
+)
+bank.wrong_edit(
+    "mask-added",
+    "attn_mask as a float, added",
+    (MASK, "scores = scores + mask.float()"),
+)
+bank.wrong_edit(
+    "mask-finite",
+    "the smallest number minus the scores' own",
+    (MASK, "scores = scores.masked_fill(~mask, float(scores.min()) - 1.0)"),
+)
+bank.wrong_edit("product-order", "v first", (RETURN, "return v @ weights, weights"))
+bank.wrong_edit(
+    "scale-twice",
+    "scaled, and again by the fused kernel",
+    (
+        RETURN,
+        "return nn.functional.scaled_dot_product_attention(q * self.scale, k, v, mask), weights",
+    ),
+    ("import torch.nn.functional as F\n", "import torch.nn.functional as F  # noqa\n"),
+)
+bank.wrong_edit(
+    "softmax-over-queries",
+    "einsum, and a softmax over axis -2",
+    (SCORES, 'scores = torch.einsum("...td,...sd->...ts", q, k) * self.scale'),
+    (SOFTMAX, SOFTMAX.replace("dim=-1", "dim=-2")),
+)
+bank.wrong_edit(
+    "no-scale",
+    "no scaling, and the values are keys",
+    (SCORES, "scores = q @ k.transpose(-2, -1)"),
+    (RETURN, "return weights @ k, weights"),
+    also="values-are-keys",
+)
+bank.wrong_edit(
+    "dropout-on-scores",
+    "dropout before the softmax, and the mask after it",
+    (SCORES, SCORES.replace("q @", "self.dropout(q @").replace(" * self", ") * self")),
+    (SOFTMAX, "weights = torch.softmax(scores, dim=-1)"),
+)
+bank.wrong_edit(
+    "scale-by-d",
+    "divided by d_k twice over, as q / √d and k / √d",
+    (SCORES, "q, k = q / q.size(-1) ** 0.5, k / k.size(-1) ** 0.5\n        scores = q @ k.mT"),
+)
+bank.wrong_edit(
+    "number-for-a-tensor",
+    "torch.sqrt of a number",
+    (SCORES, "scores = q @ k.transpose(-2, -1) / torch.sqrt(q.size(-1))"),
+)

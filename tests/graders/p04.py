@@ -307,6 +307,11 @@ bank.wrong_edit(
 )
 bank.wrong_edit(
     "size-hard-coded",
+    "five heads written in",
+    (SPLIT, "return x.view(B, T, 5, x.size(-1) // 5).transpose(1, 2)"),
+)
+bank.wrong_edit(
+    "shape-mismatch",
     "four heads written in",
     (SPLIT, "return x.view(B, T, 4, x.size(-1) // 4).transpose(1, 2)"),
 )
@@ -723,4 +728,112 @@ bank.right_edit(
         "out = self.merge_heads(out.unflatten(0, (x.size(0), self.n_head)))",
     ),
     base=PLAIN,
+)
+
+# ── mistakes as public code has them, in other styles, and two at once
+bank.wrong_edit(
+    "missing-attribute",
+    "c_attn called qkv, beside a right c_proj",
+    (C_ATTN, C_ATTN.replace("c_attn", "_qkv")),
+    (QKV, QKV.replace("c_attn", "_qkv")),
+)
+bank.wrong_edit(
+    "merge-averages-heads",
+    "the mean over heads, repeated for each",
+    (MERGE, "return x.mean(1).repeat(1, 1, H)"),
+)
+bank.wrong_edit(
+    "heads-averaged",
+    "the mean over heads, repeated for each, in forward",
+    (OUT, OUT.replace("self.merge_heads(y)", "y.mean(1).repeat(1, 1, self.n_head)")),
+)
+OWN = """
+        q, k, v = map(self.split_heads, self.c_attn(x).chunk(3, dim=-1))
+        att = {scores}
+        y = {product}
+"""
+
+
+def own(scores, product):
+    """The attention written out in forward."""
+    return (QKV, OWN.format(scores=scores, product=product).strip()), (ATTEND, "")
+
+
+PLAIN_SCORES = "q @ k.transpose(-2, -1)"
+bank.wrong_edit(
+    "scale-after-softmax",
+    "scaled after the softmax",
+    *own(f"({PLAIN_SCORES}).softmax(-1) / self.head_dim**0.5", "att @ v"),
+)
+bank.wrong_edit(
+    "wrong-scale",
+    "divided by 8, GPT-2's √64",
+    *own(f"({PLAIN_SCORES} / 8).softmax(-1)", "att @ v"),
+)
+bank.wrong_edit(
+    "wrong-scale",
+    "divided by 2·√head_dim",
+    *own(f"({PLAIN_SCORES} / (2 * self.head_dim**0.5)).softmax(-1)", "att @ v"),
+)
+bank.wrong_edit(
+    "product-order",
+    "v @ weights",
+    *own(f"({PLAIN_SCORES} / self.head_dim**0.5).softmax(-1)", "v @ att"),
+)
+bank.wrong_edit(
+    "weights-transposed",
+    "einsum with the weights' axes exchanged",
+    *own(
+        f"({PLAIN_SCORES} / self.head_dim**0.5).softmax(-1)",
+        'torch.einsum("bhst,bhsd->bhtd", att, v)',
+    ),
+    ("from torch import Tensor, nn\n", "import torch\nfrom torch import Tensor, nn\n"),
+)
+bank.wrong_edit(
+    "softmax-over-heads",
+    "softmax over axis 1",
+    *own(f"({PLAIN_SCORES} / self.head_dim**0.5).softmax(1)", "att @ v"),
+)
+bank.wrong_edit(
+    "scale-by-d",
+    "divided by head_dim, and the thirds as q, v, k",
+    *own(f"({PLAIN_SCORES} / self.head_dim).softmax(-1)", "att @ v"),
+    (C_PROJ, C_PROJ + "  # as it was"),
+)
+bank.wrong_edit(
+    "split-by-view-alone",
+    "split by a view, and merged by a view that puts all back",
+    (SPLIT, "return x.reshape(B, self.n_head, T, self.head_dim)"),
+    (MERGE, "return x.reshape(B, T, H * D)"),
+    also="merge-not-transposed",
+)
+bank.wrong_file(
+    "missing-attribute",
+    "nn.MultiheadAttention inside",
+    """
+    from torch import nn
+
+
+    class MultiHeadAttention(nn.Module):
+        def __init__(self, n_embd, n_head, dropout=0.1, attn_dropout=None):
+            super().__init__()
+            if n_embd % n_head:
+                raise ValueError(f"{n_embd} % {n_head} is not 0")
+            self.n_head, self.head_dim = n_head, n_embd // n_head
+            self.mha = nn.MultiheadAttention(n_embd, n_head, dropout, batch_first=True)
+
+        def split_heads(self, x):
+            return x.unflatten(-1, (self.n_head, self.head_dim)).transpose(1, 2)
+
+        def merge_heads(self, x):
+            return x.transpose(1, 2).flatten(2)
+
+        def forward(self, x):
+            return self.mha(x, x, x)[0]
+    """,
+)
+bank.wrong_edit(
+    "qkv-order",
+    "torch.split in the order of keys, queries, values",
+    (QKV, "k, q, v = (self.split_heads(t) for t in self.c_attn(x).split(x.size(-1), -1))"),
 )

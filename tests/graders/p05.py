@@ -146,7 +146,7 @@ wrong(
 )
 wrong("wrong-device", "made on the CPU", (MASK, MASK.replace(", device=x.device", "")))
 wrong(
-    "wrong-device",
+    "plain-attribute",
     "a plain attribute",
     (KEEP_P, KEEP_P + "\n        self.tril = torch.ones(n_positions, n_positions).bool().tril()"),
     (MASK, "mask = self.tril[S - T : S, :S]"),
@@ -548,6 +548,94 @@ bank.right_file(
 
 
 # ── answers of somebody who has not seen the table ──────────────────────────────────────────────
+
+# ── mistakes as public code has them, in other styles, and two at once
+wrong(
+    "scale-after-softmax",
+    "scaled after the softmax",
+    (
+        ATTEND,
+        """att = (q @ k.transpose(-2, -1)).masked_fill(~mask, float("-inf")).softmax(-1)
+        y = att / self.head_dim**0.5 @ v""",
+    ),
+)
+wrong(
+    "wrong-scale",
+    "divided by 2·√head_dim",
+    (ATTEND, own_attention("(att / 2).masked_fill(~mask, float('-inf'))")),
+)
+wrong(
+    "wrong-scale",
+    "divided by 8, GPT-2's √64",
+    (ATTEND, own_attention("(att * self.head_dim**0.5 / 8).masked_fill(~mask, float('-inf'))")),
+)
+wrong(
+    "mask-after-softmax",
+    "masked after the softmax, and renormalized",
+    (ATTEND, own_attention("att", "att = att * mask / (att * mask).sum(-1, keepdim=True)")),
+)
+wrong(
+    "mask-after-softmax",
+    "torch.tril of the weights, and renormalized",
+    (
+        ATTEND,
+        own_attention(
+            "att", "att = torch.tril(att, S - T)\n        att = att / att.sum(dim=-1, keepdim=True)"
+        ),
+    ),
+)
+wrong(
+    "product-order",
+    "v @ weights",
+    (ATTEND, own_attention("att.masked_fill(~mask, float('-inf'))").replace("att @ v", "v @ att")),
+)
+wrong(
+    "mask-only-without-cache",
+    "the mask is left out once there is a cache, as many tutorials do",
+    (ATTEND, "y, _ = self.attention(q, k, v, mask if cache is None else None)"),
+)
+wrong(
+    "mask-finite",
+    "masked with the smallest float16, −65504",
+    (ATTEND, own_attention("att.masked_fill(~mask, -65504.0)")),
+)
+wrong("mask-zero", "torch.tril of the scores", (ATTEND, own_attention("torch.tril(att, S - T)")))
+wrong(
+    "mask-inverted",
+    "triu(1) taken for what is allowed",
+    (MASK, "mask = torch.ones(T, S, dtype=torch.bool, device=x.device).triu(S - T + 1)"),
+)
+wrong(
+    "softmax-over-queries",
+    "softmax over axis -2",
+    (
+        ATTEND,
+        own_attention("att.masked_fill(~mask, float('-inf'))").replace(
+            "softmax(-1)", "softmax(-2)"
+        ),
+    ),
+)
+wrong(
+    "qkv-order",
+    "k, q, v, and √n_embd",
+    (QKV, "k, q, v = self.c_attn(x).chunk(3, dim=-1)"),
+    (
+        ATTEND,
+        own_attention(
+            "(att * self.head_dim**0.5 / x.size(-1)**0.5).masked_fill(~mask, float('-inf'))"
+        ),
+    ),
+)
+bank.wrong[-1] = bank.wrong[-1].__class__(
+    bank.wrong[-1].title, bank.wrong[-1].source, "qkv-order", frozenset(("scale-by-n-embd",))
+)
+wrong(
+    "plain-attribute",
+    "masked with a mask kept as self.mask",
+    (KEEP_P, KEEP_P + "\n        self.mask = torch.ones(n_positions, n_positions).tril().bool()"),
+    (MASK, "mask = self.mask[S - T : S, :S]"),
+)
+
 
 PLAIN = """
     import torch

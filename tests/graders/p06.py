@@ -367,3 +367,89 @@ bank.right_edit(
     ),
     base=PLAIN,
 )
+
+# ── mistakes as public code has them, in other styles, and two at once
+BY_HAND = """
+import math
+
+import torch
+from torch import nn
+
+
+class NewGELU(nn.Module):
+    def forward(self, x):
+        return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, n_embd, n_inner, dropout=0.1):
+        super().__init__()
+        self.c_fc = nn.Linear(n_embd, n_inner)
+        self.act = NewGELU()
+        self.c_proj = nn.Linear(n_inner, n_embd)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x):
+        x = self.c_fc(x)
+        x = self.act(x)
+        x = self.c_proj(x)
+        return self.drop(x)
+"""
+
+
+def by_hand(mistake, title, *edits, also=""):
+    bank.wrong_edit(mistake, title, *edits, base=BY_HAND, also=also)
+
+
+CUBE = "0.044715 * torch.pow(x, 3.0)"
+by_hand(
+    "number-for-a-tensor",
+    "torch.sqrt of a number",
+    ("math.sqrt(2.0 / math.pi)", "torch.sqrt(2.0 / math.pi)"),
+)
+by_hand("gelu-power", "x cubed written as 3 ** x", (CUBE, "0.044715 * 3.0**x"))
+by_hand("gelu-power", "x⁴", (CUBE, "0.044715 * torch.pow(x, 4.0)"))
+by_hand("gelu-cubic-constant", "0.04715, a digit lost", ("0.044715", "0.04715"))
+by_hand("gelu-inner-constant", "√(1/π)", ("math.sqrt(2.0 / math.pi)", "math.sqrt(1.0 / math.pi)"))
+by_hand(
+    "gelu-half-missing",
+    "0.5 missing, and the constant 0.44715",
+    ("0.5 * x", "x"),
+    ("0.044715", "0.44715"),
+    also="gelu-cubic-constant",
+)
+by_hand(
+    "gelu-brackets",
+    "1 + tanh(…) without its brackets",
+    ("(1.0 + torch.tanh(", "1.0 + (torch.tanh("),
+)
+by_hand(
+    "dropout-between",
+    "dropout before c_proj",
+    ("x = self.act(x)", "x = self.drop(self.act(x))"),
+    ("return self.drop(x)", "return x"),
+)
+by_hand(
+    "edits-input",
+    "the activation in place on x",
+    ("x = self.c_fc(x)", "x *= 1.5\n        x = self.c_fc(x / 1.5)"),
+)
+by_hand(
+    "no-activation",
+    "act called and its result dropped",
+    ("x = self.act(x)", "self.act(x)"),
+)
+by_hand(
+    "residual-added",
+    "a residual inside",
+    ("return self.drop(x)", "return self.drop(x) + y"),
+    ("x = self.c_fc(x)", "y = x\n        x = self.c_fc(x)"),
+)
+by_hand(
+    "gelu-erf",
+    "the erf by hand",
+    (
+        "0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))",
+        "0.5 * x * (1.0 + torch.erf(x / math.sqrt(2.0)))",
+    ),
+)

@@ -413,6 +413,76 @@ bank.right_file(
 
 # ── written by somebody who had not seen the checks ─────────────────────────────────────────────
 
+# ── mistakes as public code has them, in other styles, and two at once
+by_hand("root-squared", "(var + eps) ** 2", (Y, "y = (x - mean) / (var + self.eps) ** 2"))
+by_hand(
+    "root-taken-twice",
+    "sqrt(std + eps)",
+    (VAR, "var = x.std(dim=-1, keepdim=True, unbiased=False)"),
+)
+by_hand(
+    "mean-not-squared",
+    "E[x²] − mean",
+    (VAR, "var = (x**2).mean(dim=-1, keepdim=True) - mean"),
+)
+by_hand(
+    "unbiased-variance",
+    "the root of the variance alone, eps added to it, and unbiased",
+    (VAR, "var = x.var(dim=-1, keepdim=True)"),
+    (Y, "y = (x - mean) / (torch.sqrt(var) + self.eps)"),
+)
+by_hand(
+    "eps-outside-root",
+    "x.std for the variance, no root",
+    (VAR, "var = x.std(dim=-1, keepdim=True, unbiased=False)"),
+    (Y, "y = (x - mean) / (var + self.eps)"),
+)
+by_hand(
+    "normalised-over-tokens",
+    "dim=1, one off",
+    (MEAN, MEAN.replace("-1", "1")),
+    (VAR, VAR.replace("-1", "1")),
+)
+by_hand("mean-added", "x + mean", (Y, Y.replace("x - mean", "x + mean")))
+by_hand("sign-flipped", "mean − x", (Y, Y.replace("x - mean", "mean - x")))
+by_hand(
+    "bias-subtracted",
+    "weight and bias: y · w − b, and post-norm",
+    (AFFINE, "return self.weight * y - self.bias"),
+)
+by_hand(
+    "parameter-shape",
+    "one number for all, as in an often copied tutorial",
+    ("torch.ones(n_embd)", "torch.ones(1)"),
+    ("torch.zeros(n_embd)", "torch.zeros(1)"),
+)
+by_hand(
+    "no-residual",
+    "the sum with the norm's own output thrown away",
+    ("return x + sublayer(self.ln(x))", "x = self.ln(x)\n        return sublayer(x)"),
+)
+by_hand(
+    "residual-normalised",
+    "x overwritten by its norm",
+    ("return x + sublayer(self.ln(x))", "x = self.ln(x)\n        return x + sublayer(x)"),
+)
+by_hand(
+    "sum-scaled",
+    "the mean of the two",
+    ("return x + sublayer(self.ln(x))", "return (x + sublayer(self.ln(x))) / 2"),
+)
+by_hand(
+    "concatenated",
+    "side by side",
+    ("return x + sublayer(self.ln(x))", "return torch.cat((x, sublayer(self.ln(x))), -1)"),
+)
+by_hand(
+    "branch-multiplied",
+    "times for plus",
+    ("return x + sublayer(self.ln(x))", "return x * sublayer(self.ln(x))"),
+)
+
+
 PLAIN = """
     import torch
     from torch import nn

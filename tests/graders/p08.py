@@ -125,6 +125,7 @@ bank.wrong_edit(
     "no-norm",
     "attention is not added to x, and mlp reads x itself",
     forward("x = self.attn(self.ln_1(x), cache)", "return x + self.mlp(x)"),
+    also="no-residual",
 )
 bank.wrong_edit("edits-input", "x += …", (FIRST, FIRST.replace("x = x +", "x +=")))
 bank.wrong_edit(
@@ -530,4 +531,66 @@ bank.right_file(
                 x = x + branch(norm(x))
             return x
     """,
+)
+
+# ── mistakes as public code has them, in other styles, and two at once
+bank.wrong_edit(
+    "n-inner-default",
+    "n_inner is handed on as it is, None or not",
+    (MLP, "self.mlp = FeedForward(n_embd, n_inner, dropout)"),
+)
+bank.wrong_edit(
+    "bad-copy",
+    "a lambda that holds self",
+    (MLP, MLP + "\n        self.run = lambda x: self.mlp(self.ln_2(x))"),
+    (SECOND, "return x + self.run(x)"),
+)
+bank.wrong_edit(
+    "no-norm",
+    "the norm's result is not assigned",
+    forward("self.ln_1(x)", "x = x + self.attn(x, cache)", "return x + self.mlp(self.ln_2(x))"),
+)
+bank.wrong_edit(
+    "activation-added",
+    "GELU after attention",
+    ("from torch import Tensor, nn\n", "import torch\nfrom torch import Tensor, nn\n"),
+    (
+        FIRST,
+        'x = x + nn.functional.gelu(self.attn(self.ln_1(x), cache), approximate="tanh")',
+    ),
+)
+bank.wrong_edit(
+    "sum-scaled",
+    "the mean of stream and branch",
+    (SECOND, "return (x + self.mlp(self.ln_2(x))) / 2"),
+)
+bank.wrong_edit(
+    "residual-doubled",
+    "h kept, and added to a stream that holds it",
+    forward(
+        "h = x + self.attn(self.ln_1(x), cache)",
+        "return x + h + self.mlp(self.ln_2(h))",
+    ),
+)
+bank.wrong_edit(
+    "norms-swapped",
+    "norms swapped, and no second sum",
+    forward("x = x + self.attn(self.ln_2(x), cache)", "return self.mlp(self.ln_1(x))"),
+    also="no-residual",
+)
+bank.wrong_edit(
+    "epsilon-not-passed",
+    "1e-5 written into both",
+    (LN_1, "self.ln_1 = LayerNorm(n_embd, 1e-5)"),
+    (LN_2, "self.ln_2 = LayerNorm(n_embd, 1e-5)"),
+)
+bank.wrong_edit(
+    "n-inner-default",
+    "n_inner or n_embd",
+    (MLP, "self.mlp = FeedForward(n_embd, n_inner or n_embd, dropout)"),
+)
+bank.wrong_edit(
+    "branch-subtracted",
+    "minus",
+    (FIRST, "x = x - self.attn(self.ln_1(x), cache)"),
 )

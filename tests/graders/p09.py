@@ -466,3 +466,46 @@ bank.wrong_edit(
     ("vocab_size: int = 50257", "vocab_size: int"),
 )
 bank.wrong_edit("no-init", "@dataclass forgotten", ("@dataclass\n", ""))
+
+# ── mistakes as public code has them, in other styles, and two at once
+bank.wrong_edit(
+    "derived-method",
+    "no @property on both",
+    ("    @property\n    def n_inner", "    def n_inner"),
+    ("    @property\n    def head_dim", "    def head_dim"),
+)
+bank.wrong_edit(
+    "derived-method",
+    "no @property on n_inner",
+    ("    @property\n    def n_inner", "    def n_inner"),
+)
+bank.wrong_edit(
+    "heads-not-checked",
+    "the check's result is thrown away",
+    (HEADS, "self.n_embd % self.n_head == 0\n        if False:"),
+)
+bank.wrong_edit(
+    "preset-numbers",
+    "medium's layers and heads of large",
+    (MEDIUM, "return cls(n_embd=1024, n_layer=36, n_head=16)"),
+)
+bank.wrong_edit("preset-of-another-size", "xl calls large", (XL, "return cls.gpt2_large()"))
+bank.wrong_edit("n-inner-factor", "3 · n_embd", (N_INNER, "return 3 * self.n_embd"))
+bank.wrong_edit("float-division", "n_inner by a float", (N_INNER, "return 4.0 * self.n_embd"))
+bank.wrong_edit(
+    "probability-not-checked",
+    "rates unchecked, epsilon too",
+    (RATE, "if False:"),
+    (EPSILON, "if False:"),
+    also="epsilon-not-checked",
+)
+bank.wrong_edit(
+    "valid-refused",
+    "sizes must be even",
+    (SIZE, SIZE.replace("value < 1", "value < 1 or value % 2 and value > 1")),
+)
+bank.wrong_edit(
+    "wrong-vocab-size",
+    "other vocabulary for xl",
+    (XL, "return cls(vocab_size=50304, n_embd=1600, n_layer=48, n_head=25)"),
+)

@@ -1,4 +1,4 @@
-"""`make graders`: every bank, a process per problem; caught, named and accepted per problem.
+"""`make graders`: every bank, a process per problem; caught, named, false sentences and accepted.
 
 Run from the course's root: python -m tests.graders.run [PROBLEM …] [--verbose]
 """
@@ -37,33 +37,38 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="print every message")
     options = parser.parse_args()
     numbers = [problem.number for problem in manifest.select(options.problems)]
-    totals, misses = [0] * 5, []
-    print("problem                      caught      named     accepted")
+    totals, misses = [0] * 6, []
+    print("problem                      caught      named   false   accepted")
     with ProcessPoolExecutor(min(os.cpu_count() or 1, len(numbers))) as pool:
         for number, wrong, right in pool.map(examine_problem, numbers):
             counts = (
                 sum(v.caught for v in wrong),
                 sum(v.named for v in wrong),
                 len(wrong),
+                sum(len(v.false) for v in wrong),
                 sum(not v.caught for v in right),
                 len(right),
             )
             totals = [a + b for a, b in zip(totals, counts, strict=True)]
             _row(manifest.get(number).folder, counts)
-            misses += [v for v in wrong if not v.named] + [v for v in right if v.caught]
+            misses += [str(v) for v in wrong if not v.named] + [str(v) for v in right if v.caught]
+            misses += [
+                f"{v.answer.title} ({v.answer.mistake}): false: {text}"
+                for v in wrong
+                for text in v.false
+            ]
             if options.verbose:
                 print("\n".join(str(v) for v in (*wrong, *right)))
     _row("all", tuple(totals))
-    for verdict in misses:
-        print(f"\n{verdict.report.problem:02d} {verdict}")
+    for miss in misses:
+        print(f"\n{miss}")
     return 1 if misses else 0
 
 
 def _row(name: str, counts: tuple[int, ...]) -> None:
-    caught, named, wrong, accepted, right = counts
-    print(
-        f"{name:26} {caught:4}/{wrong:<4} {named:4}/{wrong:<4} {accepted:4}/{right:<4}", flush=True
-    )
+    caught, named, wrong, false, accepted, right = counts
+    shares = f"{caught:4}/{wrong:<4} {named:4}/{wrong:<4} {false:5}   {accepted:4}/{right:<4}"
+    print(f"{name:26} {shares}", flush=True)
 
 
 if __name__ == "__main__":

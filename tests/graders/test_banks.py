@@ -30,6 +30,20 @@ def test_every_wrong_answer_is_caught_and_named(problem: Problem, tmp_path: Path
 
 
 @each_problem
+def test_nothing_false_is_said_of_a_wrong_answer(problem: Problem, tmp_path: Path) -> None:
+    """Catches a check that names a mistake which the answer does not have, and a clue about the
+    numbers that does not hold of them: in any failing check, not in the first alone.
+    """
+    bank = banks.load(problem.number)
+    false = [
+        f"{verdict.answer.title} ({verdict.answer.mistake}): {text}"
+        for verdict in banks.examine(bank, bank.wrong, tmp_path)
+        for text in verdict.false
+    ]
+    assert not false, "\n\n".join(false)
+
+
+@each_problem
 def test_every_right_answer_is_accepted(problem: Problem, tmp_path: Path) -> None:
     """Catches a check that asks for more than the contract does."""
     bank = banks.load(problem.number)

@@ -93,7 +93,7 @@ def measure_drift(
     It needs weights that were trained: the model is the bundled one where none is named.
     """
     from gpt2.formats.bundled import bundled
-    from gpt2.text.tokenizers import load_tokenizer
+    from gpt2.formats.opening import load_tokenizer
 
     folder = bundled() if model is None else model
     own = GPT2Model.from_pretrained(folder).to(device)

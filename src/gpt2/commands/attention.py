@@ -22,8 +22,8 @@ import click
 def command(model_name: str, text: str, out: Path, device: str) -> None:
     """Show the attention of every layer and head of MODEL on a TEXT.
 
-    MODEL is a folder, a hub name, or "bundled". The page works offline: pick layer and head, point
-    at a token.
+    MODEL is a folder, a hub name, a training run, a GGUF file or "bundled". The page works offline:
+    pick layer and head, point at a token.
     """
     if out.suffix.lower() not in (".html", ".png"):
         raise click.UsageError(f"--out must end in .html or .png, got {out.name!r}")
@@ -31,16 +31,16 @@ def command(model_name: str, text: str, out: Path, device: str) -> None:
         raise click.UsageError("the text is empty; attention needs at least one token")
     import torch
 
-    from gpt2.commands.generate import load
+    from gpt2.commands.models import open_named
     from gpt2.common.devices import pick_device
     from gpt2.figures import plots
     from gpt2.figures.attention import attention_weights, page, picture, summary
-    from gpt2.formats.bundled import bundled
+    from gpt2.inference.loading import load_model
 
-    folder = bundled() if model_name == "bundled" else model_name
-    name = model_name if model_name == "bundled" else Path(model_name).name
-    model, tokenizer = load(folder, torch.float32, pick_device(device))
-    ids = tokenizer.encode(text)
+    opened = open_named(model_name)
+    tokenizer, name = opened.tokenizer, Path(model_name).name
+    ids = opened.encode(text)
+    model = load_model(opened, device=pick_device(device))
     if len(ids) > model.config.n_positions:
         raise ValueError(
             f"the text has {len(ids)} tokens, more than n_positions = {model.config.n_positions}"

@@ -53,12 +53,12 @@ def command(
     start, memory, training, training-10m, training-124m. None named means all; --explain alone
     measures nothing else.
     """
-    from gpt2.bench import generation, measuring
+    from gpt2.bench import generation, measuring, registry
     from gpt2.common.devices import pick_device
 
     options = {"quick": quick, "device": pick_device(device).type, "rounds": rounds}
     options["model"] = model_name
-    wanted = {} if explain and not names else measuring.chosen(names)
+    wanted = {} if explain and not names else registry.chosen(names)
     for folder in (plots, json_path and json_path.parent):
         if folder is None:
             continue
@@ -69,7 +69,7 @@ def command(
     click.echo(measuring.machine())
     found = []
     try:
-        for table in measuring.tables(wanted, **options, opponent=opponent):
+        for table in registry.tables(wanted, **options, opponent=opponent):
             found.append(table)
             click.echo(f"\n{table.markdown()}")
             if plots is not None and table.curve is not None:

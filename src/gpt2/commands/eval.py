@@ -20,7 +20,12 @@ import click
     help="Tokens from one window to the next. Default: the context, windows side by side; less "
     "gives each scored token more to go by, and takes longer.",
 )
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Only the first so many tokens.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Score only the N tokens behind the split's first one.",
+)
 @click.option("--hellaswag", type=click.Path(path_type=Path), help="HellaSwag's JSONL to score.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")
@@ -35,33 +40,29 @@ def command(
     batch_size: int,
     device: str,
 ) -> None:
-    """Loss, perplexity and bits per byte of MODEL (a folder or hub name; default: the bundled one)
-    on --data; accuracy on --hellaswag.
+    """Loss, perplexity and bits per byte of MODEL (a folder, hub name, training run or GGUF file;
+    default: the bundled one) on --data; accuracy on --hellaswag.
     """
     if not data and not hellaswag:
         raise click.UsageError("give --data, --hellaswag, or both")
+    from gpt2.commands.models import open_named
     from gpt2.common.devices import pick_device
     from gpt2.data.shards import TokenSource, check_same_tokens, read_index
-    from gpt2.formats.bundled import bundled
-    from gpt2.model import GPT2Model
-    from gpt2.text.tokenizers import load_tokenizer
+    from gpt2.inference.loading import load_model
     from gpt2.training.evaluation import evaluate_hellaswag, evaluate_loss, read_hellaswag
 
-    name = model or str(bundled())
     # what can be wrong with the files is said before a model is loaded
     source = TokenSource(read_index(data), split) if data else None
     examples = read_hellaswag(hellaswag) if hellaswag else None
-    loaded = GPT2Model.from_pretrained(name).to(pick_device(device))
+    opened = open_named(model)
+    if source and data:
+        check_same_tokens(source.index, opened)
+        source.rows = opened.rows
+    loaded = load_model(opened, device=pick_device(device))
     P = loaded.config.n_positions
     if context and context > P:
         raise ValueError(f"--context {context} > n_positions = {P}")
     if source and data:
-        if source.index.vocab_size != loaded.config.vocab_size:
-            raise ValueError(
-                f"{name} has {loaded.config.vocab_size} tokens, {data} was prepared with "
-                f"{source.index.vocab_size}"
-            )
-        check_same_tokens(source.index, name)
         length = context or P
         result = evaluate_loss(
             loaded,
@@ -71,16 +72,18 @@ def command(
             batch_size=batch_size,
             max_tokens=max_tokens,
         )
+        bits = result.bits_per_byte
+        per_byte = "no text among the tokens" if bits is None else f"{bits:.4f} bits per byte"
         click.echo(
             f"{split}: loss {result.nats:.4f} nats per token, perplexity {result.perplexity:.4f}, "
-            f"{result.bits_per_byte:.4f} bits per byte"
+            f"{per_byte}"
         )
         click.echo(
-            f"over {result.tokens:,} of {source.tokens:,} tokens, context {length}, "
-            f"stride {stride or length}, float32"
+            f"over {result.tokens:,} of {source.tokens:,} tokens ({result.bytes or 0:,} bytes of "
+            f"text), context {length}, stride {stride or length}, float32"
         )
     if examples:
-        score = evaluate_hellaswag(loaded, load_tokenizer(name), examples, batch_size)
+        score = evaluate_hellaswag(loaded, opened, examples, batch_size)
         click.echo(
             f"HellaSwag: acc {score.acc:.4f}, acc_norm {score.acc_norm:.4f} "
             f"over {score.examples} examples"

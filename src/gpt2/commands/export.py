@@ -52,26 +52,21 @@ def command(
         raise click.UsageError("--dtype is of a folder's weights: give --out DIR too")
     import torch
 
-    from gpt2.commands.generate import load
-    from gpt2.formats.bundled import bundled
+    from gpt2.commands.models import open_named
     from gpt2.formats.checkpoints import save_pretrained
     from gpt2.formats.gguf import save_gguf
-    from gpt2.model import GPT2Model
+    from gpt2.inference.loading import load_model
 
-    name = bundled() if model is None else model
-    if no_tokenizer:
-        loaded, tokenizer = GPT2Model.from_pretrained(name), None
-    else:
-        try:
-            loaded, tokenizer = load(name, torch.float32, torch.device("cpu"))
-        except ValueError as error:
-            if "tokenizer" not in str(error):
-                raise
-            raise ValueError(f"{error}. Without one: --no-tokenizer") from None
+    opened = open_named(model)
+    try:
+        tokenizer = None if no_tokenizer else opened.tokenizer
+    except ValueError as error:
+        raise ValueError(f"{error}. Without one: --no-tokenizer") from None
+    loaded, roles = load_model(opened), opened.roles
     if file is not None:
         kind = kind or "f32"
-        save_gguf(loaded, file, tokenizer, kind)
+        save_gguf(loaded, file, tokenizer, kind, roles)
         click.echo(f"Wrote {file} ({kind}, {file.stat().st_size:,} bytes)")
     if folder is not None:
-        save_pretrained(loaded, folder, tokenizer, getattr(torch, dtype or "float32"))
+        save_pretrained(loaded, folder, tokenizer, getattr(torch, dtype or "float32"), roles)
         click.echo(f"Wrote {folder} ({dtype or 'float32'}, Hugging Face's layout)")

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     import torch
 
+    from gpt2.formats.opening import Opened
+    from gpt2.generation.texts import Continuation
     from gpt2.model import GPT2Model
     from gpt2.text.tokenizers import Tokenizer
 
 MAX_PROMPT_BYTES = 4 * 2**20  # far more than any context holds
+CACHE_BYTES = 2**30  # of keys and values in one batch
 SMALL = 20_000_000  # parameters; below it one thread is fastest
 
 
@@ -26,6 +31,18 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     return value
 
 
+def _stop_texts(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Wrong usage for a text at which nothing can end."""
+    from gpt2.generation.texts import StopTexts
+
+    try:
+        return StopTexts(values).stops
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command(name="generate")
 @click.option(
     "--model",
@@ -33,6 +50,13 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     help="Hub name, folder, training run or GGUF file. Default: the bundled model.",
 )
 @click.option("--prompt", help="How the text begins. Default: standard input, when it is a pipe.")
+@click.option(
+    "--prompts",
+    "prompts_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A prompt per line, continued side by side.",
+)
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(min=0),
@@ -62,9 +86,39 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     callback=_finite,
     help="Above 1: tokens that occurred become less likely.",
 )
-@click.option("--num-samples", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--num-samples",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Texts for each prompt, computed side by side. The k-th is the one of seed SEED + k - 1.",
+)
+@click.option(
+    "--stop",
+    "stops",
+    multiple=True,
+    metavar="TEXT",
+    callback=_stop_texts,
+    help="End before TEXT, wherever it falls in the new text; neither it nor what follows is "
+    "printed. May be given several times.",
+)
+@click.option(
+    "--eos",
+    "end_names",
+    multiple=True,
+    metavar="ID|TEXT",
+    help="End at this token, given by its number or its text, instead of the model's own end "
+    "tokens. It is not printed. May be given several times.",
+)
+@click.option(
+    "--draft",
+    "draft_name",
+    metavar="MODEL",
+    help="A smaller model with the same tokens, whose guesses the model checks several at a time: "
+    "the same greedy text, samples of the same distribution, sooner.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Same seed, same text.")
-@click.option("--no-cache", is_flag=True, help="Read everything anew for each token (slow).")
+@click.option("--no-cache", is_flag=True, help="Read everything again for each token (slow).")
 @click.option(
     "--sliding", is_flag=True, help="Go on past the context's end, seeing its last tokens (slow)."
 )
@@ -73,6 +127,7 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     type=click.Choice(["float32", "float16", "bfloat16"]),
     default="float32",
     show_default=True,
+    help="Of the weights that are read for each token.",
 )
 @click.option(
     "--quantize",
@@ -88,12 +143,16 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 def command(
     model_name: str | None,
     prompt: str | None,
+    prompts_file: Path | None,
     max_new_tokens: int | None,
     temperature: float,
     top_k: int | None,
     top_p: float | None,
     repetition_penalty: float,
     num_samples: int,
+    stops: tuple[str, ...],
+    end_names: tuple[str, ...],
+    draft_name: str | None,
     seed: int | None,
     no_cache: bool,
     sliding: bool,
@@ -105,88 +164,298 @@ def command(
 
     The prompt and its continuation go to standard output as they come; the speed goes to standard
     error. Of standard input, one line feed at the end is dropped. An empty prompt starts from the
-    end-of-text token, or from a line feed where the vocabulary has no such token. Text in the
-    prompt is never read as a special token.
+    token that begins a text, the end-of-text token, or a line feed, whichever the vocabulary has
+    first. Text in the prompt is never read as a special token.
+
+    Several texts (--num-samples, --prompts) are computed side by side and printed one after the
+    other.
     """
-    if prompt is None:
-        prompt = read_prompt()
+    if prompt is not None and prompts_file is not None:
+        raise click.UsageError("give --prompt or --prompts, not both")
+    if draft_name is not None and (no_cache or sliding):
+        raise click.UsageError("--draft needs the cache: not with --no-cache or --sliding")
+    if quantize is not None and dtype != "float32":
+        raise ValueError(f"--quantize {quantize} is made from float32 weights, not --dtype {dtype}")
+    if prompts_file is not None:
+        prompts = read_prompts(prompts_file)
+    else:
+        prompts = [read_prompt() if prompt is None else prompt]
     import time
 
     import torch
 
+    from gpt2.commands.models import open_named
     from gpt2.common.devices import pick_device
-    from gpt2.formats.bundled import bundled
 
-    name = bundled() if model_name is None else model_name
     place = pick_device(device)
-    model, tokenizer = load(name, getattr(torch, dtype), place)
-    if place.type == "cpu" and sum(p.numel() for p in model.parameters()) < SMALL:
-        # so little work that threads would wait for one another: on a busy machine, 30 times longer
-        torch.set_num_threads(1)
-    if place.type == "cpu" or quantize is not None:
-        from gpt2.inference.engine import prepare
-
-        prepare(model, quantize=quantize)
-    ids = torch.tensor([start_ids(tokenizer, prompt)], device=place)
+    opened = open_named(model_name)
+    ends = end_tokens(opened, end_names)
+    starts = [start_ids(opened, text) for text in prompts]
+    draft = None
+    if draft_name is not None:
+        draft = open_named(draft_name)
+        check_same_words(opened, draft)
+    model = ready(opened, dtype, quantize, place)
+    P = min(each.settings["n_positions"] for each in (opened, draft or opened))
     if max_new_tokens is None:  # without room even for one, generation says so
-        max_new_tokens = (
-            100 if sliding else min(100, max(1, model.config.n_positions - ids.size(1)))
-        )
-    generator = torch.Generator(device=place)
-    seed = generator.seed() % 2**32 if seed is None else seed
-    generator.manual_seed(seed)
-
-    new_tokens = 0
+        longest = max(map(len, starts))
+        max_new_tokens = 100 if sliding else min(100, max(1, P - longest))
+    if seed is None:
+        seed = torch.Generator().seed() % 2**32
+    rows = [
+        Row(text, torch.tensor(ids, device=place), _head(i, len(prompts), k, num_samples), seed + k)
+        for i, (text, ids) in enumerate(zip(prompts, starts, strict=True))
+        for k in range(num_samples)
+    ]
+    writer = Writer(
+        model,
+        opened.tokenizer,
+        max_new_tokens,
+        stops,
+        draft=None if draft is None else ready(draft, dtype, quantize, place),
+        eos_token_id=ends,
+        never=opened.unspoken(),
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+    )
     started = time.perf_counter()
-    for number in range(1, num_samples + 1):
-        if num_samples > 1:
-            click.echo(f"--- sample {number} of {num_samples} ---")
-        new_tokens += write_sample(
-            model,
-            tokenizer,
-            prompt,
-            ids,
-            max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            repetition_penalty=repetition_penalty,
-            use_cache=not no_cache,
-            sliding=sliding,
-            generator=generator,
-        )
+    if draft is not None or len(rows) == 1:
+        for row in rows:
+            writer.write_one(row, use_cache=not no_cache, sliding=sliding)
+    else:
+        most = rows_at_once(model, max(len(row.ids) for row in rows) + max_new_tokens)
+        for first in range(0, len(rows), most):
+            group = rows[first : first + most]
+            writer.write_together(group, use_cache=not no_cache, sliding=sliding)
     seconds = time.perf_counter() - started
     click.echo(
-        f"{new_tokens} tokens in {seconds:.2f} s: {new_tokens / seconds:.1f} tokens/s "
-        f"({place.type}, {dtype}, {model.config.n_layer} layers of {model.config.n_embd}, "
-        f"seed {seed})",
+        f"{writer.tokens} tokens in {seconds:.2f} s: {writer.tokens / seconds:.1f} tokens/s "
+        f"({place.type}, {quantize or dtype}, {model.config.n_layer} layers of "
+        f"{model.config.n_embd}, seed {seed})",
         err=True,
     )
 
 
-def write_sample(
-    model: GPT2Model,
-    tokenizer: Tokenizer,
-    prompt: str,
-    ids: torch.Tensor,
-    max_new_tokens: int,
-    **options,
-) -> int:
-    """Write the prompt and its continuation to standard output, as it comes → new tokens."""
-    from gpt2.generation.generating import stream
-    from gpt2.text.tokenizers import StreamDecoder
+def ready(opened: Opened, dtype: str, quantize: str | None, place: torch.device) -> GPT2Model:
+    """A model's weights, read and prepared for decoding on a device, in the number format asked
+    for: on the CPU beside the float32 weights, which read the prompt, elsewhere in place of them.
+    """
+    import torch
 
-    # made before anything is written: it checks the arguments
-    tokens = stream(model, ids, max_new_tokens, eos_token_id=tokenizer.eos_token_id, **options)
-    text = StreamDecoder(tokenizer)
-    click.echo(prompt, nl=False)
-    count = 0
-    for (token,) in tokens:
-        count += 1
-        if int(token) != tokenizer.eos_token_id:
-            click.echo(text.push(int(token)), nl=False)
-    click.echo(text.finish())
-    return count
+    from gpt2.inference.engine import prepare
+    from gpt2.inference.loading import load_model
+
+    wanted = getattr(torch, dtype)
+    model = load_model(opened, None if place.type == "cpu" else wanted, place)
+    if place.type == "cpu" and sum(p.numel() for p in model.parameters()) < SMALL:
+        # so little work that threads would wait for one another: on a busy machine, 30 times longer
+        torch.set_num_threads(1)
+    prepare(model, wanted, quantize)
+    return model
+
+
+def rows_at_once(model: GPT2Model, positions: int) -> int:
+    """How many texts of so many positions are computed side by side: their keys and values take at
+    most 1 GiB.
+    """
+    config, weight = model.config, next(model.parameters())
+    positions = min(positions, config.n_positions)
+    row = 2 * config.n_layer * positions * config.n_embd * weight.element_size()
+    return max(1, CACHE_BYTES // row)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A text to write: its prompt, the prompt's ids (T,), a line to print before it or "", and the
+    seed of its random numbers.
+    """
+
+    prompt: str
+    ids: torch.Tensor
+    head: str
+    seed: int
+
+    def generator(self) -> torch.Generator:
+        import torch
+
+        return torch.Generator(self.ids.device).manual_seed(self.seed % 2**64)
+
+
+class Writer:
+    """Prompts and their continuations to standard output, as they come. `tokens` counts the new."""
+
+    def __init__(
+        self,
+        model: GPT2Model,
+        tokenizer: Tokenizer,
+        max_new_tokens: int,
+        stops: Sequence[str],
+        *,
+        draft: GPT2Model | None,
+        **options: Any,
+    ):
+        """options: as in `stream`, for all texts."""
+        self.model, self.draft, self.tokenizer = model, draft, tokenizer
+        self.most, self.stops, self.options = max_new_tokens, stops, options
+        self.tokens = 0
+
+    def write_one(self, row: Row, *, use_cache: bool, sliding: bool) -> None:
+        """One text, by itself."""
+        from gpt2.generation.generating import stream
+        from gpt2.generation.speculative import speculate
+
+        options = self.options | {"generator": row.generator()}
+        # made before anything is written: it checks the arguments
+        if self.draft is not None:
+            pieces = speculate(self.model, self.draft, row.ids[None], self.most, **options)
+            tokens = ((0, token) for piece in pieces for token in piece)
+        else:
+            options |= {"use_cache": use_cache, "sliding": sliding}
+            steps = stream(self.model, row.ids[None], self.most, **options)
+            tokens = ((0, int(step)) for (step,) in steps)
+        self._write([row], [self._continuation()], tokens)
+
+    def write_together(self, rows: Sequence[Row], *, use_cache: bool, sliding: bool) -> None:
+        """Several texts in one batch; printed one after the other, the first as it comes."""
+        from gpt2.generation.generating import stream_batch
+
+        texts = [self._continuation() for _ in rows]
+        tokens = stream_batch(
+            self.model,
+            [row.ids for row in rows],
+            self.most,
+            generators=[row.generator() for row in rows],
+            ended=lambda number: texts[number].ended,
+            use_cache=use_cache,
+            sliding=sliding,
+            **self.options,
+        )
+        self._write(rows, texts, tokens)
+
+    def _continuation(self) -> Continuation:
+        from gpt2.generation.texts import Continuation
+
+        return Continuation(self.tokenizer, self.most, self.options["eos_token_id"], self.stops)
+
+    def _write(
+        self,
+        rows: Sequence[Row],
+        texts: Sequence[Continuation],
+        tokens: Iterable[tuple[int, int]],
+    ) -> None:
+        from gpt2.generation.texts import stream_texts
+
+        waiting = [""] * len(rows)
+        current = 0
+        self._begin(rows[0])
+        for number, piece in stream_texts(tokens, texts):
+            if number == current:
+                click.echo(piece, nl=False)
+            else:
+                waiting[number] += piece
+            while texts[current].ended and current + 1 < len(rows):
+                current += 1
+                click.echo()
+                self._begin(rows[current])
+                click.echo(waiting[current], nl=False)
+        for later in range(current + 1, len(rows)):  # they ended without another piece
+            click.echo()
+            self._begin(rows[later])
+            click.echo(waiting[later], nl=False)
+        click.echo()
+        self.tokens += sum(text.tokens for text in texts)
+
+    @staticmethod
+    def _begin(row: Row) -> None:
+        if row.head:
+            click.echo(row.head)
+        click.echo(row.prompt, nl=False)
+
+
+def _head(prompt: int, prompts: int, sample: int, samples: int) -> str:
+    """What is printed before a text, where there are several; numbers count from 0."""
+    names = []
+    if prompts > 1:
+        names.append(f"prompt {prompt + 1} of {prompts}")
+    if samples > 1:
+        names.append(f"sample {sample + 1} of {samples}")
+    return f"--- {', '.join(names)} ---" if names else ""
+
+
+def end_tokens(opened: Opened, names: Sequence[str]) -> tuple[int, ...]:
+    """--eos → ids: a number, a special token's name, or a text that is one token; none given: the
+    model's own. ValueError that says how many tokens a text is instead.
+    """
+    if not names:
+        return opened.roles.eos
+    return tuple(dict.fromkeys(_end_token(opened, name) for name in names))
+
+
+def _end_token(opened: Opened, name: str) -> int:
+    tokenizer = opened.tokenizer
+    if name.isascii() and name.isdecimal():
+        if int(name) >= opened.rows:
+            raise ValueError(f"--eos {name}: the model's tokens are 0 … {opened.rows - 1}")
+        return int(name)
+    found = tokenizer.special_tokens.get(name)
+    if found is None:
+        try:
+            ids = tokenizer.encode(name)
+        except ValueError as error:
+            raise ValueError(f"--eos {name!r}: {error}") from None
+        found = ids[0] if len(ids) == 1 else tokenizer.id_of(name)
+        if found is None:
+            raise ValueError(
+                f"--eos {name!r} is not one token but {len(ids)}; --stop ends at any text"
+            )
+    if found >= opened.rows:
+        raise ValueError(f"--eos {name!r} is token {found}, and the model has {opened.rows} rows")
+    return found
+
+
+def check_same_words(opened: Opened, draft: Opened) -> None:
+    """ValueError that names the first token which means one thing to the model and another to the
+    draft.
+    """
+    if draft.rows != opened.rows:
+        raise ValueError(
+            f"{draft.name} has {draft.rows} tokens and {opened.name} {opened.rows}: a draft model "
+            "needs the same ones"
+        )
+    ours, theirs = opened.tokenizer, draft.tokenizer
+    for i in range(min(ours.vocab_size, theirs.vocab_size, opened.rows)):
+        pair = [_bytes_or_none(tokenizer, i) for tokenizer in (ours, theirs)]
+        if pair[0] != pair[1]:
+            raise ValueError(
+                f"token {i} is {pair[0]!r} in {opened.name} and {pair[1]!r} in {draft.name}: a "
+                "draft model needs the same tokens"
+            )
+
+
+def _bytes_or_none(tokenizer: Tokenizer, token: int) -> bytes | None:
+    try:
+        return tokenizer.token_bytes(token)
+    except ValueError:
+        return None
+
+
+def read_prompts(path: Path) -> list[str]:
+    """A file's lines, without the empty ones, as prompts. ValueError for a file without any."""
+    from gpt2.data.sources import Document
+
+    try:
+        with Document(str(path), 0, path=path).open() as file:
+            data = file.read(MAX_PROMPT_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
+    if len(data) > MAX_PROMPT_BYTES:
+        raise ValueError(f"{path} holds more than {MAX_PROMPT_BYTES} bytes of prompts")
+    prompts = [line for line in data.decode("utf-8").split("\n") if line]
+    if not prompts:
+        raise ValueError(f"{path} holds no prompt: each line is one")
+    return prompts
 
 
 def read_prompt() -> str:
@@ -203,28 +472,19 @@ def read_prompt() -> str:
             f"standard input is not valid UTF-8: byte 0x{data[error.start]:02x} "
             f"at position {error.start} ({error.reason})"
         ) from None
+    text = text.removeprefix("\ufeff")  # Windows puts a byte-order mark before what it pipes
     return text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
 
 
-def load(name: str | Path, dtype: torch.dtype, device: torch.device) -> tuple[GPT2Model, Tokenizer]:
-    """A model and its tokenizer. ValueError when they don't belong together."""
-    from gpt2.model import GPT2Model
-    from gpt2.text.tokenizers import load_tokenizer
-
-    model = GPT2Model.from_pretrained(name, dtype=dtype).to(device)
-    tokenizer = load_tokenizer(name)
-    if tokenizer.vocab_size != model.config.vocab_size:
-        raise ValueError(
-            f"{name}: the tokenizer has {tokenizer.vocab_size} tokens, the model "
-            f"{model.config.vocab_size}; they don't belong together"
-        )
-    return model, tokenizer
-
-
-def start_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The prompt's ids; of an empty one the end-of-text token, or a line feed's without that."""
+def start_ids(opened: Opened, prompt: str) -> list[int]:
+    """The prompt's ids, behind the token that begins a text where the tokenizer puts one; of an
+    empty prompt that token, the end-of-text token, or a line feed's without either.
+    """
+    roles, tokenizer = opened.roles, opened.tokenizer
+    first = [roles.bos] if tokenizer.begins and roles.bos is not None else []
     if prompt:
-        return tokenizer.encode(prompt)
-    if tokenizer.eos_token_id is not None:
-        return [tokenizer.eos_token_id]
-    return tokenizer.encode("\n")
+        return first + opened.encode(prompt)
+    for start in (*first, tokenizer.roles.end, roles.end, roles.bos):
+        if start is not None and start < opened.rows:
+            return [start]
+    return opened.encode("\n")

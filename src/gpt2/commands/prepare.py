@@ -14,7 +14,7 @@ import click
     "--tokenizer",
     default="bpe",
     show_default=True,
-    help="char, bpe (both made from the source), gpt2, or a folder with a tokenizer.",
+    help="char, bpe (both made from the source), gpt2, or what --model takes elsewhere.",
 )
 @click.option("--vocab-size", type=click.IntRange(min=257), default=1024, show_default=True)
 @click.option(
@@ -22,7 +22,7 @@ import click
     type=click.FloatRange(0, 0.9),
     default=0.1,
     show_default=True,
-    help="Share of the text that is kept for validation: its end, or of a stream every so many-th "
+    help="Share of the text that is kept for validation: its end, or, for streams, every n-th "
     "document.",
 )
 @click.option(
@@ -45,8 +45,14 @@ def command(
     """Turn SOURCE into token shards that `gpt2 train --data` reads.
 
     SOURCE is python-docs (the default; it ships with Python), shakespeare, fineweb-edu,
-    hf:REPO[:CONFIG], or text files and folders, with commas between them. Interrupted, the same
-    command goes on where it was.
+    hf:REPO[:CONFIG], or text files and folders, with commas between them. If it is interrupted, the
+    same command goes on where it was.
+
+    A file is read as UTF-8, or as UTF-16 where it begins with a byte-order mark; marks and carriage
+    returns do not become tokens. In a folder, files that end in .txt, .text, .md, .rst or .py are
+    read. Hidden files and folders (.git, .venv, .ipynb_checkpoints, ._NAME), links to folders,
+    installed packages, binary and empty files and copies are left out. The files that are read are
+    listed, and so is what is left out.
     """
     from gpt2.data.preparing import prepare
 
@@ -60,6 +66,7 @@ def command(
         shard_tokens=shard_tokens,
         limit=limit,
         progress=True,
+        say=click.echo,
     )
     for name, split in index.splits.items():
         click.echo(

@@ -50,21 +50,22 @@ def command(
     """
     import torch
 
+    from gpt2.commands.models import open_named
     from gpt2.common.devices import pick_device
-    from gpt2.formats.bundled import bundled
-    from gpt2.formats.checkpoints import find_checkpoint
-    from gpt2.model import GPT2Model
+    from gpt2.formats.checkpoints import BUNDLED
+    from gpt2.inference.loading import load_model
     from gpt2.validation import oracle as oracles
     from gpt2.validation.stages import validate
 
-    name = bundled() if model is None else model
+    opened = open_named(model)
+    name = BUNDLED if model is None else model
     if store:
-        reference = oracles.load_reference(name, "transformers")
-        click.echo(f"Wrote {oracles.store(find_checkpoint(name), reference)}")
+        reference = oracles.load_reference(opened, "transformers")
+        click.echo(f"Wrote {oracles.store(opened.place, reference)}")
         return
     place = pick_device(device)
-    loaded = GPT2Model.from_pretrained(name, dtype=getattr(torch, dtype)).to(place)
-    reference = oracles.load_reference(name, oracle)
+    loaded = load_model(opened, getattr(torch, dtype), place)
+    reference = oracles.load_reference(opened, oracle)
     if not as_json:
         click.echo(f"{name}, {dtype} on {place.type}; oracle: {reference.oracle}, float32")
     failed = 0

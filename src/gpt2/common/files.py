@@ -72,6 +72,8 @@ def download_file(repo: str, filename: str, **options: Any) -> Path | None:
 
     ValueError that says what to do for an unknown repository, no network, and no permission.
     """
+    from gpt2.common.network import Unreachable, check_reachable, hub_address
+
     try:
         from huggingface_hub import errors, hf_hub_download
     except ImportError:
@@ -84,9 +86,14 @@ def download_file(repo: str, filename: str, **options: Any) -> Path | None:
         try:  # what is here already is taken as it is: no network, no wait without one
             return Path(hf_hub_download(repo, filename, **options, local_files_only=True))
         except errors.LocalEntryNotFoundError:
-            if not _hub_has_an_address():
-                raise
+            # without an answer the hub's library would try again for a minute
+            check_reachable(hub_address())
             return Path(hf_hub_download(repo, filename, **options))
+    except Unreachable as error:
+        raise ValueError(
+            f"{repo} is not on this machine and the Hugging Face hub cannot be reached ({error}); "
+            f"connect once, or give a folder with config.json and {WEIGHTS}"
+        ) from None
     except errors.GatedRepoError:
         raise ValueError(f"{repo} is gated: accept its terms on the hub and pass a token") from None
     except errors.RepositoryNotFoundError:
@@ -107,20 +114,3 @@ def download_file(repo: str, filename: str, **options: Any) -> Path | None:
         raise ValueError(
             f"{repo} could not be fetched from the Hugging Face hub: {error}"
         ) from None
-
-
-def _hub_has_an_address() -> bool:
-    """Can the hub be looked up? Without a network its library would retry for 23 seconds."""
-    import socket
-    from urllib.parse import urlsplit
-    from urllib.request import getproxies
-
-    from huggingface_hub import constants
-
-    if getproxies():
-        return True  # a proxy looks names up itself
-    try:
-        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
-    except OSError:
-        return False
-    return True

@@ -8,23 +8,24 @@ pieces are safely on disk, and whoever was interrupted goes on behind them.
 from __future__ import annotations
 
 import hashlib
-import importlib
+import io
 import json
 import os
 import re
 import shutil
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from gpt2.common.files import short
 from gpt2.common.folder_lock import LOCK_NAME, only_one
 from gpt2.data.shards import FORMAT, INDEX_NAME, SPLITS, DataIndex, read_index, token_dtype
+from gpt2.data.sources import DEFAULT_SOURCE, Source, open_source
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -37,187 +38,10 @@ BPE_TRAINING_BYTES = 64 << 20  # merges settle long before; more would only take
 DEFAULT_WORKERS = 4  # up to 85 MB each: any amount of text within 500 MB
 PARALLEL_FROM_BYTES = 8 << 20  # below, starting workers takes longer than the work
 PROGRESS_NAME = "progress.json"
-DEFAULT_SOURCE = "python-docs"
-TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py", ".text")
-SHAKESPEARE_URL = (
-    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
-)
-SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-FINEWEB_EDU = "HuggingFaceFW/fineweb-edu"
+FILES_NAME = "files.jsonl"  # in the prepared folder: what was read, and what was left out
 # One line feed between visible characters: neither GPT-2's rule for words nor a character
 # tokenizer joins what stands left and right of it
 SAFE_CUT = re.compile(rb"[!-~]\n(?=[!-~])")
-
-
-# ---------------------------------------------------------------------------------------- sources
-
-
-@dataclass(frozen=True)
-class Document:
-    """A text with a beginning and an end: bytes in memory, or a file."""
-
-    name: str
-    size: int
-    data: bytes | None = None
-    path: Path | None = None
-
-    def open(self) -> BinaryIO:
-        """The bytes, to be read from the start."""
-        import io
-
-        return io.BytesIO(self.data) if self.path is None else self.path.open("rb")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Documents to read. `total` is None for a stream whose length nobody knows."""
-
-    name: str
-    documents: Callable[[], Iterator[Document]]
-    total: int | None
-    notes: dict = field(default_factory=dict)
-
-
-def open_source(name: str, *, limit: int | None = None) -> Source:
-    """`python-docs`, `shakespeare`, `fineweb-edu`, `hf:REPO`, or files and folders (comma between)
-    → what to read.
-
-    limit: documents to take from a stream. ValueError that says what was looked for when there is
-    nothing.
-    """
-    if name == "python-docs":
-        return _in_memory(name, _python_docs(), {"python": sys.version.split()[0]})
-    if name == "shakespeare":
-        return _in_memory(name, [("tiny-shakespeare", _shakespeare())], {"url": SHAKESPEARE_URL})
-    if name == "fineweb-edu":
-        return _hub_dataset(FINEWEB_EDU, "sample-10BT", limit)
-    if name.startswith("hf:"):
-        repo, _, config = name[3:].partition(":")
-        return _hub_dataset(repo, config or None, limit)
-    paths = [Path(os.path.expanduser(part)) for part in name.split(",") if part]
-    return _files(name, paths)
-
-
-def _in_memory(name: str, texts: list[tuple[str, bytes]], notes: dict) -> Source:
-    documents = [Document(title, len(data), data=data) for title, data in texts]
-    return Source(name, lambda: iter(documents), sum(doc.size for doc in documents), notes)
-
-
-def _python_docs() -> list[tuple[str, bytes]]:
-    """The language reference behind `help()`, one document per topic."""
-    topics = importlib.import_module("pydoc_data.topics").topics
-    return [(topic, text.strip().encode() + b"\n") for topic, text in sorted(topics.items())]
-
-
-def shakespeare_places() -> list[Path]:
-    """Where Tiny Shakespeare is looked for before it is downloaded."""
-    named = os.environ.get("GPT2_DATA")
-    places = [*([Path(named)] if named else []), Path.cwd() / "data"]
-    return [place / "tinyshakespeare" / "input.txt" for place in places]
-
-
-def _shakespeare() -> bytes:
-    """Tiny Shakespeare's 1,115,394 bytes, from beside the project or by download."""
-    import urllib.request
-
-    def is_it(data: bytes) -> bool:
-        return hashlib.sha256(data).hexdigest() == SHAKESPEARE_SHA256
-
-    for path in shakespeare_places():
-        if path.is_file() and is_it(data := path.read_bytes()):
-            return data
-    try:
-        with urllib.request.urlopen(SHAKESPEARE_URL, timeout=30) as answer:
-            data = answer.read(2 << 20)
-    except OSError as error:
-        looked = ", ".join(map(str, shakespeare_places()))
-        raise ValueError(
-            f"Tiny Shakespeare is not at hand and cannot be fetched from {SHAKESPEARE_URL} "
-            f"({error}). Looked in: {looked}; GPT2_DATA names another folder"
-        ) from None
-    if not is_it(data):
-        raise ValueError(
-            f"{SHAKESPEARE_URL} gave {len(data)} bytes of sha256 "
-            f"{hashlib.sha256(data).hexdigest()}, not Tiny Shakespeare's {SHAKESPEARE_SHA256}"
-        )
-    return data
-
-
-def _hub_dataset(repo: str, config: str | None, limit: int | None) -> Source:
-    """A data set on the Hugging Face hub, read as a stream of its `text` column."""
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        raise ValueError(
-            f"{repo} is read with Hugging Face's library: pip install datasets"
-        ) from None
-
-    def documents() -> Iterator[Document]:
-        try:
-            rows = load_dataset(repo, name=config, split="train", streaming=True)
-            for i, row in enumerate(rows):
-                if limit is not None and i >= limit:
-                    return
-                if not isinstance(row.get("text"), str):
-                    raise ValueError(f"{repo}: row {i} has no `text`; it has {sorted(row)}")
-                data = row["text"].encode("utf-8", errors="replace")
-                yield Document(f"{repo}[{i}]", len(data), data=data)
-        except (OSError, RuntimeError) as error:
-            raise ValueError(f"{repo} cannot be read from the hub: {error}") from None
-
-    return Source(f"hf:{repo}" + (f":{config}" if config else ""), documents, None)
-
-
-def _files(name: str, paths: list[Path]) -> Source:
-    """Text files, and those in folders, in the order of their names; a file's copy is left out, or
-    it could stand in both splits.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(
-                file
-                for file in path.rglob("*")
-                if file.is_file() and file.suffix.lower() in TEXT_SUFFIXES
-            )
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise ValueError(
-                f"no source {str(path)!r}: neither a file nor a folder, and the named sources are "
-                "python-docs, shakespeare, fineweb-edu, hf:REPO[:CONFIG]"
-            )
-    documents, seen, copies = [], {}, 0
-    for path in found:
-        size = path.stat().st_size
-        if not size:
-            continue
-        same_size = seen.setdefault(size, [])
-        if any(_same_content(path, other) for other in same_size):
-            copies += 1
-            continue
-        same_size.append(path)
-        documents.append(Document(str(path), size, path=path))
-    if not documents:
-        what = f"{len(found)} file(s), all empty" if found else "no files"
-        raise ValueError(
-            f"{name}: no text in it: {what}. In folders, files that end in "
-            f"{', '.join(TEXT_SUFFIXES)} are read"
-        )
-    notes = {"files": len(documents)} | ({"copies_left_out": copies} if copies else {})
-    return Source(
-        ", ".join(path.name for path in paths), lambda: iter(documents), _total(documents), notes
-    )
-
-
-def _total(documents: list[Document]) -> int:
-    return sum(doc.size for doc in documents)
-
-
-def _same_content(one: Path, other: Path) -> bool:
-    import filecmp
-
-    return filecmp.cmp(one, other, shallow=False)
 
 
 # ----------------------------------------------------------------------------------------- pieces
@@ -258,20 +82,27 @@ def cut_pieces(
                 parts = [("train", None)]
             else:
                 parts = [("train", boundary - position), ("val", None)]
+            count = 0
             for split, limit in parts:
                 for data, end in _read_cuts(file, limit, piece_bytes, digest):
+                    count += len(data)
                     piece = pending.setdefault(split, Piece(split, [], document.name))
                     piece.segments.append((data, end))
                     if piece.size >= piece_bytes // 2:
                         yield pending.pop(split)
+        if count != document.size:
+            raise ValueError(
+                f"{document.name} had {document.size} bytes of text and has {count} now: "
+                "it changed while it was read"
+            )
         position += document.size
     yield from pending.values()
 
 
 def _read_cuts(
-    file: BinaryIO, limit: int | None, piece_bytes: int, digest: Any
+    file: io.BufferedReader, limit: int | None, piece_bytes: int, digest: Any
 ) -> Iterator[tuple[bytes, bool]]:
-    """The file's next `limit` bytes (rounded up to a whole character; None: all) in safe cuts."""
+    """The text's next `limit` bytes (rounded up to a whole character; None: all) in safe cuts."""
     held = b""
     left = limit
     while True:
@@ -281,17 +112,14 @@ def _read_cuts(
         if left is not None:
             left -= len(fresh)
             # finish the character that the boundary stands in
-            while left == 0 and (byte := file.read(1)):
-                if byte[0] & 0xC0 != 0x80:
-                    file.seek(-1, os.SEEK_CUR)
-                    break
-                fresh += byte
+            while left == 0 and (ahead := file.peek(1)) and ahead[0] & 0xC0 == 0x80:
+                fresh += file.read(1)
         if digest is not None:
             digest.update(fresh)
         held += fresh
         if left == 0:
             if held:
-                yield held, not _more(file)
+                yield held, not file.peek(1)
             return
         if len(fresh) < want:
             yield held, True
@@ -300,13 +128,6 @@ def _read_cuts(
         cut = cuts[-1] if cuts else _last_character_end(held)
         yield held[:cut], False
         held = held[cut:]
-
-
-def _more(file: BinaryIO) -> bool:
-    byte = file.read(1)
-    if byte:
-        file.seek(-1, os.SEEK_CUR)
-    return bool(byte)
 
 
 def _last_character_end(data: bytes) -> int:
@@ -323,7 +144,7 @@ _worker: dict[str, Any] = {}
 
 
 def _start_worker(folder: str) -> None:
-    from gpt2.text.tokenizers import load_tokenizer
+    from gpt2.formats.opening import load_tokenizer
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the workers are the parallelism
     _worker["tokenizer"] = load_tokenizer(folder)
@@ -354,20 +175,18 @@ def encode_piece(tokenizer: Tokenizer, piece: Piece) -> np.ndarray:
 
 
 def make_tokenizer(kind: str, vocab_size: int, source: Source, val_fraction: float) -> Tokenizer:
-    """`char`, `bpe` (both from the source; BPE from its training part alone), `gpt2`, or a folder
-    with a tokenizer.
+    """`char`, `bpe` (both from the source; BPE from its training part alone), `gpt2`, or what
+    `load_tokenizer` takes: a model's name, or a folder with a tokenizer.
 
     ValueError that lists the kinds for anything else.
     """
     from gpt2.text.tokenizer_training import train_bpe, train_char
-    from gpt2.text.tokenizers import GPT2Tokenizer, load_tokenizer
+    from gpt2.text.tokenizers import GPT2Tokenizer
 
     if kind == "gpt2":
         return GPT2Tokenizer.load()
     if kind not in ("char", "bpe"):
-        if Path(kind).is_dir():
-            return load_tokenizer(kind)
-        raise ValueError(f"tokenizer {kind!r} is none of char, bpe, gpt2 or a tokenizer's folder")
+        return _model_tokenizer(kind)
     if kind == "char" and source.total is None:
         raise ValueError("a stream has to be read twice for a char tokenizer: use bpe or gpt2")
 
@@ -389,6 +208,28 @@ def make_tokenizer(kind: str, vocab_size: int, source: Source, val_fraction: flo
         return train_char(texts()) if kind == "char" else train_bpe(texts(), vocab_size)
     except UnicodeDecodeError as error:
         raise ValueError(f"{source.name} is no UTF-8: {error}") from None
+
+
+def _model_tokenizer(name: str) -> Tokenizer:
+    """A model's name, or a folder with a tokenizer → the tokenizer.
+
+    ValueError for one that encodes a text's beginning otherwise than its middle: the text comes in
+    pieces.
+    """
+    from gpt2.formats.opening import load_tokenizer
+
+    try:
+        found = load_tokenizer(name)
+    except ValueError as error:
+        raise ValueError(
+            f"tokenizer {name!r} is none of char, bpe and gpt2, and as a model's: {error}"
+        ) from None
+    if getattr(found, "adds_space", False):
+        raise ValueError(
+            f"the tokenizer of {name} puts a blank before each text (add_prefix_space), so a text "
+            "cannot be encoded in pieces"
+        )
+    return found
 
 
 def _in_lines(text: str, characters: int = 8192) -> Iterator[str]:
@@ -497,7 +338,8 @@ def write_json(path: Path, content: dict) -> None:
     """Aside, synced, renamed: the file is the old one or the new one, never half of either."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with aside.open("w", encoding="utf-8", newline="\n") as file:
+        # a file's name may be invalid Unicode; backslashes spell it as JSON does
+        with aside.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             json.dump(content, file, indent=1, ensure_ascii=False)
             file.write("\n")
             file.flush()
@@ -519,13 +361,17 @@ def prepare(
     piece_bytes: int = PIECE_BYTES,
     limit: int | None = None,
     progress: bool = False,
+    say: Callable[[str], object] | None = None,
 ) -> DataIndex:
     """Text → a folder of token shards with its tokenizer and index.
 
     Prepared before with the same settings: nothing is done. Interrupted before: it goes on.
-    vocab_size is for `bpe`, limit (documents) for streams. ValueError for settings that fit no
-    data, and for a folder that holds something else.
+    vocab_size is for `bpe`, limit (documents) for streams. say: is given lines on what is read and
+    what is left out; the folder's `files.jsonl` lists all of it. ValueError for settings that fit
+    no data, for files that are meant as text and are not, and for a folder that holds something
+    else.
     """
+    say = say or (lambda line: None)
     if not 0 <= val_fraction < 1:
         raise ValueError(f"val_fraction must be in [0, 1), got {val_fraction}")
     if piece_bytes < 16 or shard_tokens < 1:
@@ -547,23 +393,54 @@ def prepare(
                 f"{out} already holds {index.source.get('name')} prepared with "
                 f"{index.source.get('settings')}; give another --out, or delete the folder"
             )
+        for line in _what_changed(index, source, limit, out):
+            say(line)
         return index
-    opened = open_source(source, limit=limit)
+    opened = open_source(source, limit=limit, without=out)
+    for line in opened.listing():
+        say(line)
     try:
         with only_one(out):
             state = _read_progress(out, settings, opened)
             if state["pieces"] == 0 and not (out / "tokenizer.json").is_file():
-                ours = (PROGRESS_NAME, LOCK_NAME)
+                ours = (PROGRESS_NAME, LOCK_NAME, FILES_NAME)
                 if others := sorted(path.name for path in out.iterdir() if path.name not in ours):
                     raise ValueError(f"{out} is no empty folder: it holds {others[0]}")
                 write_json(
                     out / PROGRESS_NAME,
                     {"settings": settings, "bytes": opened.total, "pieces": 0, "splits": {}},
                 )
+                _write_file_list(out / FILES_NAME, opened)
                 make_tokenizer(tokenizer, vocab_size, opened, val_fraction).save(out)
             return _encode_all(opened, out, settings, state, workers, piece_bytes, progress)
     except OSError as error:
         raise ValueError(f"{out} cannot be written: {error}") from None
+
+
+def _what_changed(index: DataIndex, source: str, limit: int | None, out: Path) -> list[str]:
+    """A folder that is prepared already → what to say about its source, which may have changed."""
+    try:
+        now = open_source(source, limit=limit, without=out)
+    except ValueError:
+        return []  # it has gone; the prepared data has not
+    before = index.source.get("bytes")
+    if now.total is None or now.total == before:
+        return []
+    return [
+        f"note: {short(index.source.get('name'))} has {now.total:,} bytes of text now and had "
+        f"{before:,} when {out} was prepared. That stays as it is; delete the folder to prepare "
+        "it again"
+    ]
+
+
+def _write_file_list(path: Path, source: Source) -> None:
+    """A line of JSON for each file that is read, and for each that is left out."""
+    if not source.files:
+        return
+    rows: list[dict] = [{"file": doc.name, "bytes": doc.size} for doc in source.files]
+    rows += [asdict(item) for item in source.left_out]
+    text = "".join(json.dumps(row) + "\n" for row in rows)  # ASCII: names may be invalid Unicode
+    path.write_text(text, encoding="ascii", newline="\n")
 
 
 def _read_progress(out: Path, settings: dict, source: Source) -> dict:
@@ -601,7 +478,7 @@ def _encode_all(
 
     from tqdm import tqdm
 
-    from gpt2.text.tokenizers import load_tokenizer
+    from gpt2.formats.opening import load_tokenizer
 
     tokenizer = load_tokenizer(out)
     digest = hashlib.sha256()

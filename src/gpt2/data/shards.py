@@ -10,6 +10,7 @@ one number is the loader's whole position, and it means the same on any number o
 
 from __future__ import annotations
 
+import functools
 import json
 import reprlib
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from gpt2.common.files import short
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from gpt2.formats.opening import Opened
+    from gpt2.text.tokenizers import Tokenizer
 
 INDEX_NAME = "index.json"
 FORMAT = "gpt2-token-shards"
@@ -108,25 +112,40 @@ def read_index(folder: str | Path) -> DataIndex:
     return DataIndex(folder, dtype, vocab_size, tokenizer, source, splits)
 
 
-def check_same_tokens(index: DataIndex, model: str) -> None:
+def check_same_tokens(index: DataIndex, model: Opened) -> None:
     """ValueError when the model's tokens are others than those that the data was prepared with.
 
-    The vocabularies' sizes are compared by whoever calls; a model without a tokenizer is believed.
+    The model's table may have more rows than there are tokens, and its tokenizer a token more or
+    less: those of both are compared. A model without a tokenizer is believed if the sizes agree.
     """
-    from gpt2.text.tokenizers import load_tokenizer
+    from gpt2.formats.opening import load_tokenizer
 
-    try:
-        theirs = load_tokenizer(model)
-    except ValueError:
-        return
-    ours = load_tokenizer(index.folder)
-    for i in range(min(ours.vocab_size, theirs.vocab_size, index.vocab_size)):
-        if ours.token_bytes(i) != theirs.token_bytes(i):
+    if not model.has_tokenizer:
+        if index.vocab_size != model.rows:
             raise ValueError(
-                f"{index.folder} was prepared with another tokenizer than {model} has: token {i} "
-                f"is {ours.token_bytes(i)!r} there and {theirs.token_bytes(i)!r} here "
-                "(gpt2 prepare --tokenizer takes the model's folder)"
+                f"{model.name} has {model.rows} tokens and no tokenizer, {index.folder} was "
+                f"prepared with {index.vocab_size}: prepare the text with the model's tokenizer "
+                "(--tokenizer takes its folder)"
             )
+        return
+    ours, theirs = load_tokenizer(index.folder), model.tokenizer
+    for i in range(min(ours.vocab_size, theirs.vocab_size, index.vocab_size)):
+        here, there = (_bytes_of(tokenizer, i) for tokenizer in (theirs, ours))
+        if here != there:
+            raise ValueError(
+                f"{index.folder} was prepared with another tokenizer than {model.name} has: token "
+                f"{i} is {there!r} there and {here!r} here; {model.name} has {model.rows} tokens, "
+                f"{index.folder} {index.vocab_size} (gpt2 prepare --tokenizer takes the model's "
+                "folder)"
+            )
+
+
+def _bytes_of(tokenizer: Tokenizer, i: int) -> bytes | None:
+    """A token's bytes; None where the numbering has a gap."""
+    try:
+        return tokenizer.token_bytes(i)
+    except ValueError:
+        return None
 
 
 def _count(value: object) -> int:
@@ -177,6 +196,7 @@ class TokenSource:
     def __init__(self, index: DataIndex, split: str):
         self.index = index
         self.name = split
+        self.rows = index.vocab_size  # of the model's table, where whoever reads for one sets it
         self.shards = index.split(split).shards
         self._maps = [open_shard(index, shard) for shard in self.shards]
         self._ends = np.cumsum([shard.tokens for shard in self.shards], dtype=np.int64)
@@ -185,8 +205,8 @@ class TokenSource:
     def read(self, start: int, length: int) -> np.ndarray:
         """Tokens start … start+length-1, across shards where need be: → (length,) int64.
 
-        ValueError that names the shard when an id is not below vocab_size, and when the split ends
-        before.
+        ValueError that names the shard when an id is not below vocab_size or the model's rows, and
+        when the split ends before.
         """
         if start < 0 or start + length > self.tokens:
             raise ValueError(
@@ -198,14 +218,36 @@ class TokenSource:
         while length:
             first = start - (int(self._ends[shard]) - self.shards[shard].tokens)
             piece = self._maps[shard][first : first + length].astype(np.int64)
-            if piece.size and int(piece.max()) >= self.index.vocab_size:
+            if piece.size and int(piece.max()) >= min(self.index.vocab_size, self.rows):
+                what = "vocabulary" if self.index.vocab_size <= self.rows else "model's table"
                 raise ValueError(
                     f"{self.index.folder / self.shards[shard].file} holds the id "
-                    f"{int(piece.max())}, and the vocabulary ends at {self.index.vocab_size - 1}"
+                    f"{int(piece.max())}, and the {what} ends at "
+                    f"{min(self.index.vocab_size, self.rows) - 1}"
                 )
             pieces.append(piece)
             start, length, shard = start + len(piece), length - len(piece), shard + 1
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def text_bytes(self, ids: np.ndarray) -> int:
+        """How many bytes of text these ids stand for; an end token between two texts is none."""
+        return int(self._bytes_of_ids[ids].sum())
+
+    @functools.cached_property
+    def _bytes_of_ids(self) -> np.ndarray:
+        """(vocab_size,) int64: the bytes of each token, by the tokenizer in the folder."""
+        from gpt2.formats.opening import load_tokenizer
+
+        tokenizer = load_tokenizer(self.index.folder)
+        lengths = np.zeros(self.index.vocab_size, dtype=np.int64)
+        not_text = {*tokenizer.special_tokens.values(), tokenizer.eos_token_id}
+        for token in range(min(tokenizer.vocab_size, len(lengths))):
+            if token not in not_text:
+                try:
+                    lengths[token] = len(tokenizer.token_bytes(token))
+                except ValueError:
+                    continue  # a gap in the numbering
+        return lengths
 
 
 class BatchLoader:

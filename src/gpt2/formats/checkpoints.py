@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import uuid
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,9 @@ from gpt2.common.files import (
     read_json,
     short,
 )
+from gpt2.formats.bundled import bundled
+from gpt2.formats.layout import HEAD, Renamed, language_model
+from gpt2.text.roles import Roles
 
 if TYPE_CHECKING:
     from gpt2.model import GPT2Model
@@ -59,23 +63,64 @@ def open_checkpoint(
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
 ) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
-    """A hub name or a local folder → GPT2Config's arguments, and the tensors by the files' own
-    names, each read from the file when it is asked for.
+    """A hub name or a local folder → GPT2Config's arguments, and the language model's tensors by
+    the files' own names, each read from the file when it is asked for.
 
     model_name: `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, `distilgpt2`, any `owner/name` on
-    the Hugging Face hub, a folder, a training run's folder or a GGUF file. revision, cache_dir and
-    token matter to the hub alone. ValueError that says what is wrong and where, for anything that
-    is not a whole GPT-2.
+    the Hugging Face hub, a folder, a training run's folder, a GGUF file or `bundled`. revision,
+    cache_dir and token matter to the hub alone. What is left out (another head, a wrapper's prefix)
+    is said as a warning. ValueError that says what is wrong and where, for anything that is not a
+    whole GPT-2.
     """
-    folder = find_checkpoint(model_name, revision=revision, cache_dir=cache_dir, token=token)
-    if folder.is_file():
+    place = find_checkpoint(model_name, revision=revision, cache_dir=cache_dir, token=token)
+    settings, tensors, notes = open_place(place)
+    for note in notes:
+        warnings.warn(note, LeftOut, stacklevel=2)
+    _calls.append(place)
+    return settings, tensors
+
+
+class LeftOut(UserWarning):
+    """What a checkpoint holds beside the language model that was loaded."""
+
+
+_calls: list[Path] = []  # what `open_checkpoint` was asked for inside `watch_calls`
+
+
+@contextmanager
+def watch_calls() -> Iterator[list[Path]]:
+    """Inside, the list grows by every place that `open_checkpoint` opens."""
+    before = _calls[:]
+    _calls.clear()
+    try:
+        yield _calls
+    finally:
+        _calls[:] = before
+
+
+def open_place(
+    place: Path,
+) -> tuple[dict[str, Any], Mapping[str, Tensor], tuple[str, ...]]:
+    """A folder or a GGUF file on this machine → as `open_checkpoint`, and what was left out, a
+    line each.
+    """
+    if place.is_file():
         from gpt2.formats.gguf import open_gguf
 
-        return open_gguf(folder)
-    settings = read_settings(folder / "config.json")
-    tensors = Tensors(_weight_files(folder))
-    _check_sizes(settings, tensors, folder)
-    return settings, tensors
+        return *open_gguf(place), ()
+    settings = read_settings(place / "config.json")
+    held = Tensors(_weight_files(place))
+    shapes = {key: info.shape for key, info in held.infos.items()}
+    tensors, notes = language_model(held, shapes, settings["n_embd"], place)
+    names = tensors.names if isinstance(tensors, Renamed) else {key: key for key in held}
+    _check_sizes(settings, {name: shapes[key] for name, key in names.items()}, place)
+    untied = read_json(place / "config.json").get("tie_word_embeddings") is False
+    if untied and not (HEAD in names and len(set(names.values())) == len(held)):
+        raise ValueError(
+            f"{place / 'config.json'}: tie_word_embeddings is false, and the files hold one table; "
+            "this GPT-2 needs a head that is the embeddings' table"
+        )
+    return settings, tensors, notes
 
 
 def find_checkpoint(
@@ -88,12 +133,32 @@ def find_checkpoint(
     """A hub name or a local path → the folder or GGUF file on this machine, downloaded when need
     be; of a training run, the checkpoint in it.
     """
+    path = find_local(model_name)
+    if path is None:
+        return _download(hub_repository(model_name), revision, cache_dir, token)
+    return in_a_run(path) if path.is_dir() else path
+
+
+BUNDLED = "bundled"  # the name of the model that comes with this package
+
+
+def hub_repository(name: str | os.PathLike[str]) -> str:
+    """A hub name → its repository there."""
+    return HUB_NAMES.get(os.fspath(name), os.fspath(name))
+
+
+def find_local(model_name: str | os.PathLike[str]) -> Path | None:
+    """A model's or a tokenizer's name → the folder or GGUF file on this machine; None for a name on
+    the hub. ValueError that says what was looked for, for anything else.
+    """
     name = os.fspath(model_name)
     if not isinstance(name, str) or not name or "\0" in name:
         raise ValueError(f"a model's name is a folder or a name on the hub, got {model_name!r}")
+    if name == BUNDLED:
+        return bundled()
     path = Path(os.path.expanduser(name))
     if os.path.isdir(path):  # pathlib's would raise for a name that is too long
-        return in_a_run(path)
+        return path
     if os.path.isfile(path):
         with path.open("rb") as file:
             start = file.read(8)
@@ -110,7 +175,7 @@ def find_checkpoint(
             f"no model {name!r}: it is neither a folder here nor one of {', '.join(HUB_NAMES)}; "
             "any other model on the Hugging Face hub is owner/name"
         )
-    return _download(HUB_NAMES.get(name, name), revision, cache_dir, token)
+    return None
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -130,10 +195,24 @@ def read_settings(path: Path) -> dict[str, Any]:
             choices = " or ".join(json.dumps(want) for want in wanted)
             raise ValueError(f"{path}: {field} is {short(value)}; this GPT-2 needs {choices}")
 
-    require("model_type", None, ("gpt2",))
+    kind = config.get("model_type")
+    if kind != "gpt2":
+        family = FAMILIES.get(kind) if isinstance(kind, str) else None
+        raise ValueError(
+            f"{path}: model_type is {'null' if kind is None else short(kind)}; this GPT-2 needs "
+            '"gpt2"' + (f" ({family})" if family else "")
+        )
     sizes = {}
-    for field in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
-        value = config.get(field)
+    for field, names in SIZE_FIELDS.items():
+        said = [(name, config[name]) for name in names if config.get(name) is not None]
+        name, value = said[0] if said else (field, config.get(field))
+        others = [(key, other) for key, other in said[1:] if other != value and key != "n_ctx"]
+        if others:
+            key, other = others[0]
+            raise ValueError(
+                f"{path}: {name} is {short(value)}, and {key}, which means the same, is "
+                f"{short(other)}"
+            )
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
             raise ValueError(f"{path}: {field} must be a positive int, got {short(value)}")
         sizes[field] = value
@@ -154,23 +233,50 @@ def read_settings(path: Path) -> dict[str, Any]:
         if not low_enough or value < 0 or (field == "layer_norm_epsilon" and value == 0):
             raise ValueError(f"{path}: {field} must be a number in [0, 1], got {short(value)}")
         rates[field] = float(value)
-    require("activation_function", "gelu_new", ("gelu_new", "gelu_pytorch_tanh"))
+    require("activation_function", "gelu_new", TANH_GELUS)
     require("n_inner", None, (None, 4 * sizes["n_embd"]))
     require("scale_attn_weights", True, (True,))
     require("scale_attn_by_inverse_layer_idx", False, (False,))
     require("add_cross_attention", False, (False,))
     require("is_encoder_decoder", False, (False,))
-    require("tie_word_embeddings", True, (True,))
+    require("tie_word_embeddings", True, (True, False))  # a head of its own is found by its numbers
     require("quantization_config", None, (None,))
     return sizes | rates
 
 
-def _check_sizes(settings: dict[str, Any], tensors: Tensors, folder: Path) -> None:
+# GPT-2's sizes, and the other names that Hugging Face reads them by; n_ctx is the oldest of them
+SIZE_FIELDS = {
+    "vocab_size": ("vocab_size",),
+    "n_positions": ("n_positions", "max_position_embeddings", "n_ctx"),
+    "n_embd": ("n_embd", "hidden_size"),
+    "n_layer": ("n_layer", "num_hidden_layers"),
+    "n_head": ("n_head", "num_attention_heads"),
+}
+# The names of one function: 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))
+TANH_GELUS = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
+# What people take for a GPT-2, and why it is none
+FAMILIES = {
+    "gpt_neo": "GPT-Neo attends to a window in every other layer",
+    "gptj": "GPT-J turns its queries and keys by their positions",
+    "gpt_neox": "GPT-NeoX turns its queries and keys by their positions",
+    "gpt_bigcode": "SantaCoder and StarCoder share keys and values among heads",
+    "openai-gpt": "GPT-1 normalizes after each sublayer",
+    "opt": "OPT has another activation",
+    "bloom": "BLOOM has no table of positions",
+    "imagegpt": "ImageGPT has another norm",
+    "llama": "Llama has other norms, positions and activations",
+    "jais": "Jais has no table of positions and another activation",
+}
+
+
+def _check_sizes(
+    settings: dict[str, Any], held_shapes: Mapping[str, tuple[int, ...]], folder: Path
+) -> None:
     """Refuse a config that asks for a larger model than the files hold, before one is built.
 
     What is left to whoever loads: each tensor's name and shape.
     """
-    shapes = {key.removeprefix("transformer."): info.shape for key, info in tensors.infos.items()}
+    shapes = {key.removeprefix("transformer."): shape for key, shape in held_shapes.items()}
     C = settings["n_embd"]
     for name, field in (("wte.weight", "vocab_size"), ("wpe.weight", "n_positions")):
         wanted = (settings[field], C)
@@ -181,6 +287,12 @@ def _check_sizes(settings: dict[str, Any], tensors: Tensors, folder: Path) -> No
                 f"{folder}: {name} is {shapes[name]}, but config.json's {field} and n_embd ask "
                 f"for {wanted}"
             )
+    wide = shapes.get("h.0.attn.c_attn.weight")
+    if wide == (3 * C, C):
+        raise ValueError(
+            f"{folder}: h.0.attn.c_attn.weight is {wide}, as nn.Linear (and nanoGPT) has it; "
+            f"Hugging Face's GPT-2 stores {(C, 3 * C)}: transpose c_attn, c_proj and c_fc"
+        )
     blocks = 1 + max(
         (int(m[1]) for name in shapes if (m := re.match(r"h\.(\d{1,9})\.", name))), default=-1
     )
@@ -450,8 +562,13 @@ def save_pretrained(
     folder: str | os.PathLike[str],
     tokenizer: Tokenizer | None = None,
     dtype: torch.dtype | None = None,
+    roles: Roles | None = None,
 ) -> Path:
-    """A model → a folder in Hugging Face's layout, which `transformers` loads to the same logits.
+    """A model → a folder in Hugging Face's layout, which `transformers` loads to the same logits
+    and whose texts it ends where we do.
+
+    roles: of the model's tokens; None: the tokenizer's, or without one those of GPT-2's vocabulary
+    where the size is its.
 
     Writes config.json, generation_config.json, model.safetensors (weights in `dtype`; None: as
     they are) and the tokenizer's files. All of it is written aside first; then the folder appears
@@ -475,8 +592,11 @@ def save_pretrained(
     aside = (folder if folder.is_dir() else folder.parent) / f".{folder.name}-{uuid.uuid4().hex}"
     aside.mkdir(parents=True)
     try:
-        _write_json(aside / "config.json", _their_config(model, tokenizer, stored))
-        _write_json(aside / "generation_config.json", _special_ids(model, tokenizer))
+        ids = _special_ids(model, tokenizer, roles)
+        kind = str(stored).removeprefix("torch.")
+        content = config_of(settings_of(model.config), dtype=kind, **ids)
+        write_json(aside / "config.json", content)
+        write_json(aside / "generation_config.json", ids)
         save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
         # safetensors lets only the owner read its files; these are for whom the umask says
         shutil.copymode(aside / "config.json", aside / WEIGHTS)
@@ -492,34 +612,42 @@ def save_pretrained(
     return folder
 
 
-def _special_ids(model: GPT2Model, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """bos_token_id and eos_token_id: GPT-2 begins and ends texts with the same token."""
-    if tokenizer is not None:
-        end = tokenizer.eos_token_id
-    else:
-        end = END_OF_TEXT_ID if model.config.vocab_size == END_OF_TEXT_ID + 1 else None
-    return {"bos_token_id": end, "eos_token_id": end}
-
-
-def _their_config(
-    model: GPT2Model, tokenizer: Tokenizer | None, dtype: torch.dtype
+def _special_ids(
+    model: GPT2Model, tokenizer: Tokenizer | None, roles: Roles | None
 ) -> dict[str, Any]:
-    """config.json's content."""
-    config = model.config
-    fields = "vocab_size n_positions n_embd n_layer n_head resid_pdrop embd_pdrop attn_pdrop"
+    """bos_token_id, eos_token_id and, where there is one, pad_token_id."""
+    V = model.config.vocab_size
+    if roles is None and tokenizer is not None:
+        roles = tokenizer.roles
+    elif roles is None:
+        roles = Roles((END_OF_TEXT_ID,), END_OF_TEXT_ID) if V == END_OF_TEXT_ID + 1 else Roles()
+    roles = roles.within(V)
+    ids = {
+        "bos_token_id": roles.bos,
+        "eos_token_id": list(roles.eos) if len(roles.eos) > 1 else roles.end,
+    }
+    return ids if roles.pad is None else ids | {"pad_token_id": roles.pad}
+
+
+def config_of(settings: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """GPT2Config's arguments → config.json's content, and what else is given."""
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
-        **{field: getattr(config, field) for field in fields.split()},
-        "layer_norm_epsilon": config.layer_norm_epsilon,
+        **settings,
         "n_inner": None,
         "activation_function": "gelu_new",
         "tie_word_embeddings": True,
-        "dtype": str(dtype).removeprefix("torch."),
-        **_special_ids(model, tokenizer),
+        **more,
     }
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def settings_of(config: Any) -> dict[str, Any]:
+    """A GPT2Config → its arguments."""
+    fields = "vocab_size n_positions n_embd n_layer n_head resid_pdrop embd_pdrop attn_pdrop"
+    return {field: getattr(config, field) for field in (*fields.split(), "layer_norm_epsilon")}
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON object as Hugging Face does: indented, one line feed at the end."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from gpt2.common.files import short
+from gpt2.text.roles import END_OF_TEXT, FoundRoles, Roles
 
 if TYPE_CHECKING:
     import gguf
@@ -374,12 +375,6 @@ def _settings(path: Path, header: Header) -> dict[str, Any]:
     require("feed_forward_length", 4 * settings["n_embd"])
     require("attention.head_count_kv", settings["n_head"])
     require("attention.causal", True)
-    require("vocab_size", settings["vocab_size"])
-    tokens = metadata.get("tokenizer.ggml.tokens")
-    if isinstance(tokens, list) and len(tokens) != settings["vocab_size"]:
-        raise ValueError(
-            f"{path}: {len(tokens)} tokens, but token_embd.weight has {settings['vocab_size']} rows"
-        )
     eps = metadata.get(f"{ARCHITECTURE}.attention.layer_norm_epsilon")
     if not isinstance(eps, float) or not 0 < eps <= 1:
         raise ValueError(
@@ -532,12 +527,61 @@ def _package() -> Any:
 # -------------------------------------------------------------------------------- the tokenizer
 
 
+def filler(i: int) -> str:
+    """What llama.cpp's converter, and `save_gguf`, call a row of the table without a token."""
+    return f"[PAD{i}]"
+
+
+ROLE_KEYS = {
+    "eos": ("eos_token_id", "eot_token_id", "eom_token_id"),
+    "bos": ("bos_token_id",),
+    "pad": ("padding_token_id",),
+}
+
+
+def read_roles(path: str | os.PathLike[str]) -> FoundRoles:
+    """A GGUF file → the roles that its metadata gives tokens, the ends of turns among the ends.
+
+    Without any, `<|endoftext|>` ends and begins a text, where it is a token. An id that the table
+    lacks is passed over with a note. ValueError that names the key and the value for what is no id.
+    """
+    path = Path(path)
+    header = read_header(path)
+    table = header.tensors.get("token_embd.weight")
+    rows = None if table is None else table.shape[0]
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    named = tokens if isinstance(tokens, list) else []
+    last = named.index(END_OF_TEXT) if END_OF_TEXT in named else None
+    found: dict[str, list[int]] = {}
+    notes = []
+    for kind, keys in ROLE_KEYS.items():
+        ids = found.setdefault(kind, [])
+        for key in keys:
+            i = header.metadata.get(f"tokenizer.ggml.{key}")
+            if i is None:
+                continue
+            if isinstance(i, bool) or not isinstance(i, int) or i < 0:
+                raise ValueError(
+                    f"{path}: tokenizer.ggml.{key} must be a token's id, got {short(i)}"
+                )
+            if rows is not None and i >= rows:
+                notes.append(f"{path}: tokenizer.ggml.{key} {i} is no row of the model's {rows}")
+            elif i not in ids:
+                ids.append(i)
+        if not ids and kind != "pad" and last is not None and (rows is None or last < rows):
+            ids.append(last)
+    roles = Roles(
+        tuple(found["eos"]), next(iter(found["bos"]), None), next(iter(found["pad"]), None)
+    )
+    return FoundRoles(roles, roles, tuple(notes))
+
+
 def read_tokenizer(path: str | os.PathLike[str]) -> JSONTokenizer:
     """A GGUF file → its byte-level BPE. ValueError for another kind, or when there is none."""
     from tokenizers import AddedToken, decoders, models, pre_tokenizers
     from tokenizers import Tokenizer as Backend
 
-    from gpt2.text.tokenizers import END_OF_TEXT, JSONTokenizer
+    from gpt2.text.tokenizers import JSONTokenizer
 
     metadata = read_header(path).metadata
 
@@ -568,7 +612,13 @@ def read_tokenizer(path: str | os.PathLike[str]) -> JSONTokenizer:
         if not left or not right or " " in right:
             raise ValueError(f"{path}: {short(merge)!r} in tokenizer.ggml.merges is no pair")
         pairs.append((left, right))
-    vocabulary = {token: i for i, token in enumerate(tokens)}
+    # a row that was only named to fill the list is no token
+    real = [
+        (i, token, type_)
+        for i, (token, type_) in enumerate(zip(tokens, types, strict=True))
+        if not (type_ == UNUSED and token == filler(i))
+    ]
+    vocabulary = {token: i for i, token, _ in real}
     try:
         backend = Backend(models.BPE(vocab=vocabulary, merges=pairs))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -576,18 +626,21 @@ def read_tokenizer(path: str | os.PathLike[str]) -> JSONTokenizer:
         backend.add_special_tokens(
             [
                 AddedToken(token, special=True, normalized=False)
-                for token, type_ in zip(tokens, types, strict=True)
+                for _, token, type_ in real
                 if type_ == CONTROL or token == END_OF_TEXT
             ]
         )
         backend.add_tokens(
             [
                 AddedToken(token, special=False, normalized=False)
-                for token, type_ in zip(tokens, types, strict=True)
+                for _, token, type_ in real
                 if type_ == USER_DEFINED and token != END_OF_TEXT
             ]
         )
-        return JSONTokenizer(backend, f"{path}'s tokenizer")
+        tokenizer = JSONTokenizer(backend, f"{path}'s tokenizer")
+        tokenizer.roles = read_roles(path).tokenizer.only(tokenizer.has)
+        tokenizer.begins = get("add_bos_token") is True
+        return tokenizer
     except ValueError:
         raise
     except Exception as error:  # the library raises Exception itself
@@ -600,19 +653,19 @@ class Vocabulary(NamedTuple):
     tokens: list[str]  # in GPT-2's visible spelling, in the order of their ids
     types: list[int]
     merges: list[str]
-    end: int | None
 
 
-def vocabulary(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
-    """A tokenizer → llama.cpp's byte-level BPE that cuts every text into the same ids.
+def vocabulary(tokenizer: Tokenizer, vocab_size: int, roles: Roles) -> Vocabulary:
+    """A tokenizer → llama.cpp's byte-level BPE that cuts every text into the same ids, with as many
+    tokens as the model's table has rows.
 
     One token per character works as long as every character is one byte, that is ASCII: that is
     BPE without merges. ValueError, with what can be done, for any other tokenizer.
     """
-    from gpt2.text.tokenizers import BYTE_OF, GPT2Tokenizer, JSONTokenizer, _byte_level_bpe
+    from gpt2.text.tokenizers import BYTE_OF, GPT2Tokenizer, JSONTokenizer
 
     if isinstance(tokenizer, GPT2Tokenizer):
-        tokenizer = _byte_level_bpe(tokenizer._encoding)
+        tokenizer = tokenizer.as_json()
     if not isinstance(tokenizer, JSONTokenizer):
         raise ValueError(f"no way is known to write a {tokenizer.__class__.__name__} as GGUF")
     described = tokenizer.describe()
@@ -655,14 +708,21 @@ def vocabulary(tokenizer: Tokenizer, vocab_size: int) -> Vocabulary:
         merges = []
     names: dict[int, str] = {i: token for token, i in spelled.items()}
     names |= {i: token["content"] for i, token in added.items()}
-    if max(names) >= vocab_size:
-        raise ValueError(f"the tokenizer has token {max(names)}, the model {vocab_size} tokens")
-    tokens = [names.get(i, f"[PAD{i}]") for i in range(vocab_size)]
+    tokens = [names.get(i, filler(i)) for i in range(vocab_size)]
+    # a token that the model lacks: no text that needs it can be read, and the merges end before it
+    there = set(tokens)
+    merges = [merge for merge in merges if merge.replace(" ", "") in there]
+    joined = {merge.replace(" ", "") for merge in merges}
+    parts = {*roles.eos, roles.bos, roles.pad}
     types = []
-    for i in range(vocab_size):
+    for i, token in enumerate(tokens):
         special = CONTROL if i in added and added[i]["special"] else USER_DEFINED
-        types.append(special if i in added else NORMAL if i in names else UNUSED)
-    return Vocabulary(tokens, types, merges, tokenizer.eos_token_id)
+        kind = special if i in added else NORMAL if i in names else UNUSED
+        # what no text becomes and what has a role is not printed; a line feed that ends texts is
+        if i in parts and kind != CONTROL and len(token) > 1 and token not in joined:
+            kind = CONTROL
+        types.append(kind)
+    return Vocabulary(tokens, types, merges)
 
 
 # -------------------------------------------------------------------------------------- writing
@@ -686,8 +746,12 @@ def save_gguf(
     path: str | os.PathLike[str],
     tokenizer: Tokenizer | None = None,
     type: str = "f32",
+    roles: Roles | None = None,
 ) -> Path:
     """A model → a GGUF file for llama.cpp, `transformers` and us.
+
+    roles: of the model's tokens; None: the tokenizer's. The format has room for three end tokens:
+    of the text, of a turn and of a message.
 
     type: "f32" keeps every bit. "f16" rounds matrices to float16. "q8_0" has whole multiples of a
     step s = max|w| / 127 in each block of 32 and is off by at most s/2; "q4_0" has s = max|w| / 8
@@ -708,12 +772,14 @@ def save_gguf(
     shapes = _shapes(settings | {"n_layer": config.n_layer})
     ours = dict(model.named_parameters())
     mapping = model._build_weight_mapping(config.n_layer)
-    words = None if tokenizer is None else vocabulary(tokenizer, config.vocab_size)
+    roles = (Roles() if tokenizer is None else tokenizer.roles) if roles is None else roles
+    roles = roles.within(config.vocab_size)
+    words = None if tokenizer is None else vocabulary(tokenizer, config.vocab_size, roles)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f".{path.name}-{uuid.uuid4().hex}"
     writer = _writer(package, aside)
     try:
-        _add_metadata(writer, model, words, type)
+        _add_metadata(writer, model, words, type, roles, tokenizer is not None and tokenizer.begins)
         plan = []
         for name, (theirs, shape) in shapes.items():
             if name == "output.weight":
@@ -764,7 +830,12 @@ def _writer(package: Any, path: Path) -> gguf.GGUFWriter:
 
 
 def _add_metadata(
-    writer: gguf.GGUFWriter, model: GPT2Model, words: Vocabulary | None, type: str
+    writer: gguf.GGUFWriter,
+    model: GPT2Model,
+    words: Vocabulary | None,
+    type: str,
+    roles: Roles,
+    begins: bool,
 ) -> None:
     """What llama.cpp's converter writes for a GPT-2."""
     package = _package()
@@ -792,10 +863,12 @@ def _add_metadata(
         package.GGUFValueType.ARRAY,
         package.GGUFValueType.STRING,
     )
-    if words.end is not None:
-        writer.add_bos_token_id(words.end)
-        writer.add_eos_token_id(words.end)
-    writer.add_add_bos_token(False)
+    ids = {"eos": roles.eos, "bos": (roles.bos,), "pad": (roles.pad,)}
+    for kind, keys in ROLE_KEYS.items():
+        for key, i in zip(keys, ids[kind], strict=False):
+            if i is not None:
+                writer.add_uint32(f"tokenizer.ggml.{key}", i)
+    writer.add_add_bos_token(begins)
 
 
 def _quantize(package: Any, name: str, tensor: Tensor, kind: str) -> Any:

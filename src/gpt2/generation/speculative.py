@@ -9,25 +9,19 @@ Shapes: k drafted tokens, V vocab_size. One sequence at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 from torch import Tensor
 
 from gpt2.cache import KVCache
-from gpt2.generation.generating import GREEDY, check_prompt, check_sampling, draw, filter_logits
+from gpt2.generation.arguments import Rules, SamplingKeywords, check_int, check_prompt
+from gpt2.generation.filters import draw
 from gpt2.inference.engine import Inference
 
 if TYPE_CHECKING:
+    from gpt2.generation.arguments import TokenIds
     from gpt2.model import GPT2Model
-
-
-def probabilities(logits: Tensor, temperature: float, **options: Any) -> Tensor:
-    """What a token is drawn from: logits (…, V) → (…, V); all on one token when greedy."""
-    logits = filter_logits(logits, temperature=temperature, **options)
-    if temperature <= GREEDY:
-        return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
-    return logits.softmax(-1)
 
 
 def acceptance(target: Tensor, draft: Tensor, token: int) -> float:
@@ -51,31 +45,34 @@ def speculate(
     max_new_tokens: int,
     *,
     drafted: int = 4,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    eos_token_id: int | None = None,
+    eos_token_id: TokenIds = None,
+    never: TokenIds = None,
     generator: torch.Generator | None = None,
+    **sampling: Unpack[SamplingKeywords],
 ) -> Iterator[list[int]]:
     """The next tokens of one prompt (1, T), in the pieces in which they are found to hold.
 
     `draft` proposes up to `drafted` tokens at a time and must share the vocabulary. Greedy text is
     `generate`'s, up to ties that the rounding of a longer pass can break otherwise; a sample is
-    another one of the same distribution. ValueError for more than one prompt, another vocabulary,
-    and as in `generate.stream`, for either model.
+    another one of the same distribution. sampling, never: as in `stream`, but for the repetition
+    penalty, which would need a distribution of its own for every drafted token. ValueError for more
+    than one prompt, another vocabulary, and as in `stream`, for either model.
     """
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     V = model.config.vocab_size
-    check_sampling(V, **options, eos_token_id=eos_token_id)
+    rules = Rules.check(V, sampling, eos_token_id, never)
+    if rules.sampling.looks_back:
+        penalty = rules.sampling.repetition_penalty
+        raise ValueError(
+            f"repetition_penalty = {penalty} does not go with a draft model; only 1 does"
+        )
     if draft.config.vocab_size != V:
         raise ValueError(f"the draft knows {draft.config.vocab_size} tokens, the model {V}")
-    if isinstance(drafted, bool) or not isinstance(drafted, int) or drafted < 1:
-        raise ValueError(f"drafted must be an int, at least 1, got {drafted!r}")
+    check_int("drafted", drafted, 1)
     check_prompt(draft, input_ids, max_new_tokens)
     ids = check_prompt(model, input_ids, max_new_tokens)
     if len(ids) != 1:
         raise ValueError(f"one prompt at a time, got {len(ids)}")
-    return _rounds(model, draft, ids, max_new_tokens, drafted, options, eos_token_id, generator)
+    return _rounds(model, draft, ids, max_new_tokens, drafted, rules, generator)
 
 
 def _rounds(
@@ -84,17 +81,13 @@ def _rounds(
     ids: Tensor,
     n: int,
     drafted: int,
-    options: dict[str, Any],
-    eos_token_id: int | None,
+    rules: Rules,
     generator: torch.Generator | None,
 ) -> Iterator[list[int]]:
     """`speculate` after its checks."""
     text = ids[0].tolist()
     end = len(text) + n
-    large, small = (
-        _Reader(model, end, ids.device, options),
-        _Reader(draft, end, ids.device, options),
-    )
+    large, small = (_Reader(each, end, ids.device, rules) for each in (model, draft))
 
     def token(weights: Tensor) -> int:
         return int(draw(weights[None], generator))
@@ -118,24 +111,23 @@ def _rounds(
             new.append(guess)
         else:
             new.append(token(wanted[-1]))
-        if eos_token_id in new:
-            new = new[: new.index(eos_token_id) + 1]
+        met = [i for i, found in enumerate(new) if found in rules.ends]
+        if met:
+            new = new[: met[0] + 1]
         text += new
         for reader in (large, small):  # what was refused is forgotten
             reader.forget(len(text) - 1)
         yield new
-        if new[-1] == eos_token_id:
+        if met:
             return
 
 
 class _Reader:
     """A model and its cache, which is brought up to a text before it answers."""
 
-    def __init__(
-        self, model: GPT2Model, length: int, device: torch.device, options: dict[str, Any]
-    ):
+    def __init__(self, model: GPT2Model, length: int, device: torch.device, rules: Rules):
         weight = next(model.parameters())
-        self.model, self.options, self.device = model, options, weight.device
+        self.model, self.rules, self.device = model, rules, weight.device
         self.cache = KVCache(model.config, 1, length, weight.device, weight.dtype)
         self.inference = Inference(model)
         self.answers = device
@@ -151,7 +143,7 @@ class _Reader:
                 if extra:
                     self.model(new[:, :extra], self.cache, last_only=True)
                 logits = self.model(new[:, extra:], self.cache)[0]
-        return probabilities(logits.to(self.answers), **self.options)
+        return self.rules.probabilities(logits.to(self.answers))
 
     def forget(self, length: int) -> None:
         """Keep at most the first `length` tokens."""

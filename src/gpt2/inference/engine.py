@@ -395,7 +395,7 @@ def prepare(
             prepared.bytes_per_token += used
         decoder = None
         if compile or where.type == "cuda":
-            decoder = _Fixed(model, compile)
+            decoder = _Fixed.of(model, compile)
         elif cpu and all(p.dtype == torch.float32 for p in model.parameters()):
             decoder = _Rows.of(model)
         if decoder is not None:
@@ -461,6 +461,34 @@ class _Decoder:
         """ids (B, 1) at position `length` → logits (B, 1, V); keys and values go to the cache."""
         raise NotImplementedError
 
+    def try_step(self, ids: Tensor, cache: KVCache, length: int) -> Tensor:
+        """The same, without what is recorded or compiled once and for all."""
+        return self.step(ids, cache, length)
+
+    def says_the_same(self) -> bool:
+        """Is it the model's own answer? A step of each is compared, behind one that both stored."""
+        from gpt2.cache import KVCache
+
+        weight = next(self.model.parameters())
+        try:
+            P, V = self.model.config.n_positions, self.model.config.vocab_size
+            first, second = (
+                KVCache(self.model.config, 1, min(2, P), weight.device, weight.dtype)
+                for _ in range(2)
+            )
+            ids = torch.tensor([[V // 2]], device=weight.device)
+            with Inference(self.model):
+                for length in range(first.max_length):
+                    plain = self.plain(self.model, ids, first, True).float()
+                    ours = self.try_step(ids, second, length).float()
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+            return False  # made in another way than the contract says
+        # what rounding in another order may do: to bfloat16 rows, or to all numbers
+        share = 0.02 if weight.dtype == torch.float32 else 0.1
+        atol = share * float(plain.std()) + 1e-6
+        # damaged weights give NaN, and one token has no spread: neither can be compared
+        return atol < float("inf") and torch.allclose(plain, ours, rtol=0, atol=atol)
+
 
 class _Rows(_Decoder):
     """Steps on the CPU: rows (B, C), the model's parameters by the names that every GPT2Model has,
@@ -470,27 +498,12 @@ class _Rows(_Decoder):
 
     @classmethod
     def of(cls, model: nn.Module) -> _Rows | None:
-        """A decoder for this model, if it says what the model says: a step of each is compared."""
-        from gpt2.cache import KVCache
-
+        """A decoder for this model; None where it would say something else than the model."""
         try:
             decoder = cls(model)
-            P, V = model.config.n_positions, model.config.vocab_size
-            caches = [KVCache(model.config, 1, min(2, P)) for _ in range(2)]
-            ids = torch.tensor([[V // 2]])
-            steps = ((decoder.plain, (model,)), (decoder.forward, ()))
-            with Inference(model):
-                plain, ours = (
-                    [forward(*own, ids, cache, True) for _ in range(cache.max_length)][-1]
-                    for (forward, own), cache in zip(steps, caches, strict=True)
-                )
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
             return None  # made in another way than the contract says
-        # what rounding in another order may do, to bfloat16 rows as well
-        atol = 0.02 * float(plain.std()) + 1e-6
-        # damaged weights give NaN, and one token has no spread: neither can be compared
-        close = atol < float("inf") and torch.allclose(plain, ours, rtol=0, atol=atol)
-        return decoder if close else None
+        return decoder if decoder.says_the_same() else None
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
@@ -568,6 +581,12 @@ class _Fixed(_Decoder):
     and the attention sees the cache up to the next multiple of 128, what is not stored yet masked.
     """
 
+    @classmethod
+    def of(cls, model: nn.Module, compile: bool) -> _Fixed | None:
+        """A decoder for this model; None where it would say something else than the model."""
+        decoder = cls(model, compile)
+        return decoder if decoder.says_the_same() else None
+
     def __init__(self, model: nn.Module, compile: bool):
         super().__init__(model)
         self.compile = compile
@@ -589,6 +608,11 @@ class _Fixed(_Decoder):
                 graphs[S] = _Graph(self._compute, ids, buffer, length)
             return graphs[S](ids, length)
         return self.compute(ids, torch.full((1,), length, device=ids.device), buffer)
+
+    def try_step(self, ids: Tensor, cache: KVCache, length: int) -> Tensor:
+        """ids (B, 1) at position `length` → logits (B, 1, V), one kernel after the other."""
+        position = torch.full((1,), length, device=ids.device)
+        return self._compute(ids, position, cache.buffer)
 
     def _compute(self, ids: Tensor, position: Tensor, buffer: Tensor) -> Tensor:
         """ids (B, 1), position (1,), keys and values (L, 2, B, H, S, D) → logits (B, 1, V)."""

@@ -19,13 +19,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2.common.files import END_OF_TEXT_ID, HUB_NAMES, download_file, in_a_run, read_json, short
+from gpt2.common.files import END_OF_TEXT_ID, read_json, short
+from gpt2.text.roles import END_OF_TEXT, ROLE_FILES, Roles, read_roles
 
 if TYPE_CHECKING:
     import tiktoken
     import tokenizers
 
-END_OF_TEXT = "<|endoftext|>"
 MAX_IDS = 2**22  # 16 times the largest vocabularies
 MAX_TOKENIZER_BYTES = 64 * 2**20  # GPT-2's tokenizer.json takes 3.5 MB
 
@@ -43,9 +43,15 @@ GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s
 class Tokenizer(ABC):
     """What generation, training and the commands need of a tokenizer."""
 
-    vocab_size: int
-    eos_token_id: int | None  # the end-of-text token, where there is one
+    vocab_size: int  # one more than the largest id
+    roles: Roles = Roles()  # its own: a document ends with the first of `roles.eos`
+    begins: bool = False  # does a prompt begin with `roles.bos`?
     special_tokens: dict[str, int]  # tokens that plain text never becomes
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The token that ends a document, where there is one."""
+        return self.roles.end
 
     @abstractmethod
     def _encode_plain(self, text: str) -> list[int]:
@@ -54,6 +60,14 @@ class Tokenizer(ABC):
     @abstractmethod
     def token_bytes(self, token_id: int) -> bytes:
         """One token → its bytes, which may be part of a character. ValueError for no such id."""
+
+    def id_of(self, token: str) -> int | None:
+        """A token as the files write it → its id; None where there is no such token."""
+        return self.special_tokens.get(token)
+
+    def has(self, token_id: int) -> bool:
+        """Does the id stand for a token? In a table that was padded, some don't."""
+        return 0 <= token_id < self.vocab_size
 
     @abstractmethod
     def save(self, folder: str | os.PathLike[str]) -> None:
@@ -122,7 +136,8 @@ class GPT2Tokenizer(Tokenizer):
         self._encoding = encoding
         self.vocab_size = encoding.n_vocab
         self.special_tokens = {name: encoding.encode_single_token(name) for name in (END_OF_TEXT,)}
-        self.eos_token_id = self.special_tokens[END_OF_TEXT]
+        end = self.special_tokens[END_OF_TEXT]
+        self.roles = Roles((end,), end)
 
     def _encode_plain(self, text: str) -> list[int]:
         return self._encoding.encode_ordinary(text)
@@ -132,8 +147,22 @@ class GPT2Tokenizer(Tokenizer):
             raise ValueError(f"no token {token_id}: the vocabulary has {self.vocab_size}")
         return self._encoding.decode_single_token_bytes(token_id)
 
+    def id_of(self, token: str) -> int | None:
+        if token in self.special_tokens:
+            return self.special_tokens[token]
+        try:
+            return self._encoding.encode_single_token(_visible_to_bytes(token))
+        except (KeyError, ValueError):  # no such token, or no such spelling
+            return None
+
+    def as_json(self) -> JSONTokenizer:
+        """The same as a tokenizer.json."""
+        same = _byte_level_bpe(self._encoding)
+        same.roles, same.begins = self.roles, self.begins
+        return same
+
     def save(self, folder: str | os.PathLike[str]) -> None:
-        _byte_level_bpe(self._encoding).save(folder)
+        self.as_json().save(folder)
 
     @classmethod
     def load(cls) -> GPT2Tokenizer:
@@ -150,16 +179,23 @@ class GPT2Tokenizer(Tokenizer):
 def _cached_encoding() -> tiktoken.Encoding:
     """tiktoken's "gpt2", read once per process."""
     import tiktoken
+    import tiktoken.registry
 
+    from gpt2.common.network import Unreachable, check_reachable
+
+    folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    folder = folder or os.path.join(tempfile.gettempdir(), "data-gym-cache")
+    merges, vocabulary = (hashlib.sha1(url.encode()).hexdigest() for url in TIKTOKEN_URLS)
+    here = all(os.path.exists(os.path.join(folder, name)) for name in (merges, vocabulary))
     try:
+        if not here and "gpt2" not in tiktoken.registry.ENCODINGS:
+            check_reachable(TIKTOKEN_URLS[0])  # tiktoken would wait without a limit
         return tiktoken.get_encoding("gpt2")
     except Exception as error:  # whatever the network, the disk or a proxy came up with
-        folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
-        folder = folder or os.path.join(tempfile.gettempdir(), "data-gym-cache")
-        merges, vocabulary = (hashlib.sha1(url.encode()).hexdigest() for url in TIKTOKEN_URLS)
+        why = str(error) if isinstance(error, Unreachable) else type(error).__name__
         raise ValueError(
             "GPT-2's vocabulary is neither here nor to be had from the network "
-            f"({type(error).__name__}). Put vocab.bpe and encoder.json, or merges.txt and "
+            f"({why}). Put vocab.bpe and encoder.json, or merges.txt and "
             "vocab.json, or tokenizer.json into the model's folder; or put "
             f"{TIKTOKEN_URLS[0]} as {merges} and {TIKTOKEN_URLS[1]} as {vocabulary} into {folder} "
             "(TIKTOKEN_CACHE_DIR names another folder)"
@@ -265,7 +301,9 @@ class JSONTokenizer(Tokenizer):
     """A tokenizer.json of the `tokenizers` library: characters, or byte-level BPE.
 
     Its decoder must be Fuse (tokens are text and are joined as they are) or ByteLevel (tokens are
-    bytes in GPT-2's visible spelling).
+    bytes in GPT-2's visible spelling; one that is spelled otherwise is its own text).
+
+    adds_space: a text that does not begin with a blank is given one before it is encoded.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, source: str = "the tokenizer"):
@@ -283,16 +321,19 @@ class JSONTokenizer(Tokenizer):
                 f"{source} has decoder {decoder.get('type')}; Fuse (tokens are plain text) "
                 "and ByteLevel (byte-level BPE) are supported"
             )
+        pre_tokenizer = backend.pre_tokenizer
+        self.adds_space = bool(getattr(pre_tokenizer, "add_prefix_space", False))
         added = backend.get_added_tokens_decoder()
         self.special_tokens = {t.content: i for i, t in added.items() if t.special}
-        self.eos_token_id = self.special_tokens.get(END_OF_TEXT)
+        end = self.special_tokens.get(END_OF_TEXT)
+        self.roles = Roles() if end is None else Roles((end,), end)
         self._bytes: dict[int, bytes] = {}
         for token, token_id in backend.get_vocab(with_added_tokens=True).items():
             plain = token_id in added or decoder["type"] == "Fuse"
-            try:
-                self._bytes[token_id] = token.encode() if plain else _visible_to_bytes(token)
-            except ValueError as error:
-                raise ValueError(f"{source}: {error}") from None
+            if plain or any(char not in BYTE_OF for char in token):
+                self._bytes[token_id] = token.encode()
+            else:
+                self._bytes[token_id] = _visible_to_bytes(token)
         if not self._bytes:
             raise ValueError(f"{source} has no tokens")
         self.vocab_size = max(self._bytes) + 1
@@ -305,7 +346,8 @@ class JSONTokenizer(Tokenizer):
         except BaseException as error:  # Exception itself for an unknown token, and Rust's panics
             raise ValueError(self._why_not(text) or f"{self._source}: {error}") from None
         # some models drop what they don't know, others put a token for "unknown": neither is text
-        if b"".join(map(self.token_bytes, ids)) != text.encode():
+        meant = {text.encode(), (" " + text).encode()} if self.adds_space else {text.encode()}
+        if b"".join(map(self.token_bytes, ids)) not in meant:
             raise ValueError(
                 self._why_not(text) or f"{self._source} changes the text {text[:40]!r}"
             )
@@ -333,6 +375,17 @@ class JSONTokenizer(Tokenizer):
             message = f"no token {token_id}: the vocabulary has {self.vocab_size}"
             raise ValueError(message) from None
 
+    def id_of(self, token: str) -> int | None:
+        return self._backend.token_to_id(token)
+
+    def has(self, token_id: int) -> bool:
+        return token_id in self._bytes
+
+    def token(self, token_id: int) -> str:
+        """One token as the files write it. ValueError for no such id."""
+        self.token_bytes(token_id)
+        return self._backend.id_to_token(token_id)
+
     def describe(self) -> dict[str, Any]:
         """tokenizer.json's content."""
         return json.loads(self._backend.to_str())
@@ -345,8 +398,15 @@ class JSONTokenizer(Tokenizer):
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
         }
-        if self.eos_token_id is not None:
-            config |= {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
+        for key, i in (
+            ("bos_token", self.roles.bos),
+            ("eos_token", self.roles.end),
+            ("pad_token", self.roles.pad),
+        ):
+            if i is not None and self.has(i):
+                config[key] = self.token(i)
+        if self.begins:
+            config["add_bos_token"] = True
         for name, content in (("tokenizer.json", described), ("tokenizer_config.json", config)):
             aside = folder / f".{name}.{os.getpid()}"
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -354,8 +414,17 @@ class JSONTokenizer(Tokenizer):
             os.replace(aside, folder / name)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> JSONTokenizer:
-        """A tokenizer.json → the tokenizer. ValueError that names the file when it is none."""
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        added: dict[int, tokenizers.AddedToken] | None = None,
+        adds_space: bool | None = None,
+    ) -> JSONTokenizer:
+        """A tokenizer.json → the tokenizer. ValueError that names the file when it is none.
+
+        added: tokens to add where the file lacks them. adds_space: what stands for the file's
+        add_prefix_space.
+        """
         from tokenizers import Tokenizer as Backend
 
         path = Path(path)
@@ -363,6 +432,9 @@ class JSONTokenizer(Tokenizer):
         _refuse_what_grows(read_json(path, MAX_TOKENIZER_BYTES), path)
         try:
             backend = Backend.from_file(str(path))
+            _add_to(backend, added or {})
+            if adds_space is not None and hasattr(backend.pre_tokenizer, "add_prefix_space"):
+                backend.pre_tokenizer.add_prefix_space = adds_space
             return cls(backend, str(path))
         except (ValueError, MemoryError, KeyboardInterrupt, SystemExit):
             raise
@@ -403,43 +475,172 @@ def _refuse_what_grows(described: dict[str, Any], path: Path) -> None:
         )
 
 
-# ------------------------------------------------------------------------------------- which one
+# ------------------------------------------------------------------------------------- in a folder
+
+TOKENIZER = "tokenizer.json"
+ADDED_TOKENS = "added_tokens.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+# all that a folder may hold of a tokenizer
+FILES = (TOKENIZER, *BPE_FILES[0], *BPE_FILES[1], ADDED_TOKENS, *ROLE_FILES)
+# whose classes build GPT-2's rule for words themselves, with what tokenizer_config.json says
+GPT2_CLASSES = (None, "GPT2Tokenizer", "GPT2TokenizerFast")
+PADDED_SIZES = (END_OF_TEXT_ID + 1, 50304)  # GPT-2's vocabulary, and its usual padding
+MAX_ADDED = 2**16
 
 
-def load_tokenizer(name: str | os.PathLike[str], **options: Any) -> Tokenizer:
-    """A model's folder or hub name → its tokenizer.
+def read_tokenizer(folder: Path, rows: int | None = None) -> Tokenizer:
+    """A folder → its tokenizer, with the roles that the folder's files give its tokens.
 
-    In a folder: tokenizer.json, or vocab.bpe and encoder.json, or merges.txt and vocab.json; none
-    of them and a config.json with GPT-2's 50,257 tokens: GPT-2's own. In a training run: the
-    checkpoint's. A GGUF file: its own. options (revision, cache_dir, token) are for the hub.
+    Its files: tokenizer.json, or vocab.bpe and encoder.json, or merges.txt and vocab.json; what
+    added_tokens.json and tokenizer_config.json add to them. None of them and a config.json with
+    GPT-2's 50,257 tokens, or 50,304: GPT-2's own. rows: of the model's table, where there is one;
+    no token beyond it has a role. ValueError that names the file, for anything else.
     """
-    folder = Path(os.path.expanduser(name))
-    if folder.is_file():
-        from gpt2.formats.gguf import read_tokenizer
-
-        return read_tokenizer(folder)
-    if folder.is_dir():
-        # of what else a run's folder holds, a tokenizer of its own comes first
-        folder = folder if (folder / "tokenizer.json").is_file() else in_a_run(folder)
+    config = _optional(folder / TOKENIZER_CONFIG)
+    if (folder / TOKENIZER).is_file():
+        tokenizer: Tokenizer = JSONTokenizer.load(
+            folder / TOKENIZER, _added(folder, config), _prefix_space(folder, config)
+        )
     else:
-        if str(name) in HUB_NAMES or str(name) in HUB_NAMES.values():
-            return GPT2Tokenizer.load()  # all five have the one vocabulary
-        path = download_file(os.fspath(name), "tokenizer.json", **options)
-        if path is None:
-            raise ValueError(f"{name} on the hub has no tokenizer.json")
-        return JSONTokenizer.load(path)
-    if (folder / "tokenizer.json").is_file():
-        return JSONTokenizer.load(folder / "tokenizer.json")
+        tokenizer = _from_two_files(folder, config)
+    tokenizer.begins = config.get("add_bos_token") is True
+    tokenizer.roles = read_roles(folder, tokenizer.id_of, rows).tokenizer.only(tokenizer.has)
+    return tokenizer
+
+
+def _from_two_files(folder: Path, config: dict[str, Any]) -> Tokenizer:
+    """Merges and a vocabulary, or nothing where GPT-2's own is meant → the tokenizer."""
     for pair in BPE_FILES:
-        if all((folder / file).is_file() for file in pair):
-            return GPT2Tokenizer.from_files(folder / pair[0], folder / pair[1])
-    if _vocab_size(folder) == END_OF_TEXT_ID + 1:
+        merges, vocabulary = folder / pair[0], folder / pair[1]
+        if not (merges.is_file() and vocabulary.is_file()):
+            continue
+        added = _added(folder, config)
+        space = bool(_prefix_space(folder, config))
+        try:
+            found = GPT2Tokenizer.from_files(merges, vocabulary)
+        except ValueError as error:
+            # another order of ids than GPT-2's, such as special tokens before the bytes
+            return _bpe_from_files(merges, vocabulary, added, space, error)
+        if all(found.id_of(token.content) is not None for token in added.values()) and not space:
+            return found
+        return _bpe_from_files(merges, vocabulary, added, space, None)
+    if _vocab_size(folder) in PADDED_SIZES:
         return GPT2Tokenizer.load()
-    wanted: Sequence[str] = ["tokenizer.json", *(" with ".join(pair) for pair in BPE_FILES)]
-    raise ValueError(f"{folder} has no tokenizer: looked for {', '.join(wanted)}")
+    others = [
+        name
+        for name in ("vocab.txt", "spiece.model", "sentencepiece.bpe.model")
+        if (folder / name).is_file()
+    ]
+    other = f"; {others[0]} is of a kind of tokenizer that is not read" if others else ""
+    wanted: Sequence[str] = [TOKENIZER, *(" with ".join(pair) for pair in BPE_FILES)]
+    raise ValueError(f"{folder} has no tokenizer: looked for {', '.join(wanted)}{other}")
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    """A JSON file's object; {} without that file."""
+    return read_json(path) if path.is_file() else {}
 
 
 def _vocab_size(folder: Path) -> Any:
     """config.json's vocab_size; None without that file."""
-    path = folder / "config.json"
-    return read_json(path).get("vocab_size") if path.is_file() else None
+    return _optional(folder / "config.json").get("vocab_size")
+
+
+def _prefix_space(folder: Path, config: dict[str, Any]) -> bool | None:
+    """Does a text get a blank before it? None: as tokenizer.json says."""
+    said = config.get("add_prefix_space")
+    if said is not None and not isinstance(said, bool):
+        raise ValueError(
+            f"{folder / TOKENIZER_CONFIG}: add_prefix_space must be true or false, got "
+            f"{short(said)}"
+        )
+    gpt2 = _optional(folder / "config.json").get("model_type") == "gpt2"
+    if said is None and gpt2 and config.get("tokenizer_class") in GPT2_CLASSES:
+        return False
+    return said
+
+
+def _added(folder: Path, config: dict[str, Any]) -> dict[int, tokenizers.AddedToken]:
+    """Tokens that the folder's files add to the vocabulary, by the ids that they give them."""
+    from tokenizers import AddedToken
+
+    found: dict[int, tokenizers.AddedToken] = {}
+
+    def add(path: Path, i: Any, content: Any, options: dict[str, Any]) -> None:
+        whole = isinstance(i, int) and not isinstance(i, bool) and 0 <= i < MAX_IDS
+        if not whole or not isinstance(content, str) or not content:
+            raise ValueError(f"{path} adds {short(content)} as token {short(i)}; neither can be")
+        flags = {
+            key: options[key]
+            for key in ("lstrip", "rstrip", "single_word", "normalized", "special")
+            if isinstance(options.get(key), bool)
+        }
+        found[i] = AddedToken(content, **({"normalized": False} | flags))
+
+    if (folder / ADDED_TOKENS).is_file():
+        for content, i in _optional(folder / ADDED_TOKENS).items():
+            add(folder / ADDED_TOKENS, i, content, {})
+    listed = config.get("added_tokens_decoder")
+    if listed is not None:
+        path = folder / TOKENIZER_CONFIG
+        if not isinstance(listed, dict):
+            raise ValueError(f"{path}: added_tokens_decoder is {short(listed)}, not an object")
+        for key, entry in listed.items():
+            entry = entry if isinstance(entry, dict) else {"content": entry}
+            i = int(key) if re.fullmatch(r"\d{1,9}", key) else key
+            add(path, i, entry.get("content"), entry)
+    if len(found) > MAX_ADDED:
+        raise ValueError(f"{folder} adds {len(found)} tokens; at most {MAX_ADDED} are read")
+    return dict(sorted(found.items()))
+
+
+def _add_to(backend: tokenizers.Tokenizer, added: dict[int, tokenizers.AddedToken]) -> None:
+    """Add the tokens that are not there, in the order of their ids."""
+    there = backend.get_added_tokens_decoder()
+    for i, token in added.items():
+        if i in there and there[i].content == token.content:
+            continue
+        (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+
+
+def _bpe_from_files(
+    merges: Path,
+    vocabulary: Path,
+    added: dict[int, tokenizers.AddedToken],
+    space: bool,
+    error: ValueError | None,
+) -> JSONTokenizer:
+    """Merges and a vocabulary of any order of ids → a byte-level BPE. error: what to raise if
+    these make none.
+    """
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Backend
+
+    ids = read_json(vocabulary, MAX_TOKENIZER_BYTES)
+    numbers = list(ids.values())
+    if any(isinstance(i, bool) or not isinstance(i, int) for i in numbers) or not ids:
+        raise error or ValueError(f"{vocabulary} is no vocabulary")
+    _refuse_what_grows({"model": {"vocab": ids}}, vocabulary)
+    if len(set(numbers)) != len(numbers):
+        raise ValueError(f"{vocabulary} gives one id to two tokens")
+    try:
+        lines = merges.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as failure:
+        raise error or ValueError(f"{merges} cannot be read: {failure}") from None
+    pairs = [tuple(line.split(" ")) for line in map(str.strip, lines) if line]
+    pairs = [pair for pair in pairs if not pair[0].startswith("#version")]
+    known = all(len(pair) == 2 and {*pair, "".join(pair)} <= ids.keys() for pair in pairs)
+    if not known:
+        raise error or ValueError(f"{merges} and {vocabulary} are not of one model")
+    try:
+        backend = Backend(models.BPE(vocab=ids, merges=pairs))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
+        backend.decoder = decoders.ByteLevel()
+        if END_OF_TEXT in ids:
+            backend.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
+        _add_to(backend, added)
+        return JSONTokenizer(backend, str(vocabulary))
+    except (ValueError, MemoryError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as failure:  # the library raises Exception itself, and Rust's panics
+        raise ValueError(f"{vocabulary} is no vocabulary: {short(str(failure))}") from None

@@ -43,11 +43,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Loss:
-    """Mean loss in nats per scored token, over so many of them."""
+    """Mean loss in nats per scored token; how many there were, and the bytes of text that they
+    stand for (None where nobody counted).
+    """
 
     nats: float
     tokens: int
-    bytes_per_token: float | None = None
+    bytes: int | None = None
 
     @property
     def perplexity(self) -> float:
@@ -55,8 +57,10 @@ class Loss:
 
     @property
     def bits_per_byte(self) -> float | None:
-        """Comparable between tokenizers: nats → bits, per byte of text instead of per token."""
-        return self.nats / math.log(2) / self.bytes_per_token if self.bytes_per_token else None
+        """Comparable between tokenizers: nats → bits, per byte of the text that was scored instead
+        of per token. None where there is no such text.
+        """
+        return self.nats * self.tokens / math.log(2) / self.bytes if self.bytes else None
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,8 @@ def evaluate_loss(
     rank: int = 0,
     world_size: int = 1,
 ) -> Loss:
-    """Mean loss of the split's tokens (the first max_tokens of them).
+    """Mean loss of the split's tokens (at most max_tokens of them, from the second one on), and
+    the bytes of exactly the tokens that were scored.
 
     length: the context (default: n_positions); stride: default is length, windows side by side.
     With several ranks each takes its share of the windows, all run the same number of forward
@@ -117,15 +122,14 @@ def evaluate_loss(
         else:
             batches.append([window])
     rounds = -(-len(batches) // world_size)
-    total = torch.zeros(2, dtype=torch.float64)
+    total = torch.zeros(3, dtype=torch.float64)  # loss, tokens, bytes
     context = torch.autocast(device.type, autocast) if autocast else nullcontext()
     with evaluating(model):
         for i in range(rounds):
             number = i * world_size + rank
             batch = batches[min(number, len(batches) - 1)]
-            rows = torch.stack(
-                [torch.from_numpy(source.read(w.start, w.length + 1)) for w in batch]
-            ).to(device)
+            texts = [source.read(w.start, w.length + 1) for w in batch]
+            rows = torch.stack([torch.from_numpy(ids) for ids in texts]).to(device)
             with context:
                 logits = model(rows[:, :-1])  # (B, T, V)
             if number >= len(batches):
@@ -133,16 +137,14 @@ def evaluate_loss(
             losses = F.cross_entropy(
                 logits.float().flatten(0, 1), rows[:, 1:].flatten(), reduction="none"
             ).view(len(batch), -1)
-            for row, window in zip(losses, batch, strict=True):
+            for row, window, ids in zip(losses, batch, texts, strict=True):
                 total[0] += row[-window.scored :].double().sum().cpu()
                 total[1] += window.scored
+                total[2] += source.text_bytes(ids[-window.scored :])
     if world_size > 1:
         total = total.to(device)
         torch.distributed.all_reduce(total)
-    split = source.index.split(source.name)
-    return Loss(
-        float(total[0] / total[1]), int(total[1]), split.bytes / split.tokens if split.tokens else 0
-    )
+    return Loss(float(total[0] / total[1]), int(total[1]), int(total[2]))
 
 
 # -------------------------------------------------------------------------------------- HellaSwag

@@ -27,7 +27,7 @@ class TrainConfig:
     # data
     source: str = _setting("python-docs", "What `gpt2 prepare` makes the data from, if need be.")
     data: str | None = _setting(None, "Prepared folder. Default: data/SOURCE-TOKENIZER.", **FREE)
-    tokenizer: str = _setting("bpe", "char, bpe, gpt2, or a folder with a tokenizer.")
+    tokenizer: str = _setting("bpe", "char, bpe, gpt2, or a model's name.")
     vocab_size: int = _setting(1024, "Tokens of a bpe tokenizer made from the source.")
     order: str = _setting("random", "random windows, or sequential.")
     # model

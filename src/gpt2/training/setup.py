@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from gpt2.data.shards import DataIndex
+    from gpt2.formats.opening import Opened
     from gpt2.model import GPT2Model
     from gpt2.training.ranks import World
     from gpt2.training.settings import TrainConfig
@@ -38,14 +39,36 @@ def batch_plan(config: TrainConfig, ranks: int) -> tuple[int, int]:
     return micro, per_rank // micro
 
 
-def build_model(
-    config: TrainConfig, data: DataIndex, checkpoint: Path | None, device: torch.device
-) -> GPT2Model:
-    """A model to train: from a checkpoint, from `init_from`, or from random weights.
+def find_origin(config: TrainConfig, data: DataIndex, checkpoint: Path | None) -> Opened | None:
+    """What the weights come from: a checkpoint, or `init_from`; None for random ones.
 
     ValueError when its vocabulary or its positions don't fit the data and the settings.
     """
     from gpt2.data.shards import check_same_tokens
+    from gpt2.formats.opening import open_model
+
+    name = str(checkpoint) if checkpoint else config.init_from
+    if not name:
+        return None
+    origin = open_model(name)
+    if not checkpoint:
+        check_same_tokens(data, origin)
+    elif data.vocab_size > origin.rows and data.tokenizer in ("char", "bpe"):
+        raise ValueError(
+            f"{name} has {origin.rows} tokens, {data.folder} was prepared with {data.vocab_size}"
+        )
+    if config.context > origin.settings["n_positions"]:
+        raise ValueError(
+            f"context = {config.context} > n_positions = {origin.settings['n_positions']} of {name}"
+        )
+    return origin
+
+
+def build_model(
+    config: TrainConfig, data: DataIndex, origin: Opened | None, device: torch.device
+) -> GPT2Model:
+    """A model to train: with the weights of `find_origin`, or with random ones."""
+    from gpt2.inference.loading import load_model
     from gpt2.model import GPT2Config, GPT2Model
 
     attn = config.dropout if config.attn_dropout is None else config.attn_dropout
@@ -54,9 +77,8 @@ def build_model(
         "embd_pdrop": config.dropout,
         "attn_pdrop": attn,
     }
-    origin = str(checkpoint) if checkpoint else config.init_from
     if origin:
-        loaded = GPT2Model.from_pretrained(origin)
+        loaded = load_model(origin)
         shape = {
             name: getattr(loaded.config, name)
             for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
@@ -64,18 +86,6 @@ def build_model(
         eps = loaded.config.layer_norm_epsilon
         model = GPT2Model(GPT2Config(**shape, **rates, layer_norm_epsilon=eps))
         model.load_state_dict(loaded.state_dict())
-        if shape["vocab_size"] != data.vocab_size:
-            raise ValueError(
-                f"{origin} has {shape['vocab_size']} tokens, {data.folder} was "
-                f"prepared with {data.vocab_size}: prepare the text with the model's "
-                "tokenizer (--tokenizer gpt2, or its folder)"
-            )
-        if not checkpoint:
-            check_same_tokens(data, origin)
-        if config.context > shape["n_positions"]:
-            raise ValueError(
-                f"context = {config.context} > n_positions = {shape['n_positions']} of {origin}"
-            )
     else:
         model = GPT2Model(
             GPT2Config(

@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt2.formats.checkpoints import WEIGHTS, Tensors, find_checkpoint, open_checkpoint
+from gpt2.formats.checkpoints import BUFFERS, WEIGHTS, Tensors
+from gpt2.formats.opening import Opened, open_model
 
 STORED = "validation.safetensors"
 MADE_BY = "`gpt2 validate MODEL --store` (with transformers installed) makes it"
@@ -64,33 +65,35 @@ class Reference:
 
 
 def load_reference(
-    name: str | os.PathLike[str], oracle: str = "auto", device: torch.device | str = "cpu"
+    name: str | os.PathLike[str] | Opened,
+    oracle: str = "auto",
+    device: torch.device | str = "cpu",
 ) -> Reference:
-    """A model's folder or hub name → what it should compute, in float32.
+    """A model's name, or the model opened → what it should compute, in float32.
 
     oracle: "transformers", "stored", or "auto", which takes the first that there is. ValueError
     that says what is missing.
     """
     if oracle not in ORACLES:
         raise ValueError(f"oracle must be {', '.join(ORACLES[:-1])} or stored, got {oracle!r}")
-    folder = find_checkpoint(name)
+    opened = name if isinstance(name, Opened) else open_model(name)
     installed = importlib.util.find_spec("transformers") is not None
     if oracle == "stored" or (oracle == "auto" and not installed):
-        return read_stored(folder)
+        return read_stored(opened.place)
     if not installed:
         raise ValueError("the oracle is Hugging Face's GPT-2: `pip install transformers`")
-    return ask_transformers(folder, device)
+    return ask_transformers(opened, device)
 
 
-def prompts(name: str | os.PathLike[str], settings: dict[str, Any]) -> list[tuple[str, Tensor]]:
+def prompts(opened: Opened) -> list[tuple[str, Tensor]]:
     """`Hello.` (1, T), and a longer text forwards and backwards as a batch (2, T): texts and ids.
 
     In the model's vocabulary; without one of its own, or where that lacks a character, ids spread
     over the vocabulary stand in.
     """
-    found = []
+    found, settings = [], opened.settings
     for text in (PROMPT, LONGER):
-        ids = _encode(name, text, settings["vocab_size"])
+        ids = _encode(opened, text)
         if ids is None:
             text = f"{len(text)} ids spread over the vocabulary"
             ids = [(7 + 31 * i) % settings["vocab_size"] for i in range(len(text))]
@@ -101,33 +104,31 @@ def prompts(name: str | os.PathLike[str], settings: dict[str, Any]) -> list[tupl
     return [(text, torch.tensor(rows)) for text, rows in found]
 
 
-def _encode(name: str | os.PathLike[str], text: str, V: int) -> list[int] | None:
-    from gpt2.text.tokenizers import load_tokenizer
-
-    if V == GPT2_VOCABULARY:
+def _encode(opened: Opened, text: str) -> list[int] | None:
+    if opened.rows == GPT2_VOCABULARY:
         return GPT2_IDS[text]
     try:
-        tokenizer = load_tokenizer(name)
-        ids = tokenizer.encode(text) if tokenizer.vocab_size == V else None
+        return opened.encode(text)
     except ValueError:
         return None
-    return ids
 
 
 # -------------------------------------------------------------------------- Hugging Face's GPT-2
 
 
-def ask_transformers(folder: Path, device: torch.device | str = "cpu") -> Reference:
-    """Run Hugging Face's GPT-2 on the folder's weights, in float32, by its plainest attention."""
+def ask_transformers(opened: Opened, device: torch.device | str = "cpu") -> Reference:
+    """Run Hugging Face's GPT-2 on the model's weights, in float32, by its plainest attention."""
     import transformers
 
-    settings, tensors = open_checkpoint(folder)
+    folder, settings, tensors = opened.place, opened.settings, opened.tensors
     talk = transformers.utils.logging
     bar, level = talk.is_progress_bar_enabled(), talk.get_verbosity()
     talk.disable_progress_bar()
     talk.set_verbosity_error()
     try:
-        if folder.is_file():  # of GGUF: their reader wants packages of its own
+        # of GGUF their reader wants packages of its own, and names that it doesn't know leave
+        # weights random there
+        if not opened.plain:
             theirs = _their_model(transformers, settings, tensors)
         else:
             theirs = transformers.GPT2LMHeadModel.from_pretrained(
@@ -142,8 +143,7 @@ def ask_transformers(folder: Path, device: torch.device | str = "cpu") -> Refere
             talk.enable_progress_bar()
     theirs = theirs.to(device).eval()
     scenes = [
-        Scene(text, ids, _watch(theirs, ids.to(device), settings))
-        for text, ids in prompts(folder, settings)
+        Scene(text, ids, _watch(theirs, ids.to(device), settings)) for text, ids in prompts(opened)
     ]
     return Reference(f"transformers {transformers.__version__}", tuple(scenes), _weights(tensors))
 
@@ -154,7 +154,11 @@ def _their_model(transformers: Any, settings: dict[str, Any], tensors: Any) -> A
         **settings, bos_token_id=None, eos_token_id=None, attn_implementation="eager"
     )
     model = transformers.GPT2LMHeadModel(config)
-    weights = {f"transformer.{key}": tensors[key] for key in tensors if key != "lm_head.weight"}
+    weights = {
+        f"transformer.{key.removeprefix('transformer.')}": tensors[key]
+        for key in tensors
+        if key != "lm_head.weight" and not key.endswith(BUFFERS)
+    }
     weights["lm_head.weight"] = weights["transformer.wte.weight"]
     model.load_state_dict(weights)
     return model

@@ -24,11 +24,13 @@ from learn_gpt2.checking.diagnosis import Mistake, Variant, mistake
 from learn_gpt2.checking.surroundings import Away, operations
 
 __all__ = [
+    "EITHER",
     "CheckFailed",
     "Mistake",
     "attribute",
     "check",
     "compare",
+    "expect_also_larger",
     "expect_copies",
     "expect_dropout",
     "expect_error",
@@ -73,19 +75,28 @@ class Check:
     points: int
     seconds: float
     line: int
+    follows: tuple[str, ...] = ()
 
 
 def check(
-    *, todo: int, needs: Callable | Iterable[Callable] = (), points: int = 1, seconds: float = 5.0
+    *,
+    todo: int,
+    needs: Callable | Iterable[Callable] = (),
+    follows: Callable | Iterable[Callable] = (),
+    points: int = 1,
+    seconds: float = 5.0,
 ) -> Callable[[Callable], Callable]:
     """Mark a test function as a check.
 
     todo: the last TODO that has to be done for it to pass. needs: earlier checks without which it
-    says nothing (it is skipped when one of them fails). The docstring's first line is its title.
+    says nothing (it is skipped when one of them fails). follows: earlier checks whose failure
+    may be the reason for a failure of this one, which then is not diagnosed again; it runs all the
+    same, and may pass. The docstring's first line is its title.
     """
 
     def mark(function: Callable) -> Callable:
         wanted = (needs,) if callable(needs) else tuple(needs)
+        before = (follows,) if callable(follows) else tuple(follows)
         function.check = Check(
             name=function.__name__,
             title=(function.__doc__ or function.__name__).strip().splitlines()[0].rstrip("."),
@@ -95,6 +106,7 @@ def check(
             points=points,
             seconds=seconds,
             line=function.__code__.co_firstlineno,
+            follows=tuple(other.__name__ for other in before),
         )
         return function
 
@@ -108,6 +120,7 @@ def _leaving_torch_alone(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def guarded(piece: object) -> None:
+        _forget_other_pieces(getattr(piece, "examined_as", None) or piece)
         dtype, modes = torch.get_default_dtype(), _len_torch_function_stack()
         try:
             function(piece)
@@ -140,6 +153,15 @@ def _leaving_torch_alone(function: Callable) -> Callable:
                 )
 
     return guarded
+
+
+_examined: list[object] = [None]
+
+
+def _forget_other_pieces(piece: object) -> None:
+    if _examined[0] is not piece:
+        _examined[0] = piece
+        _passed.clear()
 
 
 def checks_in(namespace: Mapping[str, object]) -> list[Check]:
@@ -187,13 +209,14 @@ def compare(
     be made of. given: the inputs; with a function for `got`, they must come out unchanged.
     """
     run = None if isinstance(got, Tensor) or not callable(got) else got
+    mistakes = tuple(mistakes)
     if run is not None:
         given = list(given)
         before = [t.detach().clone() for t in given]
         try:
             got = run()
         except Exception as error:
-            found = diagnosis.named(error, want, mistakes, variant, rtol, atol)
+            found = diagnosis.named(error, want, mistakes, variant, rtol, atol, run, _passed)
             if found:
                 _fail_named(found, f"PyTorch says: {type(error).__name__}: {_first_line(error)}")
             raise
@@ -212,6 +235,8 @@ def compare(
             "into the code? [fixed-dtype]"
         )
     if diagnosis.close(got, want, rtol, atol):
+        if variant is not None and len(_passed) < MOST_PASSED:
+            _passed.append(diagnosis.Passed(want, mistakes, variant, rtol, atol))
         return got
     if run is not None and not _repeats(run, got):
         raise CheckFailed(
@@ -220,7 +245,7 @@ def compare(
             "nn.Dropout follows train() and eval() by itself. [dropout-in-eval]",
             ["dropout-in-eval"],
         )
-    found = diagnosis.named(got, want, mistakes, variant, rtol, atol)
+    found = diagnosis.named(got, want, mistakes, variant, rtol, atol, passed=_passed)
     same_shape = got.shape == want.shape
     numbers = f"{what}: {diagnosis.worst(got, want, axes)}" if same_shape else ""
     shape = f"the shape of {what} is {tuple(got.shape)}, expected {tuple(want.shape)}"
@@ -235,6 +260,23 @@ def compare(
         lines[0] += " [wrong-shape]"
     fail("\n".join([*lines, numbers] if numbers else lines))
     return got
+
+
+def expect_also_larger(small: Callable[[], object], larger: Callable[[], object]) -> None:
+    """Run the first; when it fails, let the second name the mistake, if it fails as well: in small
+    and round numbers one mistake may look like another.
+    """
+    try:
+        small()
+    except CheckFailed as here:
+        try:
+            larger()
+        except CheckFailed as there:
+            if there.mistakes != here.mistakes:
+                raise there from None
+        except Exception:
+            pass
+        raise
 
 
 def _repeats(run: Callable[[], Tensor], got: Tensor) -> bool:
@@ -260,11 +302,22 @@ def _fail_edited(what: str) -> None:
     )
 
 
-def _fail_named(found: tuple[Mistake, ...], *details: str) -> None:
-    if len(found) == 1:
-        fail(found[0], *details)
-    lines = ["Two things at once:"] + [f"- {m.says} (hint {m.hint}) [{m.id}]" for m in found]
-    raise CheckFailed("\n".join((*lines, *details)), [m.id for m in found], found[0].hint)
+EITHER = "Either of these gives exactly what yours does:"
+ONLY_HERE = "In other cases your result was right, so look for what is special about this one."
+# comparisons that the piece at hand has passed: they tell mistakes apart that look alike elsewhere
+_passed: list[diagnosis.Passed] = []
+MOST_PASSED = 100
+
+
+def _fail_named(found: diagnosis.Finding, *details: str) -> None:
+    if found.only_here:
+        details = (ONLY_HERE, *details)
+    if len(found.mistakes) == 1:
+        fail(found.mistakes[0], *details)
+    shown = found.mistakes[:3]
+    head = EITHER if found.either else "Two things at once:"
+    lines = [head] + [f"- {m.says} (hint {m.hint}) [{m.id}]" for m in shown]
+    raise CheckFailed("\n".join((*lines, *details)), [m.id for m in shown], shown[0].hint)
 
 
 def _first_line(error: BaseException) -> str:
@@ -289,6 +342,15 @@ def tensor(value: object, what: str = "the output") -> Tensor:
 # ── modules ─────────────────────────────────────────────────────────────────────────────────────
 
 LOADED_LATER = "problem 12 loads the checkpoint's tensor under this name"
+# names that the contract fixes: none of them may be given up for another
+FIXED_NAMES = frozenset(
+    (
+        *("wte", "wpe", "drop", "query", "key", "value", "n_head", "head_dim", "n_positions"),
+        *("c_attn", "attention", "c_proj", "resid_dropout", "c_fc", "act", "weight", "bias"),
+        *("eps", "ln", "ln_1", "attn", "ln_2", "mlp", "config", "embeddings", "h", "ln_f"),
+        "lm_head",
+    )
+)
 
 
 def expect_module(value: object) -> nn.Module:
@@ -371,7 +433,48 @@ def expect_one_device(
         got = None
     if got is None or (isinstance(got, Tensor) and not away.holds(got)):
         place = f"(hint {hint}) " if hint else ""
+        _expect_own_weights(module, lambda m: run(m, lambda t: t.clone()), place, hint)
+        kept = _plain_tensors(module)
+        if kept:
+            fail(
+                f"`{kept}` is a plain attribute that holds a tensor: it stays on the CPU when the "
+                "module moves to a GPU. Make it in forward, or keep it with "
+                f"register_buffer(…, persistent=False). {place}[plain-attribute]",
+                hint=hint,
+            )
         raise CheckFailed(f"{_ANOTHER_DEVICE} {place}[wrong-device]", ["wrong-device"], hint)
+
+
+def _plain_tensors(module: nn.Module) -> str:
+    """The name of a tensor that an attribute of the module holds and that is neither parameter nor
+    buffer; "" when there is none.
+    """
+    for prefix, part in module.named_modules():
+        for name, value in vars(part).items():
+            if not name.startswith("_") and isinstance(value, Tensor):
+                return f"{prefix}.{name}" if prefix else name
+    return ""
+
+
+def _expect_own_weights(
+    module: nn.Module, run: Callable[[nn.Module], object], place: str = "", hint: int | None = None
+) -> None:
+    """Check that a deep copy computes with its own weights: what is done to the original's does
+    not change what the copy gives.
+    """
+    twin = copy.deepcopy(module)
+    kept = [(p, p.detach().clone()) for p in module.parameters()]
+    with torch.no_grad():
+        before = run(twin)
+        try:
+            for parameter, _ in kept:
+                parameter.add_(1.0)
+            after = run(twin)
+        finally:
+            for parameter, value in kept:
+                parameter.copy_(value)
+    if isinstance(before, Tensor) and not torch.equal(before, after):
+        fail(f"{_STALE_COPY} {place}[bad-copy]", hint=hint)
 
 
 def record_calls(cls: type, name: str, *args: object) -> tuple[nn.Module, list[tuple]]:
@@ -390,6 +493,10 @@ def record_calls(cls: type, name: str, *args: object) -> tuple[nn.Module, list[t
     return type("Recording", (cls,), {name: note})(*args), seen
 
 
+_STALE_COPY = (
+    "A deep copy of the module computes with the original's weights. Is a layer kept where a copy "
+    "can't reach it, as in a lambda that holds `self`?"
+)
 _ANOTHER_DEVICE = (
     "forward makes a tensor on a fixed device: with a model and its input on a GPU, this one "
     "stays on the CPU. Pass device=… from the input when you make one."
@@ -408,6 +515,7 @@ def attribute(module: object, name: str, kind: type | tuple[type, ...], why: str
         others += [
             n for n, v in vars(module).items() if isinstance(v, kinds) and not n.startswith("_")
         ]
+        others = [n for n in others if n not in FIXED_NAMES]
         seen = f" There is `{others[0]}`: rename it." if len(others) == 1 else ""
         raise CheckFailed(
             f"{owner} has no attribute `{name}` ({kind_names}).{seen}\n"
@@ -676,6 +784,7 @@ def expect_finite_gradients(
 def expect_copies(module: nn.Module, run: Callable[[nn.Module], Tensor]) -> None:
     """Check that a deep copy and a save/load round trip give what the module gives."""
     module.eval()
+    _expect_own_weights(module, run)
     with torch.no_grad():
         want = run(module)
         twin = copy.deepcopy(module).eval()
@@ -688,12 +797,6 @@ def expect_copies(module: nn.Module, run: Callable[[nn.Module], Tensor]) -> None
         buffer.seek(0)
         for parameter in twin.parameters():
             parameter.add_(1.0)
-        if list(twin.parameters()) and torch.equal(run(twin), want):
-            raise CheckFailed(
-                "A deep copy of the module computes with the original's weights. Is a layer kept "
-                "where a copy can't reach it, as in a lambda that holds `self`? [bad-copy]",
-                ["bad-copy"],
-            )
         twin.load_state_dict(torch.load(buffer))
         if not torch.equal(run(twin), want):
             raise CheckFailed(

@@ -1,6 +1,6 @@
 """What a wrong tensor tells about the mistake behind it.
 
-`named` looks for a known mistake that gives exactly what the learner got; `clues` says what holds
+`named` looks for the known mistakes that give exactly what the learner got; `clues` says what holds
 of the difference when no known mistake fits. `explain_exception` reads PyTorch's error messages.
 """
 
@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that one can be a key
@@ -48,16 +50,87 @@ def close(a: Tensor, b: Tensor, rtol: float, atol: float) -> bool:
     return torch.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True)
 
 
-def _attempt(run: Callable[[], Tensor]) -> Tensor | str | None:
-    """What a variant gives: a tensor, or its error as text, or None when it gives nothing of
-    use.
+@dataclass(frozen=True)
+class Finding:
+    """What `named` found: the mistakes that explain a result, all of them together, or (either)
+    each of them alone, so that the numbers can't say which it is. only_here: none of them fits
+    what passed before, so the mistake is made in this case alone.
     """
+
+    mistakes: tuple[Mistake, ...]
+    either: bool = False
+    only_here: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Passed:
+    """A comparison that passed, kept to tell later which mistakes it rules out."""
+
+    want: Tensor
+    mistakes: tuple[Mistake, ...]
+    variant: Variant
+    rtol: float
+    atol: float
+
+    def rules_out(self, mistakes: Sequence[Mistake]) -> bool:
+        """Whether these mistakes, all of them, would have shown in it."""
+        if not all(m in self.mistakes for m in mistakes):
+            return False
+        if not self._gives({}):  # it depends on something that has changed since
+            return False
+        return not self._gives({k: v for m in mistakes for k, v in m.switches.items()})
+
+    def _gives(self, switches: Mapping[str, object]) -> bool:
+        made = _attempt(lambda: self.variant(**switches))
+        return isinstance(made, Tensor) and close(made, self.want, 10 * self.rtol, 10 * self.atol)
+
+
+class _Operands(TorchFunctionMode):
+    """Remembers the tensors that the last operation was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: list[Tensor] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        given = tree_leaves((args, kwargs or {}))
+        self.last = [t for t in given if isinstance(t, Tensor) and t.is_floating_point()]
+        return func(*args, **(kwargs or {}))
+
+
+def _attempt(run: Callable[[], object]) -> Tensor | str | None:
+    """What a run gives: a tensor, or its error as text, or None when it gives nothing of use."""
     try:
         with torch.no_grad():
             got = run()
         return got if isinstance(got, Tensor) else None
     except Exception as error:  # a mistaken formula may well not run
         return f"{type(error).__name__}: {error}"
+
+
+def _operands(run: Callable[[], object], error: str) -> list[Tensor] | None:
+    """What the operation was given at which the run stops with this error; None when it doesn't."""
+    recorder = _Operands()
+
+    def recorded() -> object:
+        with recorder:
+            return run()
+
+    return recorder.last if _attempt(recorded) == error else None
+
+
+def _same_operands(a: list[Tensor] | None, b: list[Tensor] | None) -> bool:
+    """Whether both are the same tensors, as far as is known."""
+    if a is None or b is None:
+        return True
+    return len(a) == len(b) and all(close(x, y, 1e-3, 1e-4) for x, y in zip(a, b, strict=True))
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    """The largest difference between two tensors of one shape, where both are finite."""
+    a, b = a.detach().double(), b.detach().double()
+    both = torch.isfinite(a) & torch.isfinite(b)
+    return float((a - b)[both].abs().max()) if both.any() else 0.0
 
 
 def named(
@@ -67,29 +140,42 @@ def named(
     variant: Variant | None,
     rtol: float,
     atol: float,
-) -> tuple[Mistake, ...]:
-    """The known mistake, or pair of mistakes, that gives exactly `got`; () when none does.
+    again: Callable[[], object] | None = None,
+    passed: Sequence[Passed] = (),
+) -> Finding | None:
+    """The known mistake that gives exactly `got`, or the pair of mistakes; None when none does.
 
-    A mistake that gives what is wanted as well explains nothing and is left out.
+    A mistake that gives what is wanted as well explains nothing and is left out. When several give
+    the same, those that what `passed` before rules out are left out, and the finding holds the
+    others as alternatives. again: the run that raised `got`, to see at which operation it stops.
     """
     if variant is None:
-        return ()
+        return None
     single = [m for m in mistakes if m.switches]
-    error = f"{type(got).__name__}: {got}" if isinstance(got, BaseException) else None
+    if isinstance(got, BaseException):
+        return _decided(_same_error(got, single, variant, again), passed)
+    scale = float(got.detach().double().nan_to_num(0.0, 0.0, 0.0).abs().max()) if got.numel() else 0
+    from_want = _distance(got, want) if got.shape == want.shape else float("inf")
 
-    def fits(switches: Mapping[str, object]) -> bool:
+    def error_of(switches: Mapping[str, object]) -> float | None:
+        """How far the mistake's result is from `got`; None when it does not explain it."""
         made = _attempt(lambda: variant(**switches))
-        if error is not None:
-            return made == error
-        if not isinstance(made, Tensor) or close(made, want, rtol, atol):
-            return False
-        return close(got, made, rtol, atol)
+        if not isinstance(made, Tensor) or not close(got, made, rtol, atol):
+            return None
+        if close(made, want, rtol, atol):
+            return None
+        error = _distance(got, made)
+        # what is nearly right lies close to every mistake that hardly matters here
+        return None if error > max(0.1 * from_want, 1e-6 * scale) else error
 
-    for m in single:
-        if fits(m.switches):
-            return (m,)
-    if error is not None:
-        return ()  # many pairs of mistakes end in the same error: it would be a guess
+    def best(fitting: list[tuple[float, tuple[Mistake, ...]]]) -> list[tuple[Mistake, ...]]:
+        """Those that fit as well as the best does."""
+        limit = max(10 * min(error for error, _ in fitting), 2e-6 * scale) if fitting else 0
+        return [found for error, found in fitting if error <= limit]
+
+    fitting = [(e, (m,)) for m in single if (e := error_of(m.switches)) is not None]
+    if fitting:
+        return _decided(best(fitting), passed)
     pairs = itertools.combinations(single, 2)
     apart = ((a, b) for a, b in pairs if not set(a.switches) & set(b.switches))
     start = time.monotonic()
@@ -97,9 +183,46 @@ def named(
         # a check is stopped after a few seconds, and a message without a name is better than that
         if time.monotonic() - start > PAIR_SECONDS:
             break
-        if fits({**a.switches, **b.switches}):
-            return (a, b)
-    return ()
+        if (error := error_of({**a.switches, **b.switches})) is not None:
+            fitting.append((error, (a, b)))
+    return _decided(best(fitting), passed)
+
+
+def _decided(found: Sequence[tuple[Mistake, ...]], passed: Sequence[Passed] = ()) -> Finding | None:
+    """One finding of several explanations that fit equally well."""
+    if not found:
+        return None
+    free = [f for f in found if not any(p.rules_out(f) for p in passed)]
+    by_sentence = {tuple(m.says for m in f): f for f in reversed(free or found)}
+    left = list(reversed(by_sentence.values()))
+    if len(left) == 1:
+        return Finding(left[0], only_here=not free)
+    if all(len(f) == 1 for f in left):
+        return Finding(tuple(m for (m,) in left), either=True, only_here=not free)
+    # other pairs that give the same: then nobody knows which two it is
+    same = len({frozenset(m.id for m in f) for f in left}) == 1
+    return Finding(left[0], only_here=not free) if same else None
+
+
+def _same_error(
+    got: BaseException,
+    mistakes: list[Mistake],
+    variant: Variant,
+    again: Callable[[], object] | None,
+) -> list[tuple[Mistake, ...]]:
+    """The mistakes that stop with the same error, at an operation that is given the same: the same
+    error comes from many places.
+
+    Pairs are not tried: many end in the same error, so it would be a guess.
+    """
+    text = f"{type(got).__name__}: {got}"
+    found = [m for m in mistakes if _attempt(lambda m=m: variant(**m.switches)) == text]
+    mine = _operands(again, text) if found and again is not None else None
+    return [
+        (m,)
+        for m in found
+        if _same_operands(mine, _operands(lambda m=m: variant(**m.switches), text))
+    ]
 
 
 # ── clues ───────────────────────────────────────────────────────────────────────────────────────
@@ -200,7 +323,10 @@ def _ratio(got, want, names, sizes, rtol, atol) -> str:
 
 
 def _named_number(r: float, sizes: Mapping[str, float]) -> str:
-    """` (that is √8 = √head_dim)` when r is a simple function of a named size."""
+    """`, that is √8 = √head_dim` when r is a simple function of a named size; all of them, when
+    several fit.
+    """
+    found = []
     for name, n in sizes.items():
         for text, value in (
             (f"{n:g} = {name}", n),
@@ -209,11 +335,11 @@ def _named_number(r: float, sizes: Mapping[str, float]) -> str:
             (f"1 / (1 - {n:g}), the scale of dropout", 1 / (1 - n) if 0 < n < 1 else 0),
         ):
             if value and value != 1 and abs(r / value - 1) < 1e-3:
-                return f", that is {text}"
+                found.append(text)
     for text, value in (("√2", 2**0.5), ("2", 2.0), ("√(2/π)", (2 / torch.pi) ** -0.5)):
-        if abs(r / value - 1) < 1e-3:
-            return f", that is {text}"
-    return ""
+        if not found and abs(r / value - 1) < 1e-3:
+            found.append(text)
+    return f", that is {' or '.join(found)}" if found else ""
 
 
 def _offset(got, want, names, sizes, rtol, atol) -> str:
@@ -226,7 +352,7 @@ def _offset(got, want, names, sizes, rtol, atol) -> str:
         if torch.allclose(difference, first.expand_as(difference), atol=10 * atol):
             return (
                 f"off by the same vector (along {names[-1]}) in every place: "
-                "a bias, or another constant vector, is missing or too much"
+                "a bias, or another constant vector, may be missing or added once too often"
             )
     return ""
 
@@ -298,8 +424,8 @@ def _nearly(got, want, names, sizes, rtol, atol) -> str:
     error = float((got - want).abs().max()) / scale
     if error < 0.02:
         return (
-            f"nearly right (off by at most {error:.1e} of the largest number): look for a "
-            "constant, an epsilon or a precision that is slightly different"
+            f"nearly right (off by at most {error:.1e} of the largest number): a constant, an "
+            "epsilon or a precision may be slightly different"
         )
     return ""
 
@@ -367,6 +493,12 @@ _EXPLAINED: tuple[tuple[str, str, str], ...] = (
         r"unsupported operand type.*'tuple'",
         "A function that returns several values was used as if it returned one: unpack them, as in "
         "`output, weights = …`.",
+    ),
+    (
+        "number-for-a-tensor",
+        r"argument 'input' .*must be Tensor, not (int|float)",
+        "This function of torch takes a tensor and was given a number. For a plain number use "
+        "Python's own: math.sqrt(x), x ** 0.5, math.exp(x).",
     ),
     (
         "wrong-argument-name",

@@ -7,11 +7,13 @@ and helper functions play no part.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +31,8 @@ MOST_RECORDS = 5000
 # clues that a wrong pair of tensors would hardly give
 TELLING = ("times too", "wrong sign", "swapped", "another order", "off by the same", "nearly")
 COVERED = (1, 2, 3, 4, 5, 6, 7, 8, 10)
+MOST_PRINTED = 4000  # characters
+RETURNED = "what forward returns"
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,9 @@ class Explanation:
     """How far the two agree.
 
     agree: steps that the learner's run holds, in order. differs: the first step that it doesn't,
-    "" when the result agrees. clue: what is true of the difference. line, code: where the
-    learner's nearest tensor is made. error: what the run stopped with, if it did.
+    "" when the result agrees. clue: what is true of the difference. line, code: where the tensor
+    that the clue is about is made, or else the next one of the step's shape. error: what the run
+    stopped with, if it did. printed: what the file printed.
     """
 
     problem: int
@@ -47,6 +52,7 @@ class Explanation:
     line: int | None = None
     code: str = ""
     error: str = ""
+    printed: str = ""
 
 
 def explain(root: Path, problem: Problem, source: Path | None = None) -> Explanation:
@@ -119,16 +125,16 @@ def _multi_head(w: dict, x: Tensor, n_head: int, causal: bool, prefix: str = "")
 
 
 def _norm(w: dict, x: Tensor, prefix: str = "") -> Steps:
-    centred = x - x.mean(-1, keepdim=True)
-    yield "x minus its mean", centred
-    variance = (centred**2).mean(-1, keepdim=True)
+    centered = x - x.mean(-1, keepdim=True)
+    yield "x minus its mean", centered
+    variance = (centered**2).mean(-1, keepdim=True)
     yield "the variance", variance
-    normalised = centred / (variance + 1e-5).sqrt()
-    yield "the normalised x", normalised
-    yield "the normalised x, scaled", normalised * w[prefix + "weight"]
+    normalized = centered / (variance + 1e-5).sqrt()
+    yield "the normalized x", normalized
+    yield "the normalized x, scaled", normalized * w[prefix + "weight"]
     yield (
-        "the normalised x, scaled and shifted",
-        normalised * w[prefix + "weight"] + w[prefix + "bias"],
+        "the normalized x, scaled and shifted",
+        normalized * w[prefix + "weight"] + w[prefix + "bias"],
     )
 
 
@@ -159,16 +165,23 @@ def _block(w: dict, x: Tensor, n_head: int, prefix: str = "", where: str = "") -
 
 
 def _scene(problem: Problem, piece) -> tuple:
-    """(module, a function that runs the learner's code, a function that gives the steps)."""
+    """(module, a function that runs the learner's code, a function that gives the steps, the sizes
+    that a ratio may be made of). Sizes, their roots and their ratios all differ.
+    """
     import torch
 
-    from learn_gpt2.checking.checks import fill, weights
+    from learn_gpt2.checking import checks
+    from learn_gpt2.checking.checks import fill
 
     def rand(*shape: int, seed: int = 0) -> Tensor:
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
+    def weights(module: torch.nn.Module) -> dict[str, Tensor]:
+        return {**checks.weights(module), **{n: t.clone() for n, t in module.named_buffers()}}
+
     number = problem.number
-    x = rand(2, 5, 12)
+    x = rand(2, 4, 15)
+    attention = {"head_dim": 5, "n_head": 3, "n_embd": 15}
     if number == 1:
         module = fill(piece.Embeddings(17, 11, 6, 0.0))
         ids = torch.tensor([[3, 1, 16, 0], [9, 9, 2, 7]])
@@ -178,9 +191,9 @@ def _scene(problem: Problem, piece) -> tuple:
             yield "the position embeddings", w["wpe.weight"][2:6]
             yield "their sum", w["wte.weight"][ids] + w["wpe.weight"][2:6]
 
-        return module, lambda: module(ids, 2), lambda: steps(weights(module))
+        return module, lambda: module(ids, 2), lambda: steps(weights(module)), {"n_embd": 6}
     if number == 2:
-        module = fill(piece.SimpleAttention(12))
+        module = fill(piece.SimpleAttention(15))
 
         def steps(w):
             q, k, v = (x @ w[f"{n}.weight"].T + w[f"{n}.bias"] for n in ("query", "key", "value"))
@@ -191,24 +204,33 @@ def _scene(problem: Problem, piece) -> tuple:
             yield "the weights", (q @ k.mT).softmax(-1)
             yield "the weighted values", (q @ k.mT).softmax(-1) @ v
 
-        return module, lambda: module(x), lambda: steps(weights(module))
+        return module, lambda: module(x), lambda: steps(weights(module)), {"n_embd": 15}
     if number == 3:
         module = piece.ScaledDotProductAttention(6, 0.0)
         q, k, v = rand(2, 3, 4, 6), rand(2, 3, 5, 6, seed=1), rand(2, 3, 5, 7, seed=2)
         mask = torch.ones(4, 5, dtype=torch.bool).tril(1)
-        return module, lambda: module(q, k, v, mask), lambda: _attention(q, k, v, mask)
+        sizes = {"d_k": 6}
+        return module, lambda: module(q, k, v, mask), lambda: _attention(q, k, v, mask), sizes
     if number == 4:
-        module = fill(piece.MultiHeadAttention(12, 3, 0.0))
-        return module, lambda: module(x), lambda: _multi_head(weights(module), x, 3, False)
+        module = fill(piece.MultiHeadAttention(15, 3, 0.0))
+
+        def steps():
+            return _multi_head(weights(module), x, 3, False)
+
+        return module, lambda: module(x), steps, attention
     if number == 5:
-        module = fill(piece.CausalMultiHeadAttention(12, 3, 9, 0.0))
-        return module, lambda: module(x), lambda: _multi_head(weights(module), x, 3, True)
+        module = fill(piece.CausalMultiHeadAttention(15, 3, 9, 0.0))
+
+        def steps():
+            return _multi_head(weights(module), x, 3, True)
+
+        return module, lambda: module(x), steps, attention
     if number == 6:
-        module = fill(piece.FeedForward(12, 20, 0.0))
-        return module, lambda: module(x), lambda: _feed_forward(weights(module), x)
+        module = fill(piece.FeedForward(15, 22, 0.0))
+        return module, lambda: module(x), lambda: _feed_forward(weights(module), x), {}
     if number == 7:
-        module = fill(piece.ResidualBlock(12))
-        scene = torch.tanh(rand(12, 12, seed=3))
+        module = fill(piece.ResidualBlock(15))
+        scene = torch.tanh(rand(15, 15, seed=3))
 
         def steps(w):
             for name, value in _norm(w, x, "ln."):
@@ -216,17 +238,17 @@ def _scene(problem: Problem, piece) -> tuple:
             yield "the sublayer's output", value @ scene
             yield "x plus the sublayer's output", x + value @ scene
 
-        return module, lambda: module(x, lambda t: t @ scene), lambda: steps(weights(module))
+        return module, lambda: module(x, lambda t: t @ scene), lambda: steps(weights(module)), {}
     if number == 8:
-        module = fill(piece.TransformerBlock(12, 3, 9, 0.0))
-        return module, lambda: module(x), lambda: _block(weights(module), x, 3)
+        module = fill(piece.TransformerBlock(15, 3, 9, 0.0))
+        return module, lambda: module(x), lambda: _block(weights(module), x, 3), attention
     from gpt2.model import GPT2Config
 
-    module = fill(piece.GPT2Model(GPT2Config(17, 9, 12, 2, 3, 0.0, 0.0, 0.0)))
-    ids = torch.tensor([[3, 1, 16, 0, 5], [9, 9, 2, 7, 7]])
+    module = fill(piece.GPT2Model(GPT2Config(17, 9, 15, 2, 3, 0.0, 0.0, 0.0)))
+    ids = torch.tensor([[3, 1, 16, 0], [9, 9, 2, 7]])
 
     def steps(w):
-        x = w["embeddings.wte.weight"][ids] + w["embeddings.wpe.weight"][:5]
+        x = w["embeddings.wte.weight"][ids] + w["embeddings.wpe.weight"][:4]
         yield "the embeddings", x
         for i in range(2):
             for name, value in _block(w, x, 3, f"h.{i}.", f"block {i}: "):
@@ -236,7 +258,7 @@ def _scene(problem: Problem, piece) -> tuple:
             yield f"ln_f: {name}", value
         yield "the logits", value @ w["embeddings.wte.weight"].T
 
-    return module, lambda: module(ids), lambda: steps(weights(module))
+    return module, lambda: module(ids), lambda: steps(weights(module)), attention
 
 
 # ── matching ────────────────────────────────────────────────────────────────────────────────────
@@ -261,7 +283,7 @@ def _recorder(path: Path, records: list[Record]):
             for value in values:
                 wanted = isinstance(value, Tensor) and value.is_floating_point() and value.numel()
                 if wanted and len(records) < MOST_RECORDS:
-                    records.append(Record(value.detach().clone(), _line(path)))
+                    records.append(Record(value.detach().float().clone(), _line(path)))
             return result
 
     return Recorder()
@@ -281,7 +303,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
     import torch
 
     if a.shape == b.shape:
-        return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+        return torch.allclose(a.float(), b.float(), rtol=1e-4, atol=1e-5)
     return _same_numbers(a, b)
 
 
@@ -289,14 +311,22 @@ def _same_numbers(a: Tensor, b: Tensor) -> bool:
     """The same numbers, in whatever order."""
     import torch
 
-    return a.numel() == b.numel() and torch.allclose(
-        a.flatten().sort().values, b.flatten().sort().values, rtol=1e-4, atol=1e-5
-    )
+    if a.numel() != b.numel():
+        return False
+    a, b = (t.flatten().float().sort().values for t in (a, b))
+    return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def compare_runs(steps: list[tuple[str, Tensor]], records: list[Record]) -> tuple[list[str], dict]:
+def compare_runs(
+    steps: list[tuple[str, Tensor]],
+    records: list[Record],
+    output: object,
+    sizes: dict[str, float] | None = None,
+) -> tuple[list[str], dict]:
     """(names of the steps that were found in the learner's run, what is known of the first that
-    comes after the last of them; {} when the last step was found).
+    comes after the last of them; {} when the output is the last step's result).
+
+    output: what forward returned; for problem 03 a pair, of which the second is the step before.
     """
     from learn_gpt2.checking.diagnosis import clues
 
@@ -310,26 +340,67 @@ def compare_runs(steps: list[tuple[str, Tensor]], records: list[Record]) -> tupl
                 break
     agree = [name for i, (name, _) in enumerate(steps) if i in found]
     last = max(found, default=-1)
-    if last == len(steps) - 1:
+    wrong_return = _wrong_return(output, steps)
+    if not wrong_return:
         return agree, {}
+    if last == len(steps) - 1:
+        return agree, {"differs": RETURNED, "clue": wrong_return}
+
+    def telling(record: Record, want: Tensor) -> str:
+        told = clues(record.value, want, sizes=sizes)
+        return next((text for text in told if any(word in text for word in TELLING)), "")
+
     # the learner may not have the next step as such (a fused kernel, another order of operations):
-    # a later one whose difference can be told says more than "not there"
-    after = records[found[last] :] if found else records
+    # a later one whose difference can be told says more than "not there". What agrees with a step
+    # is no attempt at another one.
+    matched = {id(records[j]) for j in found.values()}
+    after = [
+        r
+        for r in records[found[last] + 1 if found else 0 :]
+        if id(r) not in matched and not any(_same(r.value, steps[i][1]) for i in found)
+    ]
     fallback: dict = {}
-    for name, want in steps[last + 1 :]:
+    for i, (name, want) in enumerate(steps[last + 1 :]):
         near = [r for r in after if r.value.shape == want.shape]
         for record in near:
-            told = clues(record.value, want, sizes={"d_k": 6} if want.dim() > 3 else None)
-            told = [text for text in told if any(word in text for word in TELLING)]
-            if told:
-                return agree, {"differs": name, "clue": told[0], "line": record.line}
-        near = [r for r in near if r is not after[0]]
+            if told := telling(record, want):
+                return agree, {"differs": name, "clue": told, "line": record.line}
+        if i == 0 and found:
+            before = records[found[last]]
+            if before.value.shape == want.shape and "times too" in (t := telling(before, want)):
+                clue = f"your run goes on with {steps[last][0]}, and those are {t}"
+                return agree, {"differs": name, "clue": clue, "line": before.line}
         if near and not fallback:
-            fallback = {"differs": name, "clue": "the numbers are others", "line": near[0].line}
+            clue = "no tensor of your run holds these numbers"
+            fallback = {"differs": name, "clue": clue, "line": near[0].line}
     skipped = steps[last + 1][0]
     if not fallback or _stage(skipped) != _stage(fallback["differs"]):
         return agree, {"differs": skipped, "clue": "your run has no such tensor"}
     return agree, fallback
+
+
+def _wrong_return(output: object, steps: list[tuple[str, Tensor]]) -> str:
+    """What is wrong with what forward returned; "" when nothing is."""
+    from torch import Tensor
+
+    from learn_gpt2.checking.diagnosis import clues
+
+    wanted = [steps[-1][1]]
+    if steps[0][0] == "the scores q kᵀ":  # problem 03 returns the weights as well
+        wanted.append(steps[-2][1])
+        if not isinstance(output, (tuple, list)) or len(output) != 2:
+            return f"it is a {type(output).__name__}, expected two tensors (output, weights)"
+        values = list(output)
+    else:
+        values = [output]
+    for value, want in zip(values, wanted, strict=True):
+        if not isinstance(value, Tensor):
+            return f"it is a {type(value).__name__}, expected a tensor"
+        value = value.float()
+        if value.shape != want.shape or not _same(value, want):
+            told = clues(value, want)
+            return told[0] if told else f"it is not {steps[-1][0]}"
+    return ""
 
 
 def _stage(step: str) -> str:
@@ -341,32 +412,71 @@ def run(problem: Problem, path: Path) -> dict:
     """The comparison, in this process."""
     import torch
 
+    printed = io.StringIO()
+    dtype = torch.get_default_dtype()
+    try:
+        with redirect_stdout(printed):
+            data = _run(problem, path)
+    finally:
+        torch.set_default_dtype(dtype)  # a file may change it for the whole program
+    text = printed.getvalue()
+    if len(text) > MOST_PRINTED:
+        text = f"{text[:MOST_PRINTED]} … ({len(text)} characters in all)"
+    return {**data, "printed": text}
+
+
+def _run(problem: Problem, path: Path) -> dict:
+    import torch
+
     try:
         piece = loading.load(problem, path)
     except loading.PieceError as error:
         return {"refused": str(error)}
     records: list[Record] = []
-    error = ""
+    steps: list[tuple[str, Tensor]] = []
+    sizes: dict[str, float] = {}
+    stopped, error, output = "", "", None
+    torch.set_default_dtype(torch.float32)
     torch.manual_seed(0)
     with loading.model_for(problem), torch.no_grad():
         try:
             with time_limit(SECONDS):
-                module, forward, textbook = _scene(problem, piece)
+                module, forward, textbook, sizes = _scene(problem, piece)
                 module.eval()
+                # before forward, which may change its input or the weights
+                steps, stopped = _computable(textbook())
                 with _recorder(path, records):
-                    forward()
+                    output = forward()
         except TimeLimit:
             error = f"it was still running after {SECONDS:.0f} s"
         except Exception as caught:  # anything a learner's file may raise
             line, code = loading.line_in(caught, path)
             error = f"{type(caught).__name__}: {str(caught).splitlines()[0] if str(caught) else ''}"
             error += f" (line {line}: {code})" if line else ""
-            if not records:
-                return {"refused": f"{loading.shown(path)} does not run: {error}"}
-        agree, rest = compare_runs(list(textbook()), records)
+        if error and not records:
+            return {"refused": f"{loading.shown(path)} does not run: {error}"}
+    agree, rest = compare_runs(steps, records, output, sizes) if steps else ([], {})
+    if stopped and rest.get("differs") in (None, RETURNED):
+        rest = {"differs": "the step after that" if steps else "the first step", "clue": stopped}
     line = rest.get("line")
     code = piece.source.splitlines()[line - 1].strip() if line else ""
     return asdict(Explanation(problem.number, agree, code=code, error=error, **rest))
+
+
+def _computable(textbook: Steps) -> tuple[list[tuple[str, Tensor]], str]:
+    """The textbook's steps, as far as they can be computed with the learner's weights, and what
+    stops them ("" when nothing does).
+    """
+    steps = []
+    try:
+        for step in textbook:
+            steps.append(step)
+    except KeyError as missing:
+        return steps, f"it needs {missing}, and your module has no parameter of that name"
+    except Exception as error:  # shapes that do not fit, above all
+        first = (str(error).splitlines() or [""])[0]
+        return steps, f"it can't be computed with your module's parameters ({first})"
+    return steps, ""
 
 
 def _main(number: str, path: str) -> None:

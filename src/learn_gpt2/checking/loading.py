@@ -47,6 +47,7 @@ class Piece:
     module: types.ModuleType
     open_todos: dict[int, int] = field(default_factory=dict)  # TODO number → line of its raise
     torch_left = None  # a piece in a worker: a function that asks how it leaves torch there
+    examined_as = None  # a piece in a worker, loaded anew for each check: what stays the same
 
     def __getattr__(self, name: str):
         try:
@@ -307,7 +308,10 @@ def import_failed(error: BaseException, path: Path) -> str:
     if isinstance(error, SystemExit):
         return f"{where} ends the program (exit) while it is being imported. Take that line out."
     if isinstance(error, ModuleNotFoundError):
-        return f"{where} imports {error.name!r}, which is not installed.\n    {code}"
+        return (
+            f"{where} imports {error.name!r}, which is not installed.\n    {code}\n"
+            "If it is a file of yours: only the piece itself is read, so what it needs goes there."
+        )
     return f"{where} can't be imported: {type(error).__name__}: {error}\n    {code}"
 
 

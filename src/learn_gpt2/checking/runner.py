@@ -7,6 +7,7 @@ the order in which they stand, skips those whose needs failed, and turns whateve
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field
-from io import StringIO
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,18 @@ if TYPE_CHECKING:
     from learn_gpt2.checking.checks import Check
 
 MESSAGE_LINES = 6
+# what a failure is called that names no mistake
+UNNAMED = frozenset(("raises", "shape-mismatch", "wrong-shape", "wrong-dtype", "no-gradient"))
+# mistakes that reach beyond the call in which they are made: what fails after them proves nothing
+SPREADING = frozenset(
+    (
+        *("module-remembers", "state-kept-in-module", "model-keeps-state", "shared-attributes"),
+        *("grad-left-off", "default-dtype-set", "mode-left-on", "mode-changed", "seed-set"),
+        *("edits-input", "edits-weights", "dropout-in-eval", "shared-memory", "shared-weights"),
+    )
+)
+# what keeps every check from running, and is told for each
+TOLD_EACH_TIME = frozenset(("open-todo", "exits", "endless-loop", "crashed"))
 
 
 @dataclass
@@ -97,6 +110,7 @@ class Examination:
         self.checks = {check.name: check for check in checks}
         self.results: dict[str, Result] = {}
         self.patience = 1.0  # how many times as long as its limit a check may take in all
+        self._causes: dict[str, Result] = {}  # skipped check → the failure that it waits for
         self._piece: Piece | PieceError | None = None
 
     @property
@@ -118,6 +132,7 @@ class Examination:
         self.results[name] = result
         if not self._skip(check, result):
             self._run(check, result)
+            self._leave_consequences(result)
         result.message = "\n".join(result.message.splitlines()[:MESSAGE_LINES])
         return result
 
@@ -146,11 +161,36 @@ class Examination:
             return False
         cause = broken[0]
         while cause.status == "skipped":
-            needed = [self.results[n] for n in self.checks[cause.name].needs if n in self.results]
-            cause = next(r for r in needed if r.status != "passed")
+            cause = self._causes[cause.name]
+        self._causes[check.name] = cause
         result.status = "skipped"
         result.message = f"needs {cause.name}, which failed: {cause.title}"
         return True
+
+    def _leave_consequences(self, result: Result) -> None:
+        """Skip a failure that says nothing new, or nothing that could be relied on: one mistake is
+        told once.
+
+        It says nothing new when it names what was named before, or no mistake at all, after another
+        check has failed; nothing reliable after a mistake that changes whatever runs later, or
+        after a check that it follows from.
+        """
+        if result.status != "failed" or isinstance(result.exception, PieceError):
+            return
+        before = [r for r in self.results.values() if r.status == "failed" and r is not result]
+        said = {m for r in before for m in r.mistakes}
+        if not before or (said | set(result.mistakes)) & TOLD_EACH_TIME:
+            return
+        causes = [r for r in before if r.name in self.checks[result.name].follows]
+        causes += [r for r in before if set(r.mistakes) & SPREADING]
+        if set(result.mistakes) <= said | UNNAMED:
+            named = set(result.mistakes) - UNNAMED
+            causes += [r for r in before if set(r.mistakes) & named] + before[:1]
+        if causes:
+            self._causes[result.name] = causes[0]
+            result.status = "skipped"
+            result.message = f"fails as well; first mend {causes[0].name}: {causes[0].title}"
+            result.mistakes, result.hint, result.line, result.exception = [], None, None, None
 
     def _run(self, check: Check, result: Result) -> None:
         # a file that looped once will loop again: the others needn't wait as long
@@ -273,8 +313,37 @@ def piece_path(root: Path, problem: Problem, source: str | Path) -> tuple[Path, 
 def run_checks(root: Path, problem: Problem, source: str | Path = "yours") -> Report:
     """Run a problem's checks in this process; what the file prints is swallowed."""
     path, whose = piece_path(root, problem, source)
-    with redirect_stdout(StringIO()):
-        return Examination(problem, path, whose, load_checks(root, problem)).run_all()
+    return _run_all(Examination(problem, path, whose, load_checks(root, problem)))
+
+
+def _run_all(examination: Examination) -> Report:
+    # a file may set its output's encoding, or write bytes to it
+    with redirect_stdout(TextIOWrapper(BytesIO(), encoding="utf-8", errors="replace")):
+        return examination.run_all()
+
+
+def run_watched(root: Path, problem: Problem, source: str | Path = "yours") -> Report:
+    """`run_checks`, and one result more when the file does what `learn grade` doesn't take.
+
+    For a process that ends afterwards: it stays under watch, and without the network.
+    """
+    from learn_gpt2.checking.conduct import watch_learner
+
+    path, whose = piece_path(root, problem, source)
+    if whose != "yours":
+        return run_checks(root, problem, source)
+    sys.argv[1:] = []  # a file that reads its arguments finds none
+    importlib.import_module("gpt2.model")  # that it is opened now is not the file's doing
+    examination = Examination(problem, path, whose, load_checks(root, problem))
+    watch = watch_learner(path, root, f"checks_{problem.number:02d}")
+    report = _run_all(examination)
+    fact = watch.fact()
+    if fact is not None:
+        title = "the file leaves everything but its piece as it is"
+        text = f"{fact.message}\n`learn grade` gives such a file no points."
+        result = Result("test_leaves_the_rest", title, "failed", text, [fact.kind], points=0)
+        report.results.append(result)
+    return report
 
 
 @contextmanager
@@ -290,12 +359,26 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def surroundings(root: Path) -> dict[str, str]:
+    """What is set for a process that runs a learner's file, and for the one that grades it: then
+    both come to the same. The processor gives everybody the same numbers; compiling takes longer
+    than the checks, and changes nothing that they look at; plots open no window.
+    """
+    return {
+        "PYTHONPATH": str(root / "src"),
+        "PYTHONIOENCODING": "utf-8",
+        "CUDA_VISIBLE_DEVICES": "",
+        "MPLBACKEND": "Agg",
+        "TORCH_COMPILE_DISABLE": "1",
+    }
+
+
 class Spare:
     """A process that imports what checks need, waits for one problem, runs its checks and ends."""
 
     def __init__(self, root: Path):
         self.root = root
-        environment = {**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONIOENCODING": "utf-8"}
+        environment = os.environ | surroundings(root)
         self._process = subprocess.Popen(
             # -P: nothing in the current folder may pass for a module
             [sys.executable, "-P", "-m", "learn_gpt2.checking.runner", str(root)],
@@ -357,7 +440,7 @@ def _main(root: Path) -> None:
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)  # what the file prints, from Python or below it, goes nowhere
-    report = run_checks(root, manifest.get(job["problem"]), job["source"])
+    report = run_watched(root, manifest.get(job["problem"]), job["source"])
     results.write(f"\n{mark}{json.dumps(report.to_json())}\n")
     results.flush()
     os._exit(0)  # whatever threads or exit handlers the file has left behind

@@ -17,7 +17,15 @@ import time
 from pathlib import Path
 
 from learn_gpt2 import manifest
-from learn_gpt2.checking.runner import Report, Result, Spare, piece_path, run_checks, run_isolated
+from learn_gpt2.checking.runner import (
+    Report,
+    Result,
+    Spare,
+    piece_path,
+    run_isolated,
+    run_watched,
+    surroundings,
+)
 from learn_gpt2.manifest import Problem
 
 SECONDS = 60.0
@@ -37,7 +45,7 @@ class Warm:
             self._spare = Spare(root)
 
     def _start(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(self.root / "src"), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | surroundings(self.root) | {"OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "learn_gpt2.checking.warm", str(self.root)],
             stdin=subprocess.PIPE,
@@ -101,7 +109,7 @@ def _in_child(root: Path, problem: Problem) -> dict:
         os.close(readable)
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
-        data = json.dumps(run_checks(root, problem).to_json()).encode()
+        data = json.dumps(run_watched(root, problem).to_json()).encode()
         with os.fdopen(writable, "wb") as pipe:
             pipe.write(data)
         os._exit(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from dataclasses import asdict
 
 import click
@@ -34,15 +35,40 @@ def command(course: Course, problem: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(found), ensure_ascii=False))
         return
-    for step in found.agree:
-        click.echo(click.style(f"  ✓ {step}", fg="green"))
+    if found.printed.strip():
+        click.echo("Your code prints:")
+        click.echo(textwrap.indent(found.printed.rstrip(), "  │ ", lambda line: True))
+    for line in folded(found.agree, found.differs):
+        click.echo(click.style(f"  ✓ {line}", fg="green"))
     if found.error:
         click.echo(click.style(f"  ✗ your run stops: {found.error}", fg="red"))
     if not found.differs:
         click.echo("Your result agrees with the textbook's.")
-        click.echo(f"What is left are other cases: learn check {chosen.number:02d}")
+        row = next(r for r in progress.standings(course.root) if r.number == chosen.number)
+        if row.state != progress.PASSED:
+            click.echo(
+                f"If a check fails, it is about another case: learn check {chosen.number:02d}"
+            )
         return
     click.echo(click.style(f"  ✗ {found.differs}: {found.clue}", fg="red"))
     if found.line:
         path = loading.shown(chosen.problem_path(course.root))
-        click.echo(f"    ({path}:{found.line}: {found.code})")
+        click.echo(f"    (look at {path}:{found.line}: {found.code})")
+
+
+def folded(steps: list[str], differs: str) -> list[str]:
+    """The steps a line each; those of a stage that is over become one line: "block 0: 22 steps"."""
+    at = differs.split(": ")[:-1]
+    lines: list[list] = []  # [text, how many steps]
+    for step in steps:
+        *stage, _ = step.split(": ")
+        depth = 0
+        while depth < min(len(stage), len(at)) and stage[depth] == at[depth]:
+            depth += 1
+        over = depth < len(stage)
+        text = ": ".join(stage[: depth + 1]) if over else step
+        if over and lines and lines[-1][0] == text:
+            lines[-1][1] += 1
+        else:
+            lines.append([text, 1])
+    return [text if count == 1 else f"{text}: {count} steps" for text, count in lines]

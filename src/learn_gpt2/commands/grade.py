@@ -7,11 +7,17 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from learn_gpt2 import manifest
 from learn_gpt2.cli import Course
+
+if TYPE_CHECKING:
+    from learn_gpt2.grading.roster import Roster
+
+SOMEBODY_MUST_LOOK = 3  # exit code: graded, but something handed in was not understood
 
 
 @click.command("grade", short_help="Grade a class (for instructors).")
@@ -23,6 +29,28 @@ from learn_gpt2.cli import Course
 @click.option("--seconds", default=60.0, show_default=True, help="Time for one problem of one.")
 @click.option("--load-seconds", default=10.0, show_default=True, help="Time for importing one.")
 @click.option("--memory", default=1024, show_default=True, help="MB beyond what torch takes.")
+@click.option(
+    "--roster",
+    "roster_file",
+    type=click.Path(path_type=Path),
+    help="A class list (CSV): finds who is missing, and puts ids into the marks.",
+)
+@click.option("--dry-run", is_flag=True, help="List who handed in what and from where, and stop.")
+@click.option(
+    "--for",
+    "platforms",
+    multiple=True,
+    type=click.Choice(["canvas", "moodle", "gradescope", "classroom50"]),
+    help="Also write what this platform takes back (once for each platform).",
+)
+@click.option("--title", default="", help="With --for: the assignment's name, or its column's.")
+@click.option("--classroom", default="", help="With --for classroom50: the class's short name.")
+@click.option(
+    "--why",
+    nargs=2,
+    metavar="STUDENT PROBLEM",
+    help="Run that one piece again and print what came of every check, and stop.",
+)
 @click.option("--print-weights", is_flag=True, help="Print the points of each check, and stop.")
 @click.option("--print-protections", is_flag=True, help="Print what this system offers, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON.")
@@ -37,18 +65,26 @@ def command(
     seconds: float,
     load_seconds: float,
     memory: int,
+    roster_file: Path | None,
+    dry_run: bool,
+    platforms: tuple[str, ...],
+    title: str,
+    classroom: str,
+    why: tuple[str, str] | None,
     print_weights: bool,
     print_protections: bool,
     as_json: bool,
 ) -> None:
-    """Grade SUBMISSIONS: a folder with one folder or zip per student, in the course's layout
-    (problems/NN-name/problem.py) or flat (NN-name/problem.py, NN-name.py).
+    """Grade SUBMISSIONS: what a platform lets you download (Canvas, Moodle, Blackboard, Gradescope,
+    GitHub, Brightspace, Sakai …), as a folder or as an archive, or a folder with one folder or
+    archive per student. --dry-run shows what is found in it, and runs nothing.
 
     Each file is graded in a process of its own, confined as far as this system can. A mark is the
     sum of the points of the checks that pass. Once interrupted, the same command goes on where it
-    stopped. Exit code 0 when all were graded, whatever their marks.
+    stopped. Exit code 0 when all were graded, whatever their marks; 3 when somebody must look,
+    because something that was handed in was not understood.
     """
-    from learn_gpt2.grading import gradebook, reports, sandbox
+    from learn_gpt2.grading import connectors, gradebook, reports, roster, sandbox
     from learn_gpt2.grading.sandbox import Limits
 
     try:
@@ -61,7 +97,19 @@ def command(
     if print_weights:
         _print_weights(gradebook.weights(course.root, chosen), as_json)
         return
+    people = roster.read(roster_file) if roster_file else None
+    if dry_run:
+        if submissions is None:
+            raise click.UsageError("say which SUBMISSIONS to look at")
+        _dry_run(course.root, submissions, chosen, people, as_json)
+        return
     means = sandbox.probe()
+    if why is not None:
+        if submissions is None:
+            raise click.UsageError("say which SUBMISSIONS the student's work is in")
+        options = gradebook.Options((_one(why[1]),), limits, 1, own_pieces, people)
+        _why(course.root, submissions, out, options, means, why[0], as_json)
+        return
     if print_protections or not as_json:
         _print_protections(means, limits)
     if print_protections:
@@ -69,7 +117,7 @@ def command(
     if submissions is None or out is None:
         raise click.UsageError("say which SUBMISSIONS to grade, and where to: --out REPORT")
     jobs = jobs or max(1, (os.cpu_count() or 2) // 2)
-    options = gradebook.Options(chosen, limits, jobs, own_pieces)
+    options = gradebook.Options(chosen, limits, jobs, own_pieces, people)
     work = gradebook.Class(course.root, submissions, out, options, means)
     count = len(work.students)
     if not as_json:
@@ -85,12 +133,108 @@ def command(
             err=True,
         )
         sys.exit(130)
-    written = reports.write_all(out, report)
+    wishes = connectors.Wishes(title, classroom)
+    written = reports.write_all(out, report, platforms, people, wishes)
     if as_json:
         marks = {s["student"]: s["points"] for s in report["students"]}
-        click.echo(json.dumps({"points": marks, "out": str(out)}, ensure_ascii=False))
+        look = {s["student"]: s["attention"] for s in report["students"] if s["attention"]}
+        click.echo(
+            json.dumps({"points": marks, "attention": look, "out": str(out)}, ensure_ascii=False)
+        )
     else:
         _summary(report, out, written)
+    if any(student["attention"] for student in report["students"]):
+        sys.exit(SOMEBODY_MUST_LOOK)
+
+
+def _one(text: str) -> int:
+    try:
+        (problem,) = manifest.select([text])
+    except ValueError as error:
+        raise click.UsageError(f"--why takes one problem: {error}") from None
+    return problem.number
+
+
+def _why(root, folder: Path, out: Path | None, options, means, name: str, as_json: bool) -> None:
+    """Print what came of every check of one piece, run again as the report's was."""
+    import tempfile
+
+    from learn_gpt2.grading import gradebook
+    from learn_gpt2.grading.escaping import lines, one_line
+
+    with tempfile.TemporaryDirectory(prefix="learn-why-") as aside:
+        work = gradebook.Class(root, folder, out or Path(aside), options, means)
+        student = work.find(name)
+        (number,) = options.problems
+        problem = work.again(student, number)
+    if as_json:
+        click.echo(json.dumps({"student": student.student, **problem}))
+        return
+    file = one_line(problem["file"])
+    place = f": {file} ({problem['digest']})" if file else ""
+    click.echo(f"{one_line(student.student)}, {number:02d} {problem['title']}{place}")
+    if problem["state"] != "graded":
+        click.echo(lines(problem["results"][0]["message"]))
+    for result in problem["results"] if problem["state"] == "graded" else ():
+        mark = {"passed": "✓", "failed": "✗", "skipped": "·"}[result["status"]]
+        click.echo(f"{mark} {one_line(result['title'])} ({result['earned']} of {result['points']})")
+        if result["status"] != "passed":
+            for line in lines(result["message"]).splitlines():
+                click.echo(f"    {line}")
+            if result["line"]:
+                click.echo(f"    (line {result['line']})")
+    for unusual in problem["unusual"]:
+        click.echo(f"! uses what a piece has no need for: {one_line(unusual)}")
+    click.echo(f"{problem['points']} of {problem['max']} points ({problem['percent']:g} %)")
+
+
+def _dry_run(
+    root: Path, folder: Path, chosen: tuple[int, ...], people: Roster | None, as_json: bool
+) -> None:
+    """Who handed in what, and from where; nothing of theirs is run."""
+    from learn_gpt2.grading import gradebook, submissions
+
+    problems = [manifest.get(number) for number in chosen]
+    skeletons = {p.number: p.skeleton_path(root).read_bytes() for p in problems}
+    found = submissions.read_all(folder, problems, roster=people, skeletons=skeletons)
+    if as_json:
+        rows = [
+            {"student": s.student, **gradebook.whose(s), "pieces": s.where, "notices": s.notices}
+            | {"refused": s.refused, "attention": s.attention}
+            for s in found
+        ]
+        click.echo(json.dumps({"students": rows}, ensure_ascii=False))
+    else:
+        for s in found:
+            ids = ", ".join(dict.fromkeys(word for word in (s.id, s.login, s.email) if word))
+            name = s.student if not ids or f"({ids})" in s.student else f"{s.student} ({ids})"
+            place = f", from {s.source}" if s.source and s.source != s.student else ""
+            count = f"{len(s.files)} of {len(problems)} pieces"
+            click.echo(f"{name}{place}: {count}" if s.source else f"{name}: nothing")
+            for number, place in sorted(s.where.items()):
+                mark = (
+                    "refused"
+                    if number in s.refused
+                    else "skeleton"
+                    if _same(s.files.get(number), skeletons[number])
+                    else ""
+                )
+                click.echo(f"  {number:02d}  {place}" + (f"  ({mark})" if mark else ""))
+            for notice in s.notices:
+                click.echo(f"  {'!' if notice in s.attention else '·'} {notice}")
+        handed_in = sum(bool(s.source) for s in found)
+        look = sum(bool(s.attention) for s in found)
+        click.echo(
+            f"{handed_in} students handed in, {len(found) - handed_in} of the roster did not"
+        )
+        if look:
+            click.echo(f"{look} to look at, marked with !")
+    if any(s.attention for s in found):
+        sys.exit(SOMEBODY_MUST_LOOK)
+
+
+def _same(data: bytes | None, skeleton: bytes) -> bool:
+    return data is not None and data.replace(b"\r\n", b"\n").rstrip() == skeleton.rstrip()
 
 
 class _Progress:
@@ -148,12 +292,21 @@ def _print_weights(weights: dict[int, list[tuple[str, int]]], as_json: bool) -> 
 def _summary(report: dict, out: Path, written: list[str]) -> None:
     from statistics import median
 
-    from learn_gpt2.grading.reports import cell, finding
+    from learn_gpt2.grading.escaping import one_line
+    from learn_gpt2.grading.reports import finding
 
     for student in report["students"]:
-        name = cell(student["student"])
+        name = one_line(student["student"])
         line = f"{name:<30} {student['points']:>4} of {student['max']} ({student['percent']:g} %)"
-        click.echo(line + (f"  {cell(student['notices'][0])}" if student["notices"] else ""))
+        click.echo(line + (f"  {one_line(student['notices'][0])}" if student["notices"] else ""))
+        for notice in student["notices"][1:]:
+            if notice in student["attention"]:
+                click.echo(f"{'':<30} {one_line(notice)}")
+    look = [s for s in report["students"] if s["attention"]]
+    if look:
+        names = ", ".join(one_line(student["student"]) for student in look[:12])
+        more = f" and {len(look) - 12} more" if len(look) > 12 else ""
+        click.echo(f"Somebody must look at {len(look)}: {names}{more}")
     middle = median(student["percent"] for student in report["students"])
     click.echo(f"median {middle:.3g} %. {finding(report)}")
     if report["copies"]:
@@ -161,6 +314,20 @@ def _summary(report: dict, out: Path, written: list[str]) -> None:
     strange = sum(bool(p["unusual"]) for s in report["students"] for p in s["problems"])
     if strange:
         click.echo(f'{strange} files use what a piece has no need for: see "To look at" there')
-    for note in (name for name in written if name.startswith("no ")):
-        click.echo(note)
-    click.echo(f"Reports: {out / 'grades.csv'}, report.json, junit.xml, feedback/, statistics.md")
+    # notes are sentences; what was written are names of files
+    for note in (name for name in written if ": " in name):
+        click.echo(one_line(note))
+    books = [name for name in written if name in ("canvas.csv", "moodle.csv")]
+    books += [
+        f"{name}/" for name in ("gradescope", "classroom50") if name in report_folders(written)
+    ]
+    more = "".join(f", {name}" for name in books)
+    click.echo(
+        f"Reports: {out / 'index.html'}, grades.csv, report.json, junit.xml, feedback/, "
+        f"statistics.md{more}"
+    )
+
+
+def report_folders(written: list[str]) -> set[str]:
+    """The folders that were written to."""
+    return {name.partition("/")[0] for name in written if "/" in name}

@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import learn_gpt2
 from learn_gpt2.assembly import swap
 from learn_gpt2.checking import limits
 from learn_gpt2.course import layout
@@ -65,7 +66,7 @@ def _python(root: Path) -> list[Finding]:
 
 
 def _environment(root: Path) -> list[Finding]:
-    here = Path(__file__).resolve().parent
+    here = Path(learn_gpt2.__file__).resolve().parent
     if here != (root / "src" / "learn_gpt2").resolve():
         return [
             Finding(

@@ -18,8 +18,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from learn_gpt2.course.handover import course_around
-from learn_gpt2.manifest import PROBLEMS
+import learn_gpt2
+from learn_gpt2.manifest import PROBLEMS, course_around
 
 CARRIED = "course_files"  # the folder inside the installed package
 RECORD = "src/installed.json"  # in a course that was made: which version, and what each file was
@@ -84,7 +84,7 @@ def source_of(packages: Path) -> Source | None:
 
 def running() -> Source:
     """The files of the package that runs. ValueError when it carries none."""
-    here = Path(__file__).resolve().parents[1]
+    here = Path(learn_gpt2.__file__).resolve().parents[1]
     source = source_of(here)
     if source is None:
         raise ValueError(

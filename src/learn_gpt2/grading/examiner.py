@@ -185,7 +185,7 @@ def answer(server: Server, question: Question) -> dict:
             os._exit(1)
     os.close(writable)
     try:
-        data = _read_until(readable, server.limits.seconds + 30.0)
+        data = _read_until(readable, server.limits.longest + 30.0)
     finally:
         os.close(readable)
         with contextlib.suppress(OSError):
@@ -234,6 +234,9 @@ class Sitting:
         self.limits = server.limits
         self.file = scratch / "problems" / question.problem.folder / "problem.py"
         self.end = time.monotonic() + server.limits.seconds
+        self.credit = server.limits.longest - server.limits.seconds  # for importing what is large
+        self.begun = 0.0  # when the last worker was started
+        self.started: list[str] = []  # programs that the file started, in words
         self.line: socket.socket | None = None
         self.judge: Judge | None = None
         self.how = ("ended", 0)  # how the last worker ended
@@ -270,7 +273,11 @@ class Sitting:
                 stopped = None if loaded else result
             examination.results[check.name] = result
             results.append({k: v for k, v in vars(result).items() if k != "exception"})
-        return {"results": results, **self._about()}
+        return {
+            "results": results,
+            "unusual": list(dict.fromkeys(self.started))[:20],
+            **self._about(),
+        }
 
     def _check(self, examination: Examination, check: Check) -> tuple[bool, Result]:
         """Run one check: whether the file could be loaded, and the result."""
@@ -288,12 +295,17 @@ class Sitting:
                 self.limits.load_seconds,
             )
             loaded = True
+            examination._piece.examined_as = examination
+            self._import_was_long()
             self.judge.seconds = check.seconds
             result = examination.run(check.name)
             if isinstance(result.exception, WireError):
                 raise result.exception
+            self._conduct(result)
         except PieceError as error:
             self._unloaded(result, error)
+            with contextlib.suppress(WireError):
+                self._conduct(result)
         except WireError as error:
             self._stop()
             message, mistake = self._explain(error)
@@ -306,6 +318,22 @@ class Sitting:
         result.message = clean(result.message, self.scratch)
         result.mistakes = [m for m in result.mistakes if re.fullmatch(r"[a-z0-9-]{1,60}", m)][:8]
         return loaded, result
+
+    def _conduct(self, result: Result) -> None:
+        """What the file does besides defining its piece, and grading does not take."""
+        if self.judge is None:
+            return
+        fact, started = self.judge.conduct()
+        self.started += started
+        if fact is not None:
+            kind, text = fact
+            result.status, result.mistakes = "failed", [kind]
+            result.message = f"The file {text} [{kind}]"
+
+    def _import_was_long(self) -> None:
+        """Each check imports anew what the file imports; a learner's run does it once."""
+        given = min(time.monotonic() - self.begun, self.credit)
+        self.credit, self.end = self.credit - given, self.end + given
 
     def _unloaded(self, result: Result, error: PieceError) -> None:
         result.message, result.mistakes = str(error), [error.kind]
@@ -393,6 +421,7 @@ class Sitting:
 
     def _worker(self, path: Path, lines: int, check: Check) -> Judge:
         """Who asks a new worker."""
+        self.begun = time.monotonic()
         down, down_in = os.pipe()
         up, up_in = os.pipe()
         seconds = min(
@@ -535,13 +564,14 @@ def hello(server: Server) -> dict:
 def _main(arguments: list[str]) -> None:
     """Arguments: the course's root, the options as JSON."""
     root, options = Path(arguments[0]), json.loads(arguments[1])
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     mark = options["mark"]
+    sys.argv[1:] = []  # a file that reads its arguments finds none, as with `python problem.py`
 
     def send(data: dict) -> None:
-        answers.write(f"\n{mark}{json.dumps(data)}\n")
-        answers.flush()
+        out.write(f"\n{mark}{json.dumps(data)}\n")
+        out.flush()
 
     try:
         means = Means(**options["means"])

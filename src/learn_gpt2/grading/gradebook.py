@@ -31,14 +31,18 @@ from pathlib import Path
 
 from learn_gpt2 import manifest
 from learn_gpt2.assembly.swap import write_atomically
-from learn_gpt2.grading import sandbox, similarity, submissions
+from learn_gpt2.checking.runner import surroundings
+from learn_gpt2.grading import answers, sandbox, similarity, submissions
+from learn_gpt2.grading.escaping import json_text, one_line
 from learn_gpt2.grading.examiner import ask
+from learn_gpt2.grading.recognizing import named
+from learn_gpt2.grading.roster import Roster
 from learn_gpt2.grading.sandbox import Limits, Means
 from learn_gpt2.grading.similarity import Prints
 from learn_gpt2.grading.submissions import Submission
 from learn_gpt2.manifest import Problem
 
-FORMAT = 1  # of report.json and of the cache
+FORMAT = 2  # of report.json and of the cache
 START_SECONDS = 300.0  # for importing torch and running the reference once
 
 
@@ -50,6 +54,7 @@ class Options:
     limits: Limits = field(default_factory=Limits)
     jobs: int = 2
     own_pieces: bool = False
+    roster: Roster | None = None
 
 
 class Interrupted(KeyboardInterrupt):
@@ -112,7 +117,7 @@ class Examiner:
 
     def ask(self, line: str) -> dict:
         """The answer to a line. ExaminerEnded when there is none."""
-        seconds = self.options.limits.seconds + 90.0
+        seconds = self.options.limits.longest + 90.0
         if not self.means.fork:
             # the start, which it needs each time, takes about as long as the first did
             return self._ask_once(line, self.options.limits.seconds + 10 + 3 * self._start_seconds)
@@ -199,15 +204,13 @@ def _environment(root: Path, scratch: Path) -> dict[str, str]:
     )
     own = {name: os.environ[name] for name in kept if name in os.environ}
     return own | {
-        "PYTHONPATH": str(root / "src"),
-        "PYTHONIOENCODING": "utf-8",
+        **surroundings(root),
         "PYTHONUTF8": "1",
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "LC_ALL": "C.UTF-8",
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",  # the CPU gives everybody the same numbers
         "HF_HUB_OFFLINE": "1",
         "LEARN_GPT2_LOAD_SECONDS": "10",
     }
@@ -268,8 +271,10 @@ class Class:
             for problem in self.problems:
                 wanted |= {p.number: p for p in manifest.prerequisites(problem)}
         everything = [wanted[n] for n in sorted(wanted)]
-        self.students = submissions.read_all(folder, everything, out)
         self.skeletons = {n: p.skeleton_path(root).read_bytes() for n, p in wanted.items()}
+        self.students = submissions.read_all(
+            folder, everything, out, options.roster, self.skeletons
+        )
         self.tasks: dict[str, Task] = {}
         self.task_of: dict[tuple[str, int], Task] = {}
         self.cannot: dict[tuple[str, int], str] = {}  # own pieces that don't fit together
@@ -316,6 +321,49 @@ class Class:
                 "`git status` and the students' files tell more"
             )
         return self.report()
+
+    def again(self, student: Submission, number: int) -> dict:
+        """One piece of one student, run again with an examiner of its own, whatever the cache has;
+        as in the report. The reference runs first, confined in the same way.
+        """
+        problem = manifest.get(number)
+        scratch = Path(os.path.realpath(tempfile.mkdtemp(prefix="learn-grade-")))
+        os.chmod(scratch, 0o755)
+        examiner = Examiner(self.root, self.options, self.means, scratch)
+        uid = sandbox.free_uid(0) if self.means.drops else 0
+        try:
+            self.hello = self._checks(examiner)
+            self._ask_what(examiner)
+            task = self.task_of.get((student.student, number))
+            for wanted in (self.control[number], task):
+                if wanted is not None:
+                    wanted.answer = self._ask_twice(examiner, wanted, uid, threading.Event())
+                    self._expect_full_marks(wanted)
+        finally:
+            examiner.close()
+            shutil.rmtree(scratch, ignore_errors=True)
+        return self._problem(student, problem)
+
+    def find(self, name: str) -> Submission:
+        """The one student whom a name, a login, an id or an email fits; ValueError otherwise."""
+        wanted = name.casefold().strip()
+
+        def words(student: Submission) -> set[str]:
+            given = (student.student, student.name, student.login, student.id, student.email)
+            return {word.casefold() for word in given if word}
+
+        for fits in (
+            lambda s: wanted == s.student.casefold(),
+            lambda s: wanted in words(s),
+            lambda s: any(wanted in word for word in words(s)),
+        ):
+            found = [student for student in self.students if fits(student)]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                names = ", ".join(one_line(student.student) for student in found[:8])
+                raise ValueError(f"{one_line(name)!r} fits {len(found)} students: {names}")
+        raise ValueError(f"no student is called {one_line(name)!r}; --dry-run lists them")
 
     def _checks(self, examiner: Examiner) -> dict:
         """What the examiner says of the checks; from the cache when nothing has changed."""
@@ -381,6 +429,11 @@ class Class:
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
+    def _asked(self, problem: Problem) -> list[answers.Asked]:
+        """What the examiner is asked about a problem: an answer must be about that."""
+        checks = self.hello["checks"][str(problem.number)]
+        return [answers.Asked(c["name"], c["title"], c["points"]) for c in checks]
+
     def _cached(self, key: str) -> Path:
         return self.out / ".cache" / f"{key}.json"
 
@@ -388,8 +441,9 @@ class Class:
         todo: queue.SimpleQueue[Task] = queue.SimpleQueue()
         waiting = 0
         for task in self.tasks.values():
-            with contextlib.suppress(OSError, ValueError):
-                task.answer = json.loads(self._cached(task.key).read_text(encoding="utf-8"))
+            with contextlib.suppress(OSError, ValueError, RecursionError):
+                data = json.loads(self._cached(task.key).read_text(encoding="utf-8"))
+                task.answer = answers.answer(data, self._asked(task.problem))
             if task.answer is None:
                 todo.put(task)
                 waiting += 1
@@ -447,8 +501,7 @@ class Class:
                     return
                 task.answer = answer
                 if "error" not in answer:
-                    text = json.dumps(answer, ensure_ascii=False)
-                    write_atomically(self._cached(task.key), text.encode())
+                    write_atomically(self._cached(task.key), json_text(answer).encode())
                 finished.put(task)
         except BaseException as error:
             finished.put(error)
@@ -467,8 +520,12 @@ class Class:
                     return {"results": self._ended(task.problem, error.late)}
                 continue
             if "results" in answer:
-                return answer
-            reason = answer.get("error", "")
+                try:
+                    return answers.answer(answer, self._asked(task.problem))
+                except answers.BadAnswer as error:
+                    reason = f"its answer has not the form of one: {error}"
+                    continue
+            reason = answers.message(str(answer.get("error", "")))
         return {"error": reason}
 
     def _ended(self, problem: Problem, late: bool) -> list[dict]:
@@ -509,6 +566,8 @@ class Class:
             "max": most,
             "percent": percent(points, most),
             "notices": student.notices,
+            "attention": student.attention,
+            **whose(student),
             "problems": graded,
         }
 
@@ -520,6 +579,7 @@ class Class:
         answer = (task.answer if task else None) or {}
         results = answer.get("results") or self._same_for_all(student, number, state, answer)
         known = {check["name"]: check["points"] for check in checks}
+        results = [dict(result) for result in results]  # several students may have one answer
         for result in results:  # points come from the checks alone
             result["points"] = known[result["name"]]
             result["earned"] = result["points"] if result["status"] == "passed" else 0
@@ -543,9 +603,10 @@ class Class:
     ) -> list[dict]:
         """A result per check for a file whose checks were not run, and why they were not."""
         names = " or ".join(submissions.candidates(manifest.get(number)))
+        holds = f" What is there: {named(student.unread)}." if student.unread else ""
         place = (student.student, number)
         message, mistake = {
-            "missing": (f"Not handed in: there is no {names}.", "not-handed-in"),
+            "missing": (f"Not handed in: there is no {names}.{holds}", "not-handed-in"),
             "refused": (f"Not graded: {student.refused.get(number)}.", "refused"),
             "untouched": ("The file is the skeleton: nothing is written yet.", "untouched"),
             "graded": (
@@ -595,6 +656,21 @@ class Class:
         return found
 
 
+def whose(student: Submission) -> dict:
+    """Who a submission is from and where it lay, as plain data."""
+    return {
+        "name": student.name or student.student,
+        "id": student.id,
+        "login": student.login,
+        "email": student.email,
+        "platform": student.platform,
+        "source": student.source,
+        "late": student.late,
+        "unread": student.unread,
+        "line": student.person.line if student.person else None,  # of the roster
+    }
+
+
 def _lines(data: bytes) -> bytes:
     return data.replace(b"\r\n", b"\n").rstrip()
 
@@ -609,10 +685,13 @@ def percent(points: int, most: int) -> float:
 # what happened to a file or was tried with it, rather than what its author believes
 NO_MISCONCEPTIONS = frozenset(
     (
+        "changes-torch",
         "crashed",
+        "default-device",
         "examiner-ended",
         "import-error",
         "import-loops",
+        "leaves-a-thread",
         "not-handed-in",
         "not-utf8",
         "open-todo",
@@ -625,6 +704,7 @@ NO_MISCONCEPTIONS = frozenset(
         "tampering",
         "too-much-memory",
         "too-much-output",
+        "traces",
         "untouched",
     )
 )
@@ -668,5 +748,5 @@ def sentence(message: str, mistake: str) -> str:
     """The line of a message that names a mistake, without its marks."""
     lines = message.splitlines() or [""]
     line = next((text for text in lines if f"[{mistake}]" in text), lines[0])
-    line = re.sub(r"\s*\(hint \d+\)|\s*\[[a-z0-9-]+\]", "", line)
+    line = re.sub(r" ?\(hint \d+\)| ?\[[a-z0-9-]+\]", "", line[:1000])
     return line.removeprefix("- ").strip()[:200]

@@ -41,6 +41,9 @@ ERRORS = frozenset(
     for name, value in vars(builtins).items()
     if isinstance(value, type) and issubclass(value, BaseException)
 ) - {"KeyboardInterrupt", "GeneratorExit", "BaseExceptionGroup", "ExceptionGroup"}
+CONDUCT = frozenset(
+    ("changes-torch", "default-device", "leaves-a-thread", "reaches-out", "tampering", "traces")
+)
 SETTABLE = frozenset(("length",))  # what a piece may set on an object of the judge's
 
 
@@ -302,6 +305,20 @@ class Judge(wire.Peer):
         if dtype is None:
             raise WireError("no dtype")
         return body.get("gradients") is True, dtype, body.get("modes") is True
+
+    def conduct(self) -> tuple[tuple[str, str] | None, list[str]]:
+        """What the worker noted of the file's conduct: (the mistake's id, what it does), programs
+        that it started. A courtesy: a file that wants to hide it can.
+        """
+        if self.waiting:
+            return None, []
+        self.line.end = time.monotonic() + LATE
+        body = self.ask("conduct", {}).body
+        started = [wire.clean(_text(t))[:200] for t in _list(body.get("started", []), 10)]
+        kind, text = body.get("kind"), body.get("text")
+        if kind not in CONDUCT or not isinstance(text, str):
+            return None, started
+        return (kind, wire.clean(text)[:1000]), started
 
     def _roots(self, value: object, depth: int = 0) -> Iterator[Root]:
         if isinstance(value, nn.Module):

@@ -211,7 +211,10 @@ class Keeper:
         work = str(self.cage.scratch / "work")
         os.chdir(work)
         os.environ.update(HOME=work, TMPDIR=work, TMP=work, TEMP=work, USER="student")
+        os.environ.update({name: f"{work}/.cache/{name.lower()}" for name in sandbox.CACHES})
         tempfile.tempdir = work
+        inside = bool(self.cage.means.namespaces)
+        self.worker.CONDUCT = {"own": (str(self.cage.scratch),), "tmp": inside}
         sandbox.confine(self.cage)
 
 

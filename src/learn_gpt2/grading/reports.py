@@ -7,59 +7,72 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from learn_gpt2 import manifest
 from learn_gpt2.assembly.swap import write_atomically
+from learn_gpt2.grading import connectors
+from learn_gpt2.grading.escaping import (
+    cell,
+    file_names,
+    json_text,
+    markdown,
+    one_line,
+    quoted,
+    xml,
+)
+from learn_gpt2.grading.page import page
+
+if TYPE_CHECKING:
+    from learn_gpt2.grading.connectors import Wishes
+    from learn_gpt2.grading.roster import Roster
 
 MOST_SHOWN = 12  # misconceptions in the plot
 STATES = {"missing": "not handed in", "refused": "refused", "untouched": "untouched skeleton"}
 
 
-def write_all(out: Path, report: dict) -> list[str]:
-    """Write every report; the names of those written, and notes on those that were not."""
+def write_all(
+    out: Path,
+    report: dict,
+    platforms: tuple[str, ...] = (),
+    roster: Roster | None = None,
+    wishes: Wishes | None = None,
+) -> list[str]:
+    """Write every report; the names of those written, and notes on those that were not.
+
+    platforms: whose gradebooks to write as well, from the class list and the instructor's wishes.
+    """
     files: dict[str, bytes] = {
-        "grades.csv": grades_csv(report).encode("utf-8-sig"),  # so that Excel reads it as UTF-8
-        "report.json": (json.dumps(report, ensure_ascii=False, indent=1) + "\n").encode(),
+        "grades.csv": grades_csv(report).encode(
+            "utf-8-sig", "replace"
+        ),  # so that Excel reads it as UTF-8
+        "index.html": page(report).encode("utf-8", "replace"),
+        "report.json": (json_text(report, indent=1) + "\n").encode(),
         "junit.xml": junit(report),
-        "statistics.md": statistics_md(report).encode(),
+        "statistics.md": statistics_md(report).encode("utf-8", "replace"),
     }
     names = file_names([student["student"] for student in report["students"]])
     for student in report["students"]:
         path = f"feedback/{names[student['student']]}.md"
-        files[path] = feedback_md(student, report).encode()
+        files[path] = feedback_md(student, report).encode("utf-8", "replace")
     notes = []
     picture = plot(report)
     if isinstance(picture, bytes):
         files["statistics.png"] = picture
     else:
         notes.append(picture)
+    for platform in platforms:
+        written = connectors.write(platform, report, roster, wishes)
+        files |= written.files
+        notes += [f"{platform}: {note}" for note in written.notes]
     for name, data in files.items():
         write_atomically(out / name, data)
     for old in (out / "feedback").glob("*.md"):  # of a student who is no longer there
         if f"feedback/{old.name}" not in files:
             old.unlink()
     return [*files, *notes]
-
-
-def file_names(students: list[str]) -> dict[str, str]:
-    """A file name for each student that every system takes, all different."""
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for student in students:
-        name = re.sub(r"[^\w .()+@,-]", "_", student).strip(" .")[:100] or "student"
-        if re.fullmatch(r"(?i)con|prn|aux|nul|com\d|lpt\d", name):
-            name += "_"
-        number, unique = 1, name
-        while unique.lower() in taken:
-            number += 1
-            unique = f"{name}-{number}"
-        taken.add(unique.lower())
-        names[student] = unique
-    return names
 
 
 # ── tables ──────────────────────────────────────────────────────────────────────────────────────
@@ -71,23 +84,20 @@ def grades_csv(report: dict) -> str:
     file = io.StringIO()
     table = csv.writer(file, lineterminator="\n")
     columns = [f"{n:02d} {word}" for n in numbers for word in ("points", "percent")]
-    table.writerow(["student", *columns, "points", "percent", "notices"])
+    who = ("name", "id", "login", "email", "source")
+    table.writerow(["student", *columns, "points", "percent", *who, "look", "notices"])
     if report["students"]:
         first = report["students"][0]
         most = [value for p in first["problems"] for value in (p["max"], 100.0)]
-        table.writerow(["(maximum)", *most, first["max"], 100.0, ""])
+        table.writerow(["(maximum)", *most, first["max"], 100.0, *("" for _ in who), "", ""])
     for student in report["students"]:
         marks = [v for p in student["problems"] for v in (p["points"], p["percent"])]
         notices = "; ".join(student["notices"])
         row = [cell(student["student"]), *marks, student["points"], student["percent"]]
-        table.writerow([*row, cell(notices)])
+        told = [cell(str(student.get(column, ""))) for column in who]
+        look = "yes" if student.get("attention") else ""
+        table.writerow([*row, *told, look, cell(notices)])
     return file.getvalue()
-
-
-def cell(text: str) -> str:
-    """A text that a spreadsheet does not take for a formula."""
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
 def junit(report: dict) -> bytes:
@@ -121,22 +131,17 @@ def junit(report: dict) -> bytes:
     return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
 
 
-def xml(text: str) -> str:
-    """A text without the characters that XML can't hold."""
-    return re.sub(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
-
-
 # ── feedback ────────────────────────────────────────────────────────────────────────────────────
 
 
 def feedback_md(student: dict, report: dict) -> str:
     """What a student is told: marks, and for every check that did not pass the message."""
     lines = [
-        f"# {plain(student['student'])}: {student['points']} of {student['max']} points "
+        f"# {markdown(student['student'])}: {student['points']} of {student['max']} points "
         f"({student['percent']:g} %)",
         "",
     ]
-    lines += [f"- {plain(notice)}" for notice in student["notices"]]
+    lines += [f"- {markdown(notice)}" for notice in student["notices"]]
     if student["notices"]:
         lines.append("")
     lines += ["| problem | points | |", "|---|---|---|"]
@@ -155,33 +160,20 @@ def feedback_md(student: dict, report: dict) -> str:
 
 
 def _problem_md(problem: dict) -> list[str]:
-    place = f": {plain(problem['file'])} ({problem['digest']})" if problem["file"] else ""
+    place = f": {markdown(problem['file'])} ({problem['digest']})" if problem["file"] else ""
     lines = [f"## {problem['number']:02d} {problem['title']}{place}"]
     results = problem["results"]
     if len({r["message"] for r in results}) == 1:  # one reason for all of them
-        return [*lines, "", *_quoted(results[0]["message"])]
+        return [*lines, "", *quoted(results[0]["message"])]
     for result in results:
         points = f"{result['earned']} of {result['points']}"
         if result["status"] == "passed":
-            lines += ["", f"✓ {plain(result['title'])} ({points})"]
+            lines += ["", f"✓ {markdown(result['title'])} ({points})"]
         else:
             mark = "✗" if result["status"] == "failed" else "·"
-            lines += ["", f"{mark} **{plain(result['title'])}** ({points})", ""]
-            lines += _quoted(result["message"])
+            lines += ["", f"{mark} **{markdown(result['title'])}** ({points})", ""]
+            lines += quoted(result["message"])
     return lines
-
-
-def _quoted(message: str) -> list[str]:
-    """A message as a block that nothing in it can end."""
-    longest = max((len(run) for run in re.findall(r"`+", message)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return [f"{fence}text", *message.splitlines(), fence]
-
-
-def plain(text: str) -> str:
-    """A text that Markdown shows as it is, in one line."""
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text)
 
 
 # ── statistics ──────────────────────────────────────────────────────────────────────────────────
@@ -190,7 +182,7 @@ def plain(text: str) -> str:
 def statistics_md(report: dict) -> str:
     """The class as a whole: per problem, by misconception, checks that most fail, copies."""
     students = report["students"]
-    lines = [f"# {len(students)} students", "", finding(report), ""]
+    lines = [f"# {len(students)} students", "", markdown(finding(report)), ""]
     lines += ["| problem | handed in | all checks pass | mean |", "|---|---|---|---|"]
     for i, number in enumerate(report["options"]["problems"]):
         rows = [student["problems"][i] for student in students]
@@ -202,14 +194,14 @@ def statistics_md(report: dict) -> str:
     lines += ["", "## Misconceptions", ""]
     for found in report["misconceptions"]:
         lines.append(
-            f"- {found['count']} of {found['handed_in']}: {plain(found['says'])} "
-            f"({found['mistake']}, problem {found['problem']:02d})"
+            f"- {found['count']} of {found['handed_in']}: {markdown(found['says'])} "
+            f"({markdown(found['mistake'])}, problem {found['problem']:02d})"
         )
     if not report["misconceptions"]:
         lines.append("None was found.")
     lines += ["", "## Same work", ""]
     for group in report["copies"]:
-        who = ", ".join(plain(name) for name in group["students"])
+        who = ", ".join(markdown(name) for name in group["students"])
         lines.append(f"- {group['problem']:02d}, {group['kind']}: {who}")
     if not report["copies"]:
         lines.append("No two files are the same.")
@@ -221,8 +213,8 @@ def statistics_md(report: dict) -> str:
         ]
     lines += ["", "## To look at", ""]
     unusual = [
-        f"- {plain(student['student'])}, {problem['number']:02d}: "
-        + ", ".join(plain(name) for name in problem["unusual"])
+        f"- {markdown(student['student'])}, {problem['number']:02d}: "
+        + ", ".join(markdown(name) for name in problem["unusual"])
         for student in students
         for problem in student["problems"]
         if problem["unusual"]
@@ -237,7 +229,7 @@ def finding(report: dict) -> str:
         return "No misconception was found."
     first = report["misconceptions"][0]
     return (
-        f"{first['count']} of {first['handed_in']}: {first['mistake']} "
+        f"{first['count']} of {first['handed_in']}: {one_line(first['mistake'])} "
         f"(problem {first['problem']:02d}) is the most frequent mistake"
     )
 
@@ -255,14 +247,16 @@ def plot(report: dict) -> bytes | str:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(9, 1.6 + 0.36 * len(shown)), layout="constrained")
-    labels = [f"{f['mistake']}  ({f['problem']:02d})" for f in shown][::-1]
+    labels = [f"{one_line(f['mistake'])}  ({f['problem']:02d})" for f in shown][::-1]
     counts = [f["count"] for f in shown][::-1]
     bars = axes.barh(range(len(shown)), counts, color="#4c72b0")
     axes.set_yticks(range(len(shown)), labels)
     axes.bar_label(bars, [f"{f['count']} of {f['handed_in']}" for f in shown][::-1], padding=3)
     axes.set_xlabel("students who show it (of those who handed the problem in)")
     axes.set_ylabel("misconception (problem)")
-    axes.set_title(finding(report), loc="left", fontsize=10)
+    title = axes.set_title(finding(report), loc="left", fontsize=10)
+    for text in (title, *axes.get_yticklabels()):  # a dollar sign is a dollar sign
+        text.set_parse_math(False)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlim(0, max(counts) * 1.15)
     axes.spines[["top", "right"]].set_visible(False)

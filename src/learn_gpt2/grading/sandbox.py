@@ -17,7 +17,6 @@ import ctypes
 import errno
 import os
 import platform
-import re
 import signal
 import stat
 import struct
@@ -31,6 +30,22 @@ POSIX = os.name == "posix"
 MEGABYTE = 1 << 20
 FIRST_UID = 60_800  # from here on, ids that no account has are lent to students' code
 SCRATCH = Path("/scratch")  # where a file system of its own has it
+# where libraries keep what they have made; they make these folders themselves
+CACHES = (
+    "HF_HOME",
+    "IPYTHONDIR",
+    "JUPYTER_CONFIG_DIR",
+    "MPLCONFIGDIR",
+    "NUMBA_CACHE_DIR",
+    "TIKTOKEN_CACHE_DIR",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TORCH_EXTENSIONS_DIR",
+    "TORCH_HOME",
+    "TRITON_CACHE_DIR",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+)
 
 # <sched.h>, <sys/mount.h>, <sys/prctl.h>, <linux/landlock.h>
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER = 0x00020000, 0x08000000, 0x10000000
@@ -52,6 +67,11 @@ class Limits:
     file_size: int = 16  # MB of one file, and (where there is one) of the scratch file system × 4
     processes: int = 32
     names: int = 4096  # files and folders in the scratch folder, where it has a system of its own
+
+    @property
+    def longest(self) -> float:
+        """Seconds that one file may take: as much again for imports, which each check repeats."""
+        return 2 * self.seconds
 
     def to_json(self) -> dict:
         """As plain data."""
@@ -279,73 +299,60 @@ def _try_namespaces(kind: str) -> None:
         raise OSError(errno.EPERM, "namespaces are of no use here")
 
 
-# what a piece may import besides the standard library, with what these need
-PACKAGES = ("torch", "numpy", "einops", "safetensors", "huggingface_hub")
-ALSO_FOR_12 = ("transformers",)  # most textbooks load checkpoints with it
+# libraries that hold a GPT-2 of their own, and the problem whose file may load files with them
+HOLD_AN_ANSWER = {"transformers": 12}
+COURSE = ("gpt2", "learn_gpt2")
 
 
 @dataclass(frozen=True)
 class View:
-    """What the code may read. covered: folders that look empty, but for `entries`."""
+    """What the code may read: `shown`, and `packages`. What is `covered` or `hidden` looks empty;
+    packages may lie in what is covered, and what is hidden lies in them.
+    """
 
     shown: tuple[str, ...]
     covered: tuple[str, ...]
-    entries: tuple[str, ...]
+    packages: tuple[str, ...]
+    hidden: tuple[str, ...]
 
 
 def view(root: Path, number: int) -> View:
-    """What the code for one problem may read, for a course at `root`."""
+    """What the code for one problem may read, for a course at `root`: nothing of the course, and no
+    library that would answer.
+    """
     shown = {Path(p) for p in ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")}
     shown |= {Path(p) for p in ("/etc/ld.so.cache", "/etc/localtime")}
     shown |= {Path(p) for p in ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")}
-    sites = set()
+    packages = set()
     for name in (sys.base_prefix, sys.base_exec_prefix, *sys.path):
         for path in (Path(name), Path(os.path.realpath(name))):
             if path.name in ("site-packages", "dist-packages"):
-                sites.add(path)
-            elif path.is_relative_to(sys.base_prefix) or path == Path(sys.base_prefix):
+                packages.add(path)
+            elif path.is_relative_to(sys.base_prefix) and not root.is_relative_to(path):
                 shown.add(path)
     shown = {p for p in shown if p.exists()}
-    for place in list(shown):  # other folders of packages in what is shown
+    folders = set(packages)
+    for place in shown:  # and other folders of packages in what is shown
         for pattern in ("lib*/python3*/*-packages", "local/lib/python3*/*-packages"):
-            sites |= set(place.glob(pattern))
-    paths = sorted(shown, key=lambda p: len(p.parts))
-    covered = {root, Path(os.path.realpath(root)), *sites}
-    entries = _entries((*PACKAGES, *(ALSO_FOR_12 if number == 12 else ())))
+            folders |= set(place.glob(pattern))
+    names = [n for n, problem in HOLD_AN_ANSWER.items() if problem != number]
+    hidden = [p for folder in folders for p in _copies(folder, (*names, *COURSE))]
+    covered = {root, Path(os.path.realpath(root))}
     return View(
-        tuple(str(p) for p in paths if not any(p.is_relative_to(c) for c in covered)),
-        tuple(
-            str(c)
-            for c in sorted(covered, key=lambda p: len(p.parts))
-            if any(c.is_relative_to(p) for p in paths)
-        ),
-        tuple(sorted(map(str, entries))),
+        tuple(map(str, sorted(shown, key=lambda p: len(p.parts)))),
+        tuple(str(c) for c in covered if any(c.is_relative_to(p) for p in shown)),
+        tuple(sorted(map(str, packages))),
+        tuple(sorted(map(str, hidden))),
     )
 
 
-def _entries(names: Iterable[str]) -> set[Path]:
-    """Files and folders of these distributions and of all that they need."""
-    from importlib import metadata
-
-    found: set[Path] = set()
-    todo, seen = list(names), set()
-    while todo:
-        name = re.sub(r"[-_.]+", "-", todo.pop()).lower()
-        if name in seen:
-            continue
-        seen.add(name)
-        try:
-            distribution = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
-            continue
-        for need in distribution.requires or ():
-            if "extra ==" not in need:
-                todo.append(re.split(r"[^\w.-]", need.strip(), maxsplit=1)[0])
-        for file in distribution.files or ():
-            top = file.parts[0]
-            if top not in ("..", "__pycache__", "bin", "share"):
-                found.add(Path(distribution.locate_file(top)))
-    return {p for p in found if p.exists()}
+def _copies(folder: Path, names: Iterable[str]) -> list[Path]:
+    """What lies in a folder of packages under these names, with its metadata."""
+    found = []
+    for name in names:
+        patterns = (name, f"{name}.py", f"{name}-*", f"{name.replace('_', '-')}-*")
+        found += [path for pattern in patterns for path in folder.glob(pattern)]
+    return found
 
 
 def build_root(seen: View, here: Path, limits: Limits) -> None:
@@ -363,8 +370,10 @@ def build_root(seen: View, here: Path, limits: Limits) -> None:
         if target.is_dir():
             _mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV, "size=2m,mode=755")
             covered.append(target)
-    for name in seen.entries:
+    for name in seen.packages:
         _show(Path(name), here)
+    for name in seen.hidden:
+        _hide(Path(name), here)
     for target in reversed(covered):
         _mount("none", target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
     scratch = _inside(here, SCRATCH)
@@ -452,6 +461,14 @@ def _bind(source: Path, target: Path) -> None:
     flags = MS_NOSUID | given & (MS_NODEV | MS_NOEXEC | 1024 | 2048)
     flags |= MS_RELATIME if given & 4096 else 0
     _mount("none", target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
+
+
+def _hide(path: Path, here: Path) -> None:
+    target = _inside(here, path)
+    if target.is_dir():
+        _mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV | MS_RDONLY, "size=4k")
+    elif target.exists():
+        _bind(Path("/dev/null"), target)
 
 
 # ── calls of the kernel that are refused ────────────────────────────────────────────────────────
@@ -581,16 +598,14 @@ def landlock(version: int, seen: View, scratch: Path) -> None:
     attributes = struct.pack("=QQQ", files, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
     size = 8 if version < 4 else 16 if version < 6 else 24
     ruleset = _call("syscall", 444, attributes, ctypes.c_size_t(size), 0)
-    hidden = [Path(os.path.realpath(path)) for path in seen.covered]
+    hidden = [Path(os.path.realpath(path)) for path in (*seen.covered, *seen.hidden)]
     read, whole = _EXECUTE | _READ | _LIST, files & ~(1 << 15)
     for path in seen.shown:
         rights = read | (_WRITE if path == "/dev/null" else 0)
         _allow_but(ruleset, Path(os.path.realpath(path)), rights, hidden)
-    for path in seen.covered:  # Python lists what it imports from
-        if os.path.isdir(path):
-            _allow(ruleset, Path(os.path.realpath(path)), _LIST)
-    for path in seen.entries:
-        _allow(ruleset, Path(os.path.realpath(path)), read)
+    for path in seen.packages:
+        inside = [h for h in hidden if h.is_relative_to(os.path.realpath(path))]
+        _allow_but(ruleset, Path(os.path.realpath(path)), read, inside)
     for path in (Path("/proc"), Path("/etc"), Path("/sys")):
         if path.exists():
             _allow(ruleset, path, _READ | _LIST)

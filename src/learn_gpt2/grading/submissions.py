@@ -1,242 +1,668 @@
-"""What students handed in: a folder or a zip each, read as bytes and never trusted.
+"""What students handed in: any platform's download, read as bytes and never trusted.
 
-Every file is read once, before any of their code runs, so that no student can change what another
-is graded on. Links are refused, archives are never unpacked to disk, and sizes are bounded.
+`read_all` finds the students in a folder or an archive (by the platforms' names, `platforms.py`),
+all files of each (`trees.py`), and the file for each problem among them (`recognizing.py`). Every
+file is read once, before any of their code runs, so that no student can change what another is
+graded on. Links are refused, archives are never unpacked to disk, and sizes are bounded. What is
+not understood is kept by name; nothing is passed over in silence.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import stat
-import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from learn_gpt2 import manifest
+from learn_gpt2.grading import platforms, recognizing, trees
+from learn_gpt2.grading.platforms import Named, Receipt
+from learn_gpt2.grading.recognizing import File, named
+from learn_gpt2.grading.roster import Person, Roster, plain_name
+from learn_gpt2.grading.trees import Node, Refused
 from learn_gpt2.manifest import Problem
 
-MAX_BYTES = 1_000_000  # of one piece; a real one has a few thousand
-MAX_ENTRIES = 20_000  # of one archive
-MAX_ZIP_BYTES = 200_000_000
-WRAPPERS = 2  # folders around the work ("alice/gpt2-course/problems/…") that are looked through
-IGNORED = ("__MACOSX", "__pycache__")
+MAX_BYTES = trees.MAX_BYTES  # of one piece
+MAX_LEVELS = 6  # folders around the students that are looked through
+WORK_LEVELS = 4  # folders around one student's work, when it is looked for
+# A loose file called like this says neither whose it is nor what it is for.
+SAYS_NOTHING = re.compile(
+    r"(?i)(?:problem|main|solutions?|answers?|code|gpt[-_ ]?2?|model|homework|hw|assignment|task|"
+    r"submission|untitled|new|test|final|project|work|my[-_ ]?(?:code|solution|work))?[-_ ]*\d*"
+)
+PICTURES = re.compile(r"(?i).*\.(?:png|jpe?g|gif|heic|webp|svg|bmp|tiff?|mov|mp4|webm|pdf)")
 
 
 @dataclass
 class Submission:
-    """One student's work: the bytes of each piece, and what was refused and why."""
+    """One student's work: the bytes of each piece, and what was refused and why.
+
+    student: the name that is shown, in every report the same, safe to print and like no other's.
+    """
 
     student: str
     files: dict[int, bytes] = field(default_factory=dict)
     where: dict[int, str] = field(default_factory=dict)  # path inside the submission
     refused: dict[int, str] = field(default_factory=dict)  # why a piece was not taken
     notices: list[str] = field(default_factory=list)
-
-
-class Refused(ValueError):
-    """A file or a folder that is not read; the message says why."""
+    # who it is, as far as the platform's names and the roster tell
+    platform: str = ""  # "canvas", "moodle", …; "" for a plain folder
+    name: str = ""  # the name alone; `student` may add an id to it to tell two apart
+    id: str = ""  # the platform's id that the download's name held (Canvas's user id, …)
+    login: str = ""
+    email: str = ""
+    person: Person | None = None  # the row of the roster
+    # what somebody should know of it
+    source: str = ""  # where it lies in what was given to grade; "" when nothing was handed in
+    late: bool = False  # the platform says so
+    unread: list[str] = field(default_factory=list)  # what it holds and nothing was taken of
+    attention: list[str] = field(default_factory=list)  # the notices that somebody must look at
 
 
 def candidates(problem: Problem) -> tuple[str, ...]:
-    """Where a piece may stand inside a submission, in order of preference."""
+    """Where a piece stands in the course's own layout, and the two that are asked for."""
     name = problem.folder
     return (f"problems/{name}/problem.py", f"{name}/problem.py", f"{name}.py")
 
 
-def read_all(folder: Path, problems: list[Problem], out: Path | None = None) -> list[Submission]:
-    """Every student's work in a folder, sorted by name.
+def read_all(
+    folder: Path,
+    problems: list[Problem],
+    out: Path | None = None,
+    roster: Roster | None = None,
+    skeletons: dict[int, bytes] | None = None,
+) -> list[Submission]:
+    """Every student's work in a folder or an archive, sorted by name; then those of the roster who
+    handed in nothing.
 
-    ValueError when there is none, when two have one name, or when the report would lie among them.
+    ValueError when there is nobody, or when the report would lie among the students.
     """
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder; it must hold one folder or zip per student")
+    root = _root(folder)
     if out is not None and out.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"--out {out} lies inside {folder}: it would be graded as a student")
-    found: dict[str, Submission] = {}
-    for entry in sorted(folder.iterdir(), key=lambda path: path.name):
-        is_zip = entry.suffix.lower() == ".zip"
-        if entry.name.startswith(".") or entry.name in IGNORED:
-            continue
-        if not is_zip and not entry.is_symlink() and not entry.is_dir():
-            continue
-        student = entry.stem if is_zip else entry.name
-        if student in found:
-            raise ValueError(f"{student} is in {folder} twice, as a folder and as a zip: keep one")
-        found[student] = read_one(entry, student, problems)
-    if not found:
-        raise ValueError(f"{folder} holds no folder and no .zip: one per student is expected")
-    return list(found.values())
+    intake = _Intake(problems, skeletons or {})
+    intake.look(root)
+    if not intake.handed:
+        note = f" ({root.note})" if root.note else ""
+        raise ValueError(
+            f"{folder} holds no folder and no .zip, and no student's file{note}: it must be what "
+            "the platform lets you download, or a folder with one folder or archive per student"
+        )
+    found = intake.submissions()
+    if roster is not None:
+        _enroll(found, roster)
+    _make_unique(found)
+    return sorted(found, key=lambda s: (not s.source, s.student.casefold(), s.student))
 
 
-def read_one(path: Path, student: str, problems: list[Problem]) -> Submission:
-    """One student's folder or zip. What can't be taken is in `refused`, with the reason."""
-    submission = Submission(student)
-    try:
-        if path.is_symlink():
-            raise Refused(f"{path.name} is a symbolic link; links are not followed")
-        tree: _Folder | _Zip
-        tree = _Folder(path) if path.is_dir() else _Zip(path)
-        _take(tree, submission, problems)
-    except (Refused, OSError, zipfile.BadZipFile) as error:
-        reason = str(error) or type(error).__name__
-        if isinstance(error, OSError) and error.strerror:
-            reason = f"{path.name} can't be read: {error.strerror}"
-        submission.notices.append(reason)
-        submission.refused |= {p.number: reason for p in problems}
+def _root(folder: Path) -> Node:
+    if folder.is_dir():
+        root = trees.from_disk(folder.resolve(), "")
+        root.name = trees.shown(folder.resolve().name)
+        return root
+    if folder.is_file():
+        root = trees.from_disk(folder.resolve(), "")
+        opened = trees.from_disk(folder.resolve())
+        if opened.kind == "archive":
+            root = opened
+            if not root.children and root.note:
+                raise ValueError(f"{folder} {root.note}")
+            return root
+        if opened.kind == "bad":
+            raise ValueError(f"{folder} {opened.note}")
+    raise ValueError(
+        f"{folder} is not a folder and not an archive; it must hold what students handed in"
+    )
+
+
+# ── finding the students ────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Part:
+    """Something that one student handed in: a file, a folder or an archive. folders: the names of
+    what is around it, which may name a problem.
+    """
+
+    node: Node
+    named: Named
+    folders: tuple[str, ...]
+
+
+@dataclass
+class Handed:
+    """One student and all that they handed in."""
+
+    label: str
+    named: Named
+    parts: list[Part] = field(default_factory=list)
+
+
+class _Intake:
+    """Walks through what was given and gathers students."""
+
+    def __init__(self, problems: list[Problem], skeletons: dict[int, bytes]):
+        self.problems, self.skeletons = problems, skeletons
+        self.every = list(manifest.PROBLEMS)
+        self.handed: dict[tuple, Handed] = {}
+
+    # ── levels
+
+    def look(self, root: Node) -> None:
+        """Gather everybody in the tree."""
+        if self._is_work(root, alone=True):
+            self._add(Part(root, Named("", student=_label(root)), ()))
+        else:
+            self._level(root, (), 0)
+
+    def _level(self, node: Node, folders: tuple[str, ...], depth: int) -> None:
+        """Gather those whose work lies directly in a folder, and look through wrappers."""
+        entries = [e for e in node.listed if not (e.name.startswith(".") and e.kind != "archive")]
+        metadata = _metadata(node)
+        receipts = _receipts(entries)
+        before = _common_assignment(entries)
+        logins = _repositories(node, entries)
+        plain: list[Node] = []
+        for entry in entries:
+            said = _read_name(entry)
+            if said is not None and said.platform == "blackboard":
+                said = _with_receipt(entry, said, receipts, before)
+            if said is not None and said.platform == "gradescope":
+                self._gradescope(entry, said, metadata, folders)
+            elif said is not None:
+                if said.kind != "receipt":
+                    self._add(Part(entry, said, folders))
+                else:
+                    self._receipt_alone(entry, said, folders)
+            elif not entry.holds and platforms.PLATFORM_FILES.fullmatch(entry.name):
+                continue
+            else:
+                plain.append(entry)
+        alone = len(plain) == 1 and len(entries) - len(plain) <= 3
+        for entry in plain:
+            if entry.name in logins:
+                login = logins[entry.name]
+                self._add(Part(entry, Named("github", login=login, student=login), folders))
+            elif entry.holds and self._is_group(entry, plain, alone, depth):
+                self._level(entry, (*folders, entry.stem), depth + 1)
+            elif entry.holds or entry.kind in ("bad", "link", "other"):
+                label = trees.stem(entry.name) if entry.kind != "folder" else entry.name
+                self._add(Part(entry, Named("", student=label), folders))
+            else:
+                self._loose(entry, folders)
+
+    def _add(self, part: Part) -> None:
+        said = part.named
+        platform, who = said.key
+        key = (platform, who) if platform else ("", said.student)
+        label = said.student or said.login or said.email or f"{said.platform} {said.id}".strip()
+        handed = self.handed.setdefault(key, Handed(label, said))
+        if not handed.named.student and said.student:
+            handed.label, handed.named = label, said
+        handed.parts.append(part)
+
+    def _gradescope(
+        self, entry: Node, said: Named, metadata: platforms.Metadata, folders: tuple[str, ...]
+    ) -> None:
+        """One row for each of those who handed a submission in together."""
+        people = metadata.submitters.get(entry.name) or metadata.submitters.get(entry.stem) or []
+        time = metadata.times.get(entry.name, "")
+        if not people:
+            self._add(Part(entry, replace(said, student=f"submission {said.id}"), folders))
+        for person in people:
+            who = replace(
+                said,
+                id=person.sid or person.email or f"{said.id} {person.name}",
+                student=person.name,
+                email=person.email,
+                time=time,
+            )
+            self._add(Part(entry, who, folders))
+
+    def _receipt_alone(self, entry: Node, said: Named, folders: tuple[str, ...]) -> None:
+        """A receipt makes a student known, also where no file came with it."""
+        self._add(Part(replace_node(entry), said, folders))
+
+    def _loose(self, entry: Node, folders: tuple[str, ...]) -> None:
+        """A file beside the students' folders, named by its student or by nobody."""
+        stem, _ = recognizing.split_name(entry.name)
+        left, dash, right = stem.partition(" - ")
+        if dash and right.strip() and recognizing.problem_of(right, self.every):
+            label = left
+        else:
+            label = recognizing.without_problem(stem, self.every)
+        if not re.search(r"[^\W\d]", label) or SAYS_NOTHING.fullmatch(label):
+            label = entry.name
+        self._add(Part(entry, Named("", student=label, file=entry.name), folders))
+
+    # ── what a folder is
+
+    def _is_work(self, node: Node, alone: bool = False, depth: int = 0) -> bool:
+        """Whether a folder is one student's work: pieces lie in it, not students."""
+        entries = node.listed
+        folders = [e for e in entries if e.holds]
+        for entry in folders:
+            if recognizing.plain(entry.name) == "problems" and not _names_students(entry):
+                return True
+        pieces = [e for e in entries if self._is_piece(e)]
+        others = [e for e in folders if e not in pieces and not _is_version(e.name)]
+        others += [e for e in entries if not e.holds and alone and self._names_somebody(e)]
+        if pieces and (not alone or not others):
+            return True
+        if not alone and len(folders) == 1 and depth < WORK_LEVELS:
+            inner = folders[0]
+            return not _names_students(inner) and self._is_work(inner, False, depth + 1)
+        return False
+
+    def _is_piece(self, entry: Node) -> bool:
+        """Whether an entry is a piece by its name alone, with nobody's name in it."""
+        if entry.kind == "folder":
+            said = recognizing.problem_of(entry.name, self.every)
+            if said is None or said[1] < recognizing.NAME or not said[2]:
+                return False
+            inner = [e for e in entry.listed if not e.holds]
+            stems = [recognizing.split_name(e.name) for e in inner]
+            code = [stem for stem, kind in stems if kind in ("code", "notebook")]
+            code = [stem for stem in code if not recognizing.NOT_PIECES.fullmatch(stem)]
+            plain = {recognizing.plain(recognizing.versions(stem)[-1][0]) for stem in code}
+            return bool(plain) and (len(plain) == 1 or "problem" in plain)
+        stem, kind = recognizing.split_name(entry.name)
+        if kind not in ("code", "notebook"):
+            return False
+        texts = [text for text, _ in recognizing.versions(stem)]
+        if recognizing.plain(texts[-1]) == "problem":
+            return True
+        known = any(recognizing.problem_of(text, self.every) for text in texts)
+        return known and not recognizing.without_problem(stem, self.every)
+
+    def _names_somebody(self, entry: Node) -> bool:
+        """Whether a loose file's name holds a problem and, beside it, somebody's name."""
+        if _read_name(entry):
+            return True
+        stem, kind = recognizing.split_name(entry.name)
+        if kind not in ("code", "notebook") or recognizing.NOT_PIECES.fullmatch(stem):
+            return False
+        said = recognizing.problem_of(recognizing.versions(stem)[-1][0], self.every)
+        label = recognizing.without_problem(stem, self.every)
+        named = re.search(r"[^\W\d]{2}", label) and not SAYS_NOTHING.fullmatch(label)
+        return bool(said and named)
+
+    def _is_group(self, entry: Node, siblings: list[Node], alone: bool, depth: int) -> bool:
+        """Whether a folder or an archive holds several students, and is not one's own."""
+        if depth >= MAX_LEVELS:
+            return False
+        children = entry.listed
+        if any(c.name.lower().startswith("submission_metadata.") for c in children):
+            return True
+        said = [name for c in children if (name := _read_name(c))]
+        if any(not name.file for name in said):  # a platform's folders, one per student
+            return not _same_person({name.student for name in said}, entry.stem)
+        wrapper = bool(platforms.WRAPPERS.fullmatch(entry.stem))
+        if len({name.key for name in said}) > 1:
+            return True
+        problem = recognizing.problem_of(entry.stem, self.every)
+        only = problem and problem[2] and not recognizing.without_problem(entry.stem, self.every)
+        beside = any(_names_students(s) for s in siblings if s is not entry and s.holds)
+        if said and (wrapper or alone or only or beside):
+            return not _same_person({name.student or name.login for name in said}, entry.stem)
+        holders = [c for c in children if c.holds and not _is_version(c.name)]
+        holders = [c for c in holders if not any(x.name == "pyvenv.cfg" for x in c.children)]
+        if only and not any(self._is_piece(c) for c in children if not c.holds):
+            loose = [c for c in children if recognizing.split_name(c.name)[1] == "code"]
+            if holders or len(loose) > 1:
+                return True
+        if self._is_work(entry):
+            return False
+        if wrapper and (holders or (alone and len(children) > 1)):
+            return True
+        if len(holders) == 1 and alone:
+            return self._is_group(holders[0], holders, alone, depth + 1)
+        if len(holders) < 2:
+            return False
+        if alone and (self._overlap(holders) or len(holders) > 4):
+            return True
+        names = {c.name for c in holders}
+        others = [s for s in siblings if s is not entry and s.holds]
+        return any(len(names & {c.name for c in other.listed if c.holds}) > 1 for other in others)
+
+    def _overlap(self, holders: list[Node]) -> bool:
+        """Whether two of some folders have a file for the same problem."""
+        seen: set[int] = set()
+        for holder in holders[:12]:
+            numbers = set()
+            for node in holder.walk():
+                stem, kind = recognizing.split_name(node.name)
+                around = node.path.split("/")[-2:-1]
+                for text in (stem, *around):
+                    said = recognizing.problem_of(text, self.every)
+                    if kind in ("code", "notebook") and said:
+                        numbers.add(said[0].number)
+                if len(numbers) > 30:
+                    break
+            if numbers & seen:
+                return True
+            seen |= numbers
+        return False
+
+    # ── from parts to submissions
+
+    def submissions(self) -> list[Submission]:
+        """Everybody's work. Whatever happens with one is that one's alone."""
+        found = []
+        for handed in self.handed.values():
+            try:
+                found += self._split(handed)
+            except Exception as error:  # nobody else may pay for it
+                reason = f"could not be read ({type(error).__name__}: {str(error)[:200]})"
+                lost = Submission(handed.label, source=handed.parts[0].node.path)
+                lost.notices = lost.attention = [trees.shown(reason)]
+                lost.refused = {p.number: trees.shown(reason) for p in self.problems}
+                found.append(_identified(lost, handed))
+        return found
+
+    def _split(self, handed: Handed) -> list[Submission]:
+        """One submission; two where a plain name stands twice with different work."""
+        containers = [p for p in handed.parts if p.node.holds or p.node.kind == "bad"]
+        if handed.named.platform or len(containers) < 2:
+            return [self._one(handed, handed.parts)]
+        loose = [p for p in handed.parts if p not in containers]
+        each = [self._one(handed, [part, *loose]) for part in containers]
+        differ = any(
+            a.files[n] != b.files[n]
+            for i, a in enumerate(each)
+            for b in each[:i]
+            for n in a.files.keys() & b.files.keys()
+        )
+        if not differ:
+            return [self._one(handed, handed.parts)]
+        places = " and ".join(p.node.path for p in containers)
+        for submission in each:
+            notice = f"the same name is there twice, as {places}, with different work: each is "
+            submission.notices.insert(0, notice + "graded; keep the one that counts")
+            submission.attention.insert(0, submission.notices[0])
+        return each
+
+    def _one(self, handed: Handed, parts: list[Part]) -> Submission:
+        files: list[File] = []
+        for part in parts:
+            files += _files(part, several=len(parts) > 1)
+        got = recognizing.recognize(files, self.problems, self.skeletons, self.every)
+        submission = Submission(
+            handed.label,
+            files=got.files,
+            where=got.where,
+            refused=got.refused,
+            notices=got.notices,
+            source=", ".join(dict.fromkeys(p.node.path or p.node.name for p in parts))[:400],
+            late=any(p.named.late for p in parts),
+            unread=got.unread,
+        )
+        _identified(submission, handed)
+        self._tell(submission, parts, files, got)
+        return submission
+
+    def _tell(
+        self,
+        submission: Submission,
+        parts: list[Part],
+        files: list[File],
+        got: recognizing.Found,
+    ) -> None:
+        """Say what was not understood, and refuse by name what could not be opened."""
+        numbers = [p.number for p in self.problems]
+        missing = [n for n in numbers if n not in got.where]
+        trouble = [p.node for p in parts if p.node.note]
+        trouble += [f.node for f in files if f.node.note and f.node not in trouble]
+        shut = [n for n in trouble if n.kind in ("bad", "archive", "folder", "link", "other")]
+        shut = [n for n in shut if not any(n.path in text for text in got.refused.values())]
+        told = [f"{node.path or node.name} {node.note}" for node in shut]
+        submission.attention += got.attention
+        if told:
+            submission.attention += [text for text in told if text not in submission.attention]
+            submission.refused |= dict.fromkeys(missing, told[0])
+        elif len(missing) == len(numbers):
+            holds = f"nothing recognized; holds {named(got.unread)}"
+            nothing = "nothing is in it: it is empty"
+            submission.attention.append(holds if got.unread else nothing)
+        elif missing and any(not PICTURES.fullmatch(name) for name in got.unread):
+            which = named([f"{n:02d}" for n in missing], 12)
+            submission.attention.append(
+                f"nothing for problem {which}; nothing was taken of {named(got.unread)}"
+            )
+        elif got.unread:
+            submission.notices.append(f"not used: {named(got.unread)}")
+        submission.attention += [why for why in dict.fromkeys(got.refused.values())]
+        if submission.late:
+            submission.notices.append(f"handed in late, says {submission.platform}")
+        if any(n in got.refused for n in numbers) and got.unread and not told:
+            submission.notices.append(f"not used: {named(got.unread)}")
+        new = [text for text in submission.attention if text not in submission.notices]
+        submission.notices[:0] = new
+        submission.notices = list(dict.fromkeys(submission.notices))
+        submission.attention = list(dict.fromkeys(submission.attention))
+
+
+def replace_node(entry: Node) -> Node:
+    """A receipt's place without its content: it is the platform's file, not the student's."""
+    return Node(entry.name, entry.path, "folder", _children=[])
+
+
+def _identified(submission: Submission, handed: Handed) -> Submission:
+    said = handed.named
+    submission.platform, submission.name = said.platform, handed.label
+    submission.id, submission.login, submission.email = said.id, said.login, said.email
     return submission
 
 
-def _take(tree: _Folder | _Zip, submission: Submission, problems: list[Problem]) -> None:
-    prefix = _prefix(tree, problems)
-    submission.notices += tree.notices
-    for problem in problems:
-        present = [n for name in candidates(problem) if tree.kind(n := prefix + name) != "nothing"]
-        if not present:
-            continue
-        submission.where[problem.number] = present[0]
-        if len(present) > 1:
-            submission.notices.append(
-                f"problem {problem.number:02d} is there more than once; {present[0]} is graded, "
-                f"not {', '.join(present[1:])}"
-            )
-        try:
-            submission.files[problem.number] = tree.read(present[0])
-        except (Refused, OSError) as error:
-            reason = str(error)
-            if isinstance(error, OSError):
-                reason = f"{present[0]} can't be read: {error.strerror or error}"
-            submission.refused[problem.number] = reason
-            submission.notices.append(reason)
+def _label(root: Node) -> str:
+    return root.stem if root.kind == "archive" else root.name
 
 
-def _prefix(tree: _Folder | _Zip, problems: list[Problem]) -> str:
-    """The wrapping folder that the work is in, as a prefix; "" when it is at the top."""
+def _read_name(entry: Node) -> Named | None:
+    """What a platform's name says of a file, a folder or an archive."""
+    if entry.kind == "folder":
+        said = platforms.read_name(entry.name, "folder")
+        if said is None and (match := re.fullmatch(r"(.+?) ?\(([^()\s]+)\)", entry.name)):
+            names = {c.name.lower() for c in entry.children}
+            if "timestamp.txt" in names or any("attachment" in name for name in names):
+                return Named("sakai", student=match[1], login=match[2])
+        if said is None and "_" in entry.name:  # unpacked by hand from a platform's flat archive
+            said = platforms.read_name(entry.name, "file")
+        return said
+    said = platforms.read_name(entry.name, "file")
+    if said is None and (entry.kind == "archive" or entry.kind == "bad"):
+        said = platforms.read_name(trees.stem(entry.name), "folder")
+    return said
+
+
+def _same_person(names: set[str], stem: str) -> bool:
+    """Whether all names are one, and a folder's name is that one too."""
+    if len(names) != 1:
+        return False
+    one = plain_name(next(iter(names))).replace(" ", "")
+    other = plain_name(stem).replace(" ", "")
+    return bool(one) and (one in other or other in one or sorted(one) == sorted(other))
+
+
+def _names_students(node: Node) -> bool:
+    return any(_read_name(c) for c in node.listed[:50])
+
+
+def _is_version(name: str) -> bool:
+    """Whether a folder's name tells one hand-in from another rather than who handed in."""
+    plain = name.strip()
+    return bool(
+        recognizing.VERSION_FOLDER.fullmatch(plain)
+        or recognizing.OLD_FOLDER.fullmatch(plain)
+        or re.fullmatch(
+            r"(?i)(?:final|new|latest|screenshots?|images?|pics?|docs?|notes?|\d+)", plain
+        )
+    )
+
+
+def _small_text(node: Node) -> str:
+    try:
+        return node.read(5_000_000).decode("utf-8", "replace")
+    except Refused:
+        return ""
+
+
+def _metadata(node: Node) -> platforms.Metadata:
+    for child in node.listed:
+        if re.fullmatch(r"(?i)submission_metadata\.ya?ml", child.name):
+            return platforms.read_metadata(_small_text(child))
+    return platforms.Metadata()
+
+
+def _receipts(entries: list[Node]) -> dict[str, Receipt]:
+    """Blackboard's receipts, by the name that their files start with."""
+    found = {}
+    for entry in entries:
+        said = platforms.read_name(entry.name, "file") if entry.kind == "file" else None
+        if said and said.platform == "blackboard" and said.kind == "receipt":
+            receipt = platforms.read_receipt(_small_text(entry))
+            if receipt:
+                found[entry.name[:-4]] = receipt
+    return found
+
+
+def _common_assignment(entries: list[Node]) -> str:
+    """What all of Blackboard's names start with, up to a login: the assignment's name."""
+    heads = [e.name.partition("_attempt_")[0] for e in entries if "_attempt_" in e.name]
+    if len(set(heads)) < 2:
+        return ""
+    return _common(heads).rpartition("_")[0]
+
+
+def _common(names: list[str]) -> str:
+    """The letters that all names start with."""
+    first, last = min(names), max(names)
+    same = (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    return first[: next(same, min(len(first), len(last)))]
+
+
+def _with_receipt(entry: Node, said: Named, receipts: dict[str, Receipt], before: str) -> Named:
+    """The student of a Blackboard file, from its receipt or from what the names have in common."""
+    for head, receipt in receipts.items():
+        if entry.name.startswith(head):
+            file = receipt.files.get(entry.name, said.file)
+            return replace(said, login=receipt.login, student=receipt.name, file=file)
+    head = entry.name.partition("_attempt_")[0]
+    if before and head.startswith(f"{before}_"):
+        return replace(said, login=head[len(before) + 1 :])
+    return said
+
+
+def _repositories(node: Node, entries: list[Node]) -> dict[str, str]:
+    """Folder → login, where folders are repositories of one assignment: hw1-alice, hw1-bob."""
+    folders = [e for e in entries if e.holds and _read_name(e) is None]
+    names = [trees.stem(e.name) for e in folders]
+    assignment = re.fullmatch(r"(?i)(.+)[-_ ]submissions?", node.name)
     prefix = ""
-    names = [name for problem in problems for name in candidates(problem)]
-    for _ in range(WRAPPERS + 1):
-        if any(tree.kind(prefix + name) != "nothing" for name in names):
-            return prefix
-        inner = [name for name in tree.folders(prefix) if name not in IGNORED]
-        if len(inner) != 1:
-            break
-        prefix += inner[0] + "/"
-    return ""
+    if assignment and names and all(n.startswith(f"{assignment[1]}-") for n in names):
+        prefix = f"{assignment[1]}-"
+    elif len(names) > 1:
+        common = _common(names).rpartition("-")[0]
+        cloned = [e for e in folders if any(c.name == ".git" for c in e.children)]
+        if len(common) > 2 and (assignment or len(cloned) * 2 >= len(folders)):
+            prefix = f"{common}-"
+    if not prefix or any(len(name) <= len(prefix) for name in names):
+        return {}
+    logins = [name[len(prefix) :] for name in names]
+    for branch in ("-main", "-master"):
+        if all(login.endswith(branch) for login in logins):
+            logins = [login.removesuffix(branch) for login in logins]
+    return {e.name: login for e, login in zip(folders, logins, strict=True)}
 
 
-class _Folder:
-    """A submission on disk, read without following a single link."""
-
-    def __init__(self, root: Path):
-        self.root = root
-        self.notices: list[str] = []
-
-    def _link(self, name: str) -> str | None:
-        """The first part of a path that is a symbolic link, else None."""
-        path = self.root
-        for part in PurePosixPath(name).parts:
-            path = path / part
-            if path.is_symlink():
-                return path.relative_to(self.root).as_posix()
-        return None
-
-    def kind(self, name: str) -> str:
-        """link, file, other or nothing."""
-        if self._link(name):
-            return "link"
-        try:
-            mode = os.lstat(self.root / name).st_mode
-        except (OSError, ValueError):
-            return "nothing"
-        return "file" if stat.S_ISREG(mode) else "other"
-
-    def folders(self, prefix: str) -> Iterator[str]:
-        """Names of the folders in a folder, links and hidden ones left out."""
-        with os.scandir(self.root / prefix) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                    yield entry.name
-
-    def read(self, name: str) -> bytes:
-        """A regular file's bytes. Refused when it, or a folder on the way, is a link."""
-        link = self._link(name)
-        if link:
-            target = os.readlink(self.root / link)
-            raise Refused(f"{link} is a symbolic link to {target}; links are not followed")
-        if self.kind(name) != "file":
-            raise Refused(f"{name} is not a regular file")
-        # whoever swaps a file for a link or a pipe just now gains nothing
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        handle = os.open(self.root / name, flags | getattr(os, "O_BINARY", 0))
-        with os.fdopen(handle, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        return _bounded(data, name)
+def _files(part: Part, several: bool) -> list[File]:
+    """All files of a part."""
+    said, node = part.named, part.node
+    stamps = {"time": said.time, "attempt": said.attempt, "upload": said.upload}
+    if not node.holds:
+        return [File(node, node.name, said.file or node.name, part.folders, **stamps)]
+    files = []
+    root = f"{node.path}/" if node.path else ""
+    for inner in node.walk():
+        place = inner.path.removeprefix(root)
+        folders = tuple(place.split("/")[:-1])
+        if said.platform == "sakai" and any(platforms.RETURNED.fullmatch(f) for f in folders):
+            continue
+        name, upload = inner.name, said.upload
+        own = platforms.read_name(name, "file")
+        if own and own.file and len(own.file) > 3 and own.platform != "e-mail":
+            name, upload = own.file, max(upload, own.upload)
+        elif match := re.match(r"(\d{14})_(.+)", name):  # Ilias: the time of the upload
+            name, upload = match[2], int(match[1])
+        if several:
+            place = f"{node.name}/{place}"
+        stamps["upload"] = upload
+        files.append(File(inner, place, name, (*part.folders, *folders), **stamps))
+    return files
 
 
-class _Zip:
-    """A submission in an archive: entries are read in memory, and none is unpacked."""
-
-    def __init__(self, path: Path):
-        if path.stat().st_size > MAX_ZIP_BYTES:
-            raise Refused(f"{path.name} has {path.stat().st_size:,} bytes; pieces are small")
-        self.notices: list[str] = []
-        self._archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
-        entries = self._archive.infolist()
-        if len(entries) > MAX_ENTRIES:
-            raise Refused(f"{path.name} has {len(entries):,} entries; a submission has a few")
-        self._entries: dict[str, zipfile.ZipInfo] = {}
-        for entry in entries:
-            name = entry.filename.replace("\\", "/")
-            parts = name.split("/")
-            if name.startswith("/") or ".." in parts or ":" in parts[0]:
-                self.notices.append(f"{path.name}: entry {name!r} points outside; it is left out")
-            elif not entry.is_dir():
-                self._entries[name] = entry
-
-    def kind(self, name: str) -> str:
-        """link, file or nothing."""
-        entry = self._entries.get(name)
-        if entry is None:
-            folder = self._linked_folder(name)
-            return "link" if folder else "nothing"
-        return "link" if _is_link(entry) else "file"
-
-    def _linked_folder(self, name: str) -> str | None:
-        parts = name.split("/")
-        for i in range(1, len(parts)):
-            entry = self._entries.get("/".join(parts[:i]))
-            if entry is not None and _is_link(entry):
-                return entry.filename
-        return None
-
-    def folders(self, prefix: str) -> Iterator[str]:
-        """Names of the folders in a folder, hidden ones left out."""
-        inner = {n[len(prefix) :].split("/")[0] for n in self._entries if n.startswith(prefix)}
-        for name in sorted(inner):
-            is_folder = any(n.startswith(f"{prefix}{name}/") for n in self._entries)
-            if is_folder and not name.startswith("."):
-                yield name
-
-    def read(self, name: str) -> bytes:
-        """An entry's bytes, at most MAX_BYTES of them, whatever the archive claims."""
-        if self.kind(name) == "link":
-            raise Refused(f"{name} is a symbolic link in the zip; links are not followed")
-        try:
-            with self._archive.open(self._entries[name]) as file:
-                return _bounded(file.read(MAX_BYTES + 1), name)
-        except (RuntimeError, NotImplementedError, zipfile.BadZipFile, EOFError) as error:
-            raise Refused(f"{name} can't be read from the zip: {error}") from None
-        except Exception as error:  # zlib.error and its kin of other compressions
-            if isinstance(error, Refused):
-                raise
-            raise Refused(f"{name} can't be unpacked: {error}") from None
+# ── names ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _is_link(entry: zipfile.ZipInfo) -> bool:
-    return stat.S_ISLNK(entry.external_attr >> 16)
+def _enroll(found: list[Submission], roster: Roster) -> None:
+    """Find everybody in the roster, and add those who handed in nothing."""
+    by_person: dict[int, list[Submission]] = {}
+    for submission in found:
+        said = {"id": submission.id, "login": submission.login, "email": submission.email}
+        person = roster.find(**said, name=submission.name)
+        if person is None:
+            _attend(submission, f"is not in the roster {roster.path.name}")
+            continue
+        submission.person = person
+        submission.login = submission.login or person.login
+        submission.email = submission.email or person.email
+        submission.id = submission.id or person.id or person.sid
+        by_person.setdefault(person.line, []).append(submission)
+    for same in by_person.values():
+        for submission in same if len(same) > 1 else ():
+            others = named([s.source for s in same if s is not submission])
+            _attend(submission, f"another hand-in belongs to the same person: {others}")
+    for person in roster.people:
+        if person.line not in by_person:
+            missing = Submission(
+                trees.shown(person.shown),
+                notices=[f"handed in nothing, but is in the roster {roster.path.name}"],
+                name=trees.shown(person.shown),
+                id=person.id or person.sid,
+                login=person.login,
+                email=person.email,
+                person=person,
+            )
+            found.append(missing)
 
 
-def _bounded(data: bytes, name: str) -> bytes:
-    if len(data) > MAX_BYTES:
-        raise Refused(f"{name} has more than {MAX_BYTES:,} bytes; a piece has a few thousand")
-    return data
+def _attend(submission: Submission, text: str) -> None:
+    submission.notices.append(text)
+    submission.attention.append(text)
+
+
+def _make_unique(found: list[Submission]) -> None:
+    """Tell those of one name apart: by id or login where there is one, else by a number."""
+    _rename(found, lambda s: f" ({s.id or s.login or s.email})" if s.id or s.login else "")
+    number: dict[str, int] = {}
+    taken = {s.student for s in found}
+    for submission in found:
+        name = submission.student
+        number[name] = number.get(name, 0) + 1
+        if number[name] > 1:
+            count = number[name]
+            while f"{name} ({count})" in taken:
+                count += 1
+            submission.student = f"{name} ({count})"
+            taken.add(submission.student)
+
+
+def _rename(found: list[Submission], ending: Callable[[Submission], str]) -> None:
+    count: dict[str, int] = {}
+    for submission in found:
+        submission.student = submission.student or "(no name)"
+        count[submission.student] = count.get(submission.student, 0) + 1
+    blind = re.compile(r"(?i)participant|teilnehmer.*|participante|deelnemer|anon(?:ymous)?")
+    for submission in found:
+        if count[submission.student] > 1 or blind.fullmatch(submission.student):
+            submission.student += ending(submission)

@@ -47,7 +47,10 @@ def beside(name: str, *places: str) -> types.ModuleType:
 wire = beside("wire")
 surroundings = beside("surroundings", "../checking")
 limits = beside("limits", "../checking")
+conduct = beside("conduct", "../checking")
 
+CONDUCT: dict = {}  # what a file may write to, set by the keeper; nothing is noted without
+SEALS: list = []  # torch as it is before the file
 MAX_MEMBERS = 400  # of a class that are described
 COMPARED = 4_000_000  # numbers of one tensor; of larger ones only torch's own count of changes
 SPECIAL = frozenset(("__init__", "__new__", "__call__", "__getattr__", "__eq__", "__repr__"))
@@ -170,6 +173,7 @@ class Worker(wire.Peer):
         self.told_classes: list[dict] = []
         self.told_storages: list[dict] = []
         self.folders: dict[str, str] = {}
+        self.watch = None
         self._pending: tuple | None = None
         self._depth = 0
 
@@ -185,6 +189,10 @@ class Worker(wire.Peer):
             return self._do(message, parts)
         if kind == "left":
             return self._left()
+        if kind == "conduct":
+            fact = None if self.watch is None else self.watch.fact()
+            said = {} if fact is None else {"kind": fact.kind, "text": fact.text}
+            return said | {"started": [] if self.watch is None else self.watch.started[:3]}
         raise wire.WireError(f"a question of no kind that there is: {kind!r}")
 
     def _load(self, body: dict) -> dict:
@@ -208,6 +216,9 @@ class Worker(wire.Peer):
             raise
         random.seed(0)
         torch.default_generator.manual_seed(0)
+        if CONDUCT:
+            self.watch = conduct.Watch(Path(self.path), offline=True, seal=SEALS[0], **CONDUCT)
+            self.watch.listen()
         code = compile(body["source"], self.path, "exec", dont_inherit=True)
         with limits.time_limit(body["seconds"]):
             exec(code, module.__dict__)
@@ -778,6 +789,9 @@ def warm() -> None:
         import numpy  # noqa: F401
     with surroundings.operations(), surroundings.Away() as away:
         away.move(torch.zeros(2)) + 1
+    with contextlib.suppress(Exception):
+        torch.compile(lambda x: x)(torch.ones(1))  # what torch replaces for that, it replaces now
+    SEALS.append(conduct.Seal())
     gc.collect()
     gc.freeze()
 

@@ -13,7 +13,8 @@ from small_gpt2 import prompt, tiny
 
 from gpt2.bench import generation
 from gpt2.bench.generation import explain, model_in_folder, their_model, their_text
-from gpt2.bench.measuring import as_json, chosen, measurements, plot, tables
+from gpt2.bench.measuring import as_json, plot
+from gpt2.bench.registry import chosen, measurements, tables
 from gpt2.bench.training import PlainGPT2, hugging_face_model
 from gpt2.generation.generating import generate
 from gpt2.inference.engine import prepare

@@ -15,9 +15,10 @@ import torch
 from small_gpt2 import byte_tokenizer, char_tokenizer, tiny
 
 from gpt2 import cli
-from gpt2.bench import generation, measuring
+from gpt2.bench import generation, measuring, registry
 from gpt2.commands import generate as command
 from gpt2.formats.checkpoints import save_pretrained
+from gpt2.formats.opening import open_model
 from gpt2.generation.generating import generate
 
 TEXT = "naïve 日本 🤖 e\u0301"
@@ -88,8 +89,8 @@ def test_an_empty_prompt(run, folder: Path, tmp_path: Path) -> None:
     model = save_pretrained(tiny(vocab_size=4), tmp_path / "chars", chars)
     out = write(run, model, "--prompt", "", "--max-new-tokens", 9)
     assert len(out) == 9 + 1
-    assert command.start_ids(chars, "") == [0]
-    assert command.start_ids(byte_tokenizer(), "") == [byte_tokenizer().eos_token_id]
+    assert command.start_ids(open_model(model), "") == [0]
+    assert command.start_ids(open_model(folder), "") == [byte_tokenizer().eos_token_id]
 
 
 def test_special_tokens_in_the_prompt_are_text(run, folder: Path) -> None:
@@ -139,7 +140,8 @@ def test_every_option_at_once(run, folder: Path) -> None:
     seen = {}
 
     def stream(model, ids, n, **options):
-        seen.update(options, n=n, dtype=model.ln_f.weight.dtype)
+        kernel = model.h[0].mlp.c_fc.forward.args[1]
+        seen.update(options, n=n, dtype=model.ln_f.weight.dtype, read=kernel.weight.dtype)
         return iter(())
 
     with pytest.MonkeyPatch.context() as patch:
@@ -151,15 +153,134 @@ def test_every_option_at_once(run, folder: Path) -> None:
     assert generator.initial_seed() == 3
     assert seen == {
         "n": 7,
-        "dtype": torch.bfloat16,
+        "dtype": torch.float32,  # for the prompt; what is read for each token is
+        "read": torch.bfloat16,
         "temperature": 0.5,
         "top_k": 4,
         "top_p": 0.25,
         "repetition_penalty": 1.5,
         "use_cache": False,
         "sliding": True,
-        "eos_token_id": byte_tokenizer().eos_token_id,
+        "eos_token_id": byte_tokenizer().roles.eos,
+        "never": [],
     }
+
+
+def greedy(folder: Path, prompt: str = "To be", n: int = 40) -> str:
+    """The folder's greedy text, without its prompt: the oracle."""
+    tokenizer = byte_tokenizer()
+    model = tiny(vocab_size=tokenizer.vocab_size, n_positions=64)
+    ids = torch.tensor([tokenizer.encode(prompt)])
+    return tokenizer.decode(generate(model, ids, n, temperature=0.0)[0, ids.size(1) :].tolist())
+
+
+def test_stop_ends_the_text_before_itself(run, folder: Path) -> None:
+    """Catches text behind a stop text on the screen, its beginning there, and a stop text that is
+    looked for in the prompt.
+    """
+    args = ("--prompt", "To be", "--max-new-tokens", 40, "--temperature", 0)
+    text = greedy(folder)
+    assert write(run, folder, *args) == f"To be{text}\n"
+    for at in (0, 3, 11):
+        stop = text[at : at + 4]
+        expected = f"To be{text[: text.index(stop)]}\n"
+        assert write(run, folder, *args, "--stop", stop) == expected
+        assert write(run, folder, *args, "--stop", "never there", "--stop", stop) == expected
+        several = write(run, folder, *args, "--stop", stop, "--num-samples", 2)
+        assert several == f"--- sample 1 of 2 ---\n{expected}--- sample 2 of 2 ---\n{expected}"
+        assert write(run, folder, *args, "--stop", stop, "--draft", folder) == expected
+    assert write(run, folder, *args, "--stop", "To be") == f"To be{text}\n"
+
+
+def test_eos_names_an_end_token_by_number_or_text(run, folder: Path) -> None:
+    """Catches a number read as text, a special token's name that is encoded, and an end token that
+    is printed.
+    """
+    tokenizer, text = byte_tokenizer(), greedy(folder)
+    args = ("--prompt", "To be", "--max-new-tokens", 40, "--temperature", 0, "--eos")
+    ids = tokenizer.encode("To be")
+    model = tiny(vocab_size=tokenizer.vocab_size, n_positions=64)
+    new = generate(model, torch.tensor([ids]), 40, temperature=0.0)[0, len(ids) :].tolist()
+    plain = next(i for i in new[4:] if tokenizer.token_bytes(i).isascii())
+    before = tokenizer.decode(new[: new.index(plain)])
+    assert write(run, folder, *args, plain) == f"To be{before}\n"
+    assert write(run, folder, *args, tokenizer.decode([plain])) == f"To be{before}\n"
+    assert write(run, folder, *args, "<|endoftext|>", "--eos", plain) == f"To be{before}\n"
+    assert write(run, folder, *args, "<|endoftext|>") == f"To be{text}\n"
+    for wrong, named in (
+        ("100000", f"0 … {tokenizer.vocab_size - 1}"),
+        ("qq", "is not one token but 2"),
+        ("", "token"),
+    ):
+        code, out, err = run("generate", "--model", folder, *args, wrong)
+        assert (code, out) == (1, "")
+        assert named in one_line(err)
+
+
+def test_prompts_of_a_file_side_by_side(run, folder: Path, tmp_path: Path) -> None:
+    """Catches a byte-order mark or a carriage return in a prompt, texts in another order, and a
+    prompt that gives another text in company.
+    """
+    (tmp_path / "p.txt").write_bytes(b"\xef\xbb\xbfTo be\r\n\r\nquestion\r\nnot")
+    args = ("--max-new-tokens", 9, "--temperature", 0)
+    expected = [f"{p}{greedy(folder, p, 9)}\n" for p in ("To be", "question", "not")]
+    heads = [f"--- prompt {i} of 3 ---\n" for i in (1, 2, 3)]
+    out = write(run, folder, "--prompts", tmp_path / "p.txt", *args)
+    assert out == "".join(head + text for head, text in zip(heads, expected, strict=True))
+    out = write(run, folder, "--prompts", tmp_path / "p.txt", *args, "--num-samples", 2)
+    assert out.count("sample 2 of 2") == 3
+    assert out.startswith("--- prompt 1 of 3, sample 1 of 2 ---\nTo be")
+    code, _, err = run("generate", "--model", folder, "--prompts", tmp_path / "none.txt")
+    assert code == 1
+    assert "none.txt" in one_line(err)
+    (tmp_path / "empty.txt").write_bytes(b"\n\n")
+    code, _, err = run("generate", "--model", folder, "--prompts", tmp_path / "empty.txt")
+    assert code == 1
+    assert "no prompt" in one_line(err)
+
+
+def test_a_sample_is_the_text_of_its_own_seed(run, folder: Path, monkeypatch) -> None:
+    """Catches samples that depend on how many there are, or on how many fit into memory."""
+    args = ("--prompt", "be", "--max-new-tokens", 12, "--temperature", 1.5)
+    alone = [write(run, folder, *args, "--seed", seed) for seed in (5, 6, 7)]
+    expected = "".join(f"--- sample {i} of 3 ---\n{text}" for i, text in enumerate(alone, 1))
+    assert write(run, folder, *args, "--seed", 5, "--num-samples", 3) == expected
+    monkeypatch.setattr(command, "rows_at_once", lambda *_: 2)
+    assert write(run, folder, *args, "--seed", 5, "--num-samples", 3) == expected
+
+
+def test_a_draft_needs_the_same_tokens(run, folder: Path, tmp_path: Path) -> None:
+    """Catches guesses of a model to which the numbers mean other words."""
+    V = byte_tokenizer().vocab_size
+    other = char_tokenizer([chr(0x4E00 + i) for i in range(V)])
+    draft = save_pretrained(tiny(vocab_size=V), tmp_path / "other", other)
+    args = ("generate", "--model", folder, "--prompt", "be", "--max-new-tokens", 5)
+    code, _, err = run(*args, "--draft", draft)
+    assert code == 1
+    assert "token 0 is" in one_line(err)
+    small = save_pretrained(tiny(vocab_size=7), tmp_path / "small", char_tokenizer("abcdefg"))
+    code, _, err = run(*args, "--draft", small)
+    assert code == 1
+    assert f"has 7 tokens and {folder} {V}" in one_line(err)
+    code, _, err = run(*args, "--draft", folder, "--repetition-penalty", 1.2)
+    assert code == 1
+    assert "repetition_penalty = 1.2" in one_line(err)
+    assert run(*args, "--draft", folder, "--sliding")[0] == 2
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_narrower_dtype_takes_the_engines_kernels(
+    run, folder: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    """Catches a model that is converted as a whole, which decodes slower than in float32."""
+    from gpt2.inference import engine
+
+    kernel = {"float16": engine.Half16, "bfloat16": engine.BFloat16}[dtype]
+    calls = []
+    plain = kernel.__call__
+    monkeypatch.setattr(kernel, "__call__", lambda self, x: calls.append(1) or plain(self, x))
+    write(run, folder, "--prompt", "a", "--max-new-tokens", 3, "--dtype", dtype, "--device", "cpu")
+    assert calls
 
 
 def test_text_comes_as_it_is_made(run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,11 +358,14 @@ def test_failures_are_one_line(run, folder: Path, args: list, stdin: bytes, name
 
 
 def test_a_vocabulary_of_another_model(run, tmp_path: Path) -> None:
-    """Catches ids that the tokenizer has no text for, met halfway through a text."""
+    """Catches ids that the tokenizer has no text for, met halfway through a text: a table of 97
+    rows for three characters, by every way to a text.
+    """
     folder = save_pretrained(tiny(), tmp_path / "m", char_tokenizer("abc"))
-    code, _, err = run("generate", "--model", folder, "--prompt", "a")
-    assert code == 1
-    assert "3 tokens, the model 97" in one_line(err)
+    args = ("--prompt", "a", "--max-new-tokens", 12, "--temperature", 2)
+    for more in ((), ("--num-samples", 3), ("--draft", folder), ("--temperature", 0)):
+        out = write(run, folder, *args, *more)
+        assert set(re.sub("---.*---", "", out)) <= set("abc\n")
 
 
 def test_an_endless_standard_input(run, folder: Path) -> None:
@@ -253,7 +377,7 @@ def test_an_endless_standard_input(run, folder: Path) -> None:
 
 def test_no_bundled_model(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Catches a bare FileNotFoundError in an installation without the model."""
-    monkeypatch.setattr(command, "__file__", str(tmp_path / "commands" / "generate.py"))
+    monkeypatch.setattr("gpt2.formats.bundled.__file__", str(tmp_path / "formats" / "bundled.py"))
     code, _, err = run("generate", "--prompt", "a")
     assert code == 1
     assert "--model" in one_line(err)
@@ -278,8 +402,7 @@ def test_what_ends_a_command(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(command, "load", fail)
-    monkeypatch.setattr(command, "bundled", lambda: Path("x"))
+    monkeypatch.setattr("gpt2.commands.models.open_named", fail)
     found, _, err = run("generate", "--prompt", "a")
     assert found == code
     assert said in err
@@ -288,7 +411,7 @@ def test_what_ends_a_command(
 
 def test_mistakes_of_our_own_keep_their_traceback(run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a bug in this program hidden behind one friendly line."""
-    monkeypatch.setattr(command, "bundled", lambda: {}["bug"])
+    monkeypatch.setattr("gpt2.commands.models.open_named", lambda name: {}["bug"])
     with pytest.raises(KeyError):
         cli.main(["generate", "--prompt", "a"])
 
@@ -393,7 +516,7 @@ def test_bench_keeps_what_it_has_measured(
         raise broken_by
 
     measured = {"first": lambda **_: first, "second": breaks, "third": breaks}
-    monkeypatch.setattr(measuring, "measurements", lambda: measured)
+    monkeypatch.setattr(registry, "measurements", lambda: measured)
     file, pictures = tmp_path / "new" / "a.json", tmp_path / "pictures"
     found, out, err = run("bench", "--json", file, "--plot", pictures)
     assert found == code

@@ -17,8 +17,8 @@ import pytest
 
 from gpt2.data.preparing import Piece, cut_pieces, encode_piece, open_source, prepare
 from gpt2.data.shards import BatchLoader, TokenSource, read_index, token_dtype
+from gpt2.formats.opening import load_tokenizer
 from gpt2.text.tokenizer_training import train_bpe, train_char
-from gpt2.text.tokenizers import load_tokenizer
 from gpt2.training.settings import TrainConfig
 from gpt2.training.trainer import train
 

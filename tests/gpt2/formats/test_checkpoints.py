@@ -27,8 +27,9 @@ from gpt2.formats.checkpoints import (
     skip_init,
 )
 from gpt2.formats.gguf import save_gguf
+from gpt2.formats.opening import load_tokenizer
 from gpt2.model import GPT2Model
-from gpt2.text.tokenizers import load_tokenizer
+from gpt2.text.roles import Roles
 
 
 @pytest.fixture
@@ -214,7 +215,7 @@ def test_a_save_that_fails_leaves_the_old_files(folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
     class Broken:
-        eos_token_id = None
+        roles = Roles()
 
         def save(self, folder: Path) -> None:
             raise OSError("disk full")
@@ -604,9 +605,10 @@ def test_what_is_here_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.Monke
 def test_without_a_network_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches half a minute of retries where the hub's name cannot even be looked up."""
     import socket
-    import urllib.request
 
     from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from gpt2.common import network
 
     def no_network(*args: object) -> None:
         raise OSError("Name or service not known")
@@ -615,7 +617,8 @@ def test_without_a_network_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None
         raise http_error(LocalEntryNotFoundError)
 
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
-    monkeypatch.setattr(urllib.request, "getproxies", dict)
+    monkeypatch.setattr(network, "getproxies", dict)
+    network.ask_once.cache_clear()
     calls = fake_hub(monkeypatch, download)
     with pytest.raises(ValueError, match="cannot be reached"):
         open_checkpoint("gpt2")

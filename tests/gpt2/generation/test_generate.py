@@ -13,18 +13,15 @@ from small_gpt2 import prompt, tiny
 from torch import nn
 
 from gpt2.cache import KVCache
-from gpt2.generation.generating import (
-    decode_step,
+from gpt2.generation.filters import (
     draw,
     filter_logits,
-    generate,
     keep_top_k,
     keep_top_p,
-    penalise_repetition,
-    prefill,
+    penalize_repetition,
     sample,
-    stream,
 )
+from gpt2.generation.generating import decode_step, generate, prefill, stream
 from gpt2.inference.engine import WORTH_SLICING, Inference, Slices
 
 
@@ -231,7 +228,7 @@ def test_a_penalty_counts_prompt_and_new_tokens() -> None:
     assert any(len(set(row)) < 18 for row in plain)
     logits = torch.tensor([[2.0, -2.0, 2.0]])
     seen = torch.tensor([[True, True, False]])
-    assert penalise_repetition(logits, seen, 4.0).tolist() == [[0.5, -8.0, 2.0]]
+    assert penalize_repetition(logits, seen, 4.0).tolist() == [[0.5, -8.0, 2.0]]
 
 
 def test_sampling_follows_the_probabilities() -> None:

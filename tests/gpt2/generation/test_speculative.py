@@ -9,8 +9,9 @@ import pytest
 import torch
 from small_gpt2 import prompt, tiny
 
+from gpt2.generation.arguments import Sampling
 from gpt2.generation.generating import filter_logits, generate, prefill
-from gpt2.generation.speculative import acceptance, probabilities, remainder, speculate
+from gpt2.generation.speculative import acceptance, remainder, speculate
 
 
 @pytest.fixture(autouse=True)
@@ -118,4 +119,5 @@ def test_what_makes_no_sense() -> None:
         speculate(model, model, ids, 3, drafted=0)
     with pytest.raises(ValueError, match="n_positions = 9"):
         speculate(model, tiny(n_positions=9), ids, 10)
-    assert probabilities(torch.tensor([1.0, 3.0, 2.0]), 0.0).tolist() == [0.0, 1.0, 0.0]
+    greedy = Sampling(temperature=0.0)
+    assert greedy.probabilities(torch.tensor([1.0, 3.0, 2.0])).tolist() == [0.0, 1.0, 0.0]

@@ -269,7 +269,7 @@ def test_perplexity_on_the_bundled_model(way: str) -> None:
     """Catches narrow weights that cost more than 1 % of perplexity: on the bundled model's data,
     every token through the layers that decoding uses.
     """
-    from gpt2.text.tokenizers import load_tokenizer
+    from gpt2.formats.opening import load_tokenizer
 
     folder = bundled()
     model = GPT2Model.from_pretrained(folder)
@@ -424,6 +424,23 @@ def test_fixed_shapes_say_the_same(B: int, monkeypatch: pytest.MonkeyPatch) -> N
             assert ours.length == cache.length
         with pytest.raises(ValueError, match="23"):
             decoder.forward(tokens[:, None], ours)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fixed_shapes_are_for_models_that_say_the_same(dtype: torch.dtype) -> None:
+    """Catches a GPU's fast path taken for a model that computes something else, and refused for
+    one that only rounds in another order.
+    """
+    model = tiny().to(dtype)
+    assert engine._Fixed.of(model, compile=False) is not None
+    for block in model.h:  # pieces of another's: attention that is doubled
+        plain = block.attn.forward
+        block.attn.forward = lambda x, cache=None, plain=plain: 2 * plain(x, cache)
+    assert engine._Fixed.of(model, compile=False) is None
+    other = tiny().to(dtype)
+    other.h[1].attn.projections = other.h[1].attn.c_attn
+    del other.h[1].attn.c_attn
+    assert engine._Fixed.of(other, compile=False) is None
 
 
 @pytest.mark.gpu

@@ -10,6 +10,7 @@ import pytest
 from small_gpt2 import byte_tokenizer, char_tokenizer, tiny, use_bpe
 
 from gpt2.formats.checkpoints import save_pretrained
+from gpt2.formats.opening import load_tokenizer
 from gpt2.text import tokenizers as ours
 from gpt2.text.tokenizers import (
     END_OF_TEXT,
@@ -17,7 +18,6 @@ from gpt2.text.tokenizers import (
     JSONTokenizer,
     StreamDecoder,
     Tokenizer,
-    load_tokenizer,
 )
 
 TEXTS = [

@@ -93,7 +93,8 @@ def slow(self):
     time.sleep(0.1)
     return step(self)
 gpt2.training.trainer.Trainer._step = slow
-runpy.run_module("gpt2.training.trainer", run_name="__main__")
+sys.argv.insert(1, "train")
+runpy.run_module("gpt2", run_name="__main__")
 """
 
 

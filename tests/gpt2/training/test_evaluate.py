@@ -15,8 +15,8 @@ from training_helpers import make_data
 from gpt2.cli import cli
 from gpt2.data.shards import TokenSource, read_index
 from gpt2.formats.checkpoints import save_pretrained
+from gpt2.formats.opening import load_tokenizer
 from gpt2.model import GPT2Model
-from gpt2.text.tokenizers import load_tokenizer
 from gpt2.training.evaluation import evaluate_hellaswag, evaluate_loss, read_hellaswag, windows
 
 
@@ -88,10 +88,38 @@ def test_bits_per_byte_counts_bytes_and_not_tokens(tmp_path: Path) -> None:
     index = prepare(str(tmp_path / "a.txt"), tmp_path / "d", tokenizer="char")
     source = TokenSource(index, "val")
     found = evaluate_loss(tiny(vocab_size=index.vocab_size), source, length=8)
-    assert found.bits_per_byte == pytest.approx(
-        found.nats / math.log(2) * source.tokens / index.split("val").bytes
-    )
-    assert found.bits_per_byte == pytest.approx(found.nats / math.log(2) * 3 / 7, rel=0.02)
+    # 40 times 3 + 3 + 1 bytes, of which the first token, with 3 bytes, is not scored
+    assert (found.tokens, found.bytes) == (40 * 3 - 1, 40 * 7 - 3)
+    assert found.bits_per_byte == pytest.approx(found.nats / math.log(2) * 119 / 277)
+
+
+def test_bits_per_byte_of_some_tokens_counts_their_bytes(tmp_path: Path) -> None:
+    """Catches the whole split's bytes per token, where only its first tokens are scored: three
+    bytes a token at first and one later, counted by hand; and an end token counted as text.
+    """
+    from gpt2.data.preparing import prepare
+
+    # one document, all for validation but its first byte
+    (tmp_path / "a.txt").write_text("日" * 50 + "a" * 450, encoding="utf-8")
+    options = {"tokenizer": "char", "val_fraction": 0.9}
+    source = TokenSource(prepare(str(tmp_path / "a.txt"), tmp_path / "d", **options), "val")
+    assert source.tokens == 500 - 20  # the first tenth of 600 bytes is 20 characters
+    model = tiny(vocab_size=source.index.vocab_size)
+    for most, scored, size in ((10, 10, 30), (29, 29, 87), (60, 60, 29 * 3 + 31), (None, 479, 537)):
+        for stride in (8, 3):
+            found = evaluate_loss(model, source, length=8, stride=stride, max_tokens=most)
+            assert (found.tokens, found.bytes) == (scored, size)
+            expected = found.nats * scored / math.log(2) / size
+            assert found.bits_per_byte == pytest.approx(expected)
+    for i in range(4):
+        (tmp_path / f"{i}.md").write_text("ab" + "cdef"[i], encoding="utf-8")
+    files = ",".join(str(tmp_path / f"{i}.md") for i in range(4))
+    index = prepare(files, tmp_path / "e", vocab_size=257, val_fraction=0.75)
+    source = TokenSource(index, "val")
+    ids = source.read(0, source.tokens)
+    assert (ids == 256).sum() == 3  # the end token behind each document
+    found = evaluate_loss(tiny(vocab_size=257), source, length=8)
+    assert (found.tokens, found.bytes) == (len(ids) - 1, len(ids) - 1 - 3)
 
 
 def hellaswag_file(folder: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -359,3 +360,71 @@ def test_a_trainer_is_usable_from_a_notebook(data: Path, tmp_path: Path) -> None
     trainer = Trainer(settings(data), tmp_path, World(0, 1, torch.device("cpu")))
     assert isinstance(trainer.config, TrainConfig)
     assert trainer.train()["step"] == 12
+
+
+def test_a_changed_schedule_is_announced(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a rate that jumps without a word when a finished run is given more steps: what has
+    changed, the rate that was, and the rate that is, as the log then has it.
+    """
+    run = tmp_path / "run"
+    train(settings(data, max_steps=4, log_interval=1, lr=2e-3), run)
+    capsys.readouterr()
+    train(resumed_config(run, {}), run, resume=True)
+    assert "note" not in capsys.readouterr().out
+    train(resumed_config(run, {"max_steps": 8}), run, resume=True)
+    out = capsys.readouterr().out
+    rates = {row["step"]: row["lr"] for row in read_log(run / "log.jsonl") if "lr" in row}
+    assert "max_steps was 4 and is 8" in out
+    assert "the learning-rate schedule has changed" in out
+    assert f"step 4 ran at {rates[4]:.3e}" in out
+    assert f"runs at {rates[5]:.3e}" in out
+    assert "would have run at 2.000e-04" in out  # the old schedule's end: a tenth of the peak
+    assert rates[5] > 2 * 2e-4
+    notes = [row for row in read_log(run / "log.jsonl") if "notes" in row]
+    assert [row["step"] for row in notes] == [4]
+
+
+def test_other_changes_are_told_too(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches validation losses that are compared although they are measured on other tokens, and
+    an announcement of a schedule that stays as it is.
+    """
+    run = tmp_path / "run"
+    train(settings(data, max_steps=4, checkpoint_interval=2), run)
+    shutil.rmtree(CheckpointStore(run).all()[-1])
+    capsys.readouterr()
+    train(resumed_config(run, {"eval_tokens": 30, "sample_interval": 3}), run, resume=True)
+    out = capsys.readouterr().out
+    assert re.search(r"eval_tokens was .{1,9} and is 30", out)
+    assert "measured on other tokens" in out
+    assert "schedule" not in out
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda tensors: {"exp_avg/h.9.ln_1.weight": tensors.pop("exp_avg/h.0.ln_1.weight")},
+        lambda tensors: {"exp_avg": tensors["exp_avg/ln_f.bias"].clone()},
+        lambda tensors: [tensors.pop(f"exp_avg{kind}/ln_f.bias") for kind in ("", "_sq")] and {},
+        lambda tensors: {"exp_avg/ln_f.bias": torch.zeros(3)},
+    ],
+    ids=["unknown parameter", "no parameter", "moments missing", "other shape"],
+)
+def test_moments_that_do_not_fit_are_refused(data: Path, tmp_path: Path, spoil) -> None:
+    """Catches moments of a checkpoint that are passed over in silence, which would make another
+    run.
+    """
+    from safetensors.torch import save_file
+
+    train(settings(data, max_steps=2), tmp_path / "run")
+    latest = CheckpointStore(tmp_path / "run").latest()
+    assert latest is not None
+    tensors = load_file(latest / "training.safetensors")
+    tensors |= spoil(tensors)
+    save_file(tensors, latest / "training.safetensors")
+    config = replace(resumed_config(tmp_path / "run", {}), max_steps=3)
+    with pytest.raises(ValueError, match=r"step-00000002 is damaged"):
+        train(config, tmp_path / "run", resume=True)

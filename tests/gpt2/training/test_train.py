@@ -21,8 +21,8 @@ from gpt2.cli import cli
 from gpt2.data.shards import BatchLoader, TokenSource, read_index
 from gpt2.figures.plots import curve, plot_run, text_plot
 from gpt2.formats.checkpoints import save_pretrained
+from gpt2.formats.opening import load_tokenizer
 from gpt2.model import GPT2Model
-from gpt2.text.tokenizers import load_tokenizer
 from gpt2.training.settings import TrainConfig, load_preset, preset_names, read_settings_file
 from gpt2.training.trainer import Trainer, World, lr_at, make_optimizers, read_log, train
 

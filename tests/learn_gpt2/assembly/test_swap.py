@@ -474,7 +474,7 @@ def test_the_command_swaps_undoes_and_prints_json(course, unverified, monkeypatc
 
 def test_a_copied_course_is_its_own(course):
     """The command of one checkout, run inside another: it must use and change the other alone."""
-    form = course / "src" / "learn_gpt2" / "sections.py"
+    form = course / "src" / "learn_gpt2" / "assembly" / "sections.py"
     form.write_text(
         form.read_text(encoding="utf-8").replace("GPT-2, bottom-up", "COPIED"), encoding="utf-8"
     )

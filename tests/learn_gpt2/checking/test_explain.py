@@ -90,3 +90,69 @@ def test_problems_without_a_forward_pass_say_so() -> None:
     """Catches a comparison of nothing."""
     with pytest.raises(ValueError, match="no forward pass"):
         explain.explain(ROOT, manifest.get(9))
+
+
+@pytest.mark.parametrize(
+    ("scale", "clue"),
+    [
+        ("1.0 / n_embd", "exactly 2.449 times too small, that is √6 = √d_k"),
+        ("1.0 / n_embd**2", "exactly 14.7 times too small"),
+        ("1.0", "exactly 2.449 times too large, that is √6 = √d_k"),
+        ("10.0", "exactly 24.49 times too large"),
+        ("-(n_embd**-0.5)", "every number has the wrong sign"),
+    ],
+)
+def test_the_ratio_is_that_of_the_learners_own_step(tmp_path, scale: str, clue: str) -> None:
+    """Catches a ratio of a tensor that agrees with the step before."""
+    found = told(tmp_path, 3, ("self.scale = 1.0 / math.sqrt(n_embd)", f"self.scale = {scale}"))
+    assert found["differs"] == "the scaled scores", found
+    assert found["clue"].endswith(clue), found
+    if scale != "1.0":
+        assert "self.scale" in found["code"], found
+
+
+def test_the_result_is_what_forward_returns(tmp_path: Path) -> None:
+    """Catches agreement with a tensor that is made and not returned."""
+    found = told(tmp_path, 10, ("return self.lm_head(self.ln_f(x))", LOGITS))
+    assert "the logits" in found["agree"]
+    assert found["differs"] == explain.RETURNED
+    swapped = told(tmp_path, 3, ("return weights @ v, weights", "return weights, weights @ v"))
+    assert swapped["differs"] == explain.RETURNED
+
+
+LOGITS = "return self.lm_head(self.ln_f(x)).relu()"
+
+
+def test_weights_that_the_textbook_lacks_end_it_with_a_sentence(tmp_path: Path) -> None:
+    """Catches a comparison that stops in the textbook's own steps without a result."""
+    source = manifest.get(2).solution_path(ROOT).read_text(encoding="utf-8")
+    path = tmp_path / "problem.py"
+    source = source.replace("nn.Linear(n_embd, n_embd)", "nn.Linear(n_embd, n_embd, False)")
+    path.write_text(source, encoding="utf-8")
+    found = explain.run(manifest.get(2), path)
+    assert "'query.bias'" in found["clue"], found
+
+
+def test_prints_are_shown(tmp_path: Path) -> None:
+    """Catches a print that is swallowed, and one that floods the screen."""
+    line = "return self.drop("
+    found = told(tmp_path, 6, (line, f"print('here', x.shape)\n        {line}"))
+    assert found["printed"] == "here torch.Size([2, 4, 15])\n"
+    found = told(tmp_path, 6, (line, f"print('x' * 99999)\n        {line}"))
+    assert len(found["printed"]) < 5000
+    assert "100000 characters in all" in found["printed"]
+
+
+def test_stages_that_are_over_take_one_line() -> None:
+    """Catches a list of 60 ticks for a model of two blocks."""
+    from learn_gpt2.commands.explain import folded
+
+    steps = ["the embeddings", "block 0: ln_1: a", "block 0: ln_1: b", "block 0: x"]
+    steps += ["block 1: ln_1: a", "block 1: ln_1: b", "block 1: attention: q"]
+    assert folded(steps, "") == ["the embeddings", "block 0: 3 steps", "block 1: 3 steps"]
+    assert folded(steps, "block 1: attention: k") == [
+        "the embeddings",
+        "block 0: 3 steps",
+        "block 1: ln_1: 2 steps",
+        "block 1: attention: q",
+    ]

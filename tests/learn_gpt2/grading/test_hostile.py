@@ -21,8 +21,9 @@ from small_gpt2 import byte_tokenizer, char_tokenizer
 from gpt2.cli import run
 from gpt2.data.shards import TokenSource, read_index
 from gpt2.formats.checkpoints import find_checkpoint, read_header, read_settings
+from gpt2.formats.opening import load_tokenizer
 from gpt2.generation.generating import filter_logits, sample
-from gpt2.text.tokenizers import StreamDecoder, load_tokenizer
+from gpt2.text.tokenizers import StreamDecoder
 from gpt2.training.evaluation import read_hellaswag
 from gpt2.training.settings import TrainConfig, read_settings_file
 from gpt2.training.trainer import resumed_config, train
