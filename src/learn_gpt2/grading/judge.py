@@ -301,7 +301,9 @@ class Judge(wire.Peer):
         if self.waiting:  # it was broken off in the middle of an answer
             return True, torch.get_default_dtype(), False
         body = self.ask("left", {}).body
-        dtype = wire.DTYPES.get(body.get("dtype"))
+        dtype = torch.get_default_dtype()
+        if body.get("dtype") != "":
+            dtype = wire.DTYPES.get(body.get("dtype"))
         if dtype is None:
             raise WireError("no dtype")
         return body.get("gradients") is True, dtype, body.get("modes") is True

@@ -174,6 +174,7 @@ class Worker(wire.Peer):
         self.told_storages: list[dict] = []
         self.folders: dict[str, str] = {}
         self.watch = None
+        self.torch_before = self._torch_now()
         self._pending: tuple | None = None
         self._depth = 0
 
@@ -222,6 +223,7 @@ class Worker(wire.Peer):
         code = compile(body["source"], self.path, "exec", dont_inherit=True)
         with limits.time_limit(body["seconds"]):
             exec(code, module.__dict__)
+        self.torch_before = self._torch_now()
         names = {}
         parts = wire.Parts()
         for name in body["provides"]:
@@ -231,14 +233,18 @@ class Worker(wire.Peer):
                 names[name] = self.write(value, parts) if known else type(value).__name__
         return self._told({"names": names})
 
-    def _left(self) -> dict:
+    def _torch_now(self) -> tuple[torch.dtype, int]:
         from torch._C import _len_torch_function_stack
 
-        dtype = str(torch.get_default_dtype()).removeprefix("torch.")
+        return torch.get_default_dtype(), _len_torch_function_stack()
+
+    def _left(self) -> dict:
+        """How calls have left torch, compared with how importing the file left it."""
+        (dtype, modes), (before, modes_before) = self._torch_now(), self.torch_before
         return {
             "gradients": torch.is_grad_enabled(),
-            "dtype": dtype,
-            "modes": _len_torch_function_stack() > 0,
+            "dtype": "" if dtype == before else str(dtype).removeprefix("torch."),
+            "modes": modes > modes_before,
         }
 
     def _do(self, message, parts) -> dict:
