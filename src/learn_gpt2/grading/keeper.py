@@ -229,9 +229,10 @@ def _only_these(readable: int, writable: int, output: int) -> None:
     os.dup2(kept[0], 4, inheritable=False)
     os.dup2(kept[1], 5, inheritable=False)
     os.closerange(6, 65_536)
-    for name, handle in (("stdout", 1), ("stderr", 2)):  # the ones so far think that they can seek
-        setattr(sys, name, open(handle, "w", encoding="utf-8", errors="replace", closefd=False))
-    sys.stdin = open(0, encoding="utf-8", closefd=False)
+    # the ones so far were made for another file, and think that they can seek
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="replace", closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="replace", closefd=False)
 
 
 if __name__ == "__main__":
