@@ -19,11 +19,12 @@ from learn_gpt2.checking.checks import (
     expect_state,
     fail,
     mistake,
+    sizes_from,
     tensor,
 )
 
 # Sizes that all differ, so that a swapped axis can't hide; no root of one is another, rounded.
-B, H, T, S, D, E = 2, 3, 5, 7, 10, 6
+B, H, T, S, D, E = sizes_from((2, 3, 5, 7, 10, 6), (3, 2, 4, 6, 11, 7), (2, 4, 3, 8, 13, 5))
 
 NO_SCALE = mistake(
     "no-scale",

@@ -26,6 +26,7 @@ from learn_gpt2.checking.checks import (
     fail,
     fill,
     mistake,
+    sizes_from,
     tensor,
     weights,
 )
@@ -33,7 +34,7 @@ from learn_gpt2.checking.families import of_the_product, of_the_scale
 
 # Sizes that all differ, so that a swapped axis can't hide; H is not 3, the number of q, k and v, and
 # no root of a size is a whole number, so that 2·√D is not √C.
-B, T, H, D = 2, 7, 5, 6
+B, T, H, D = sizes_from((2, 7, 5, 6), (3, 5, 4, 7), (2, 8, 3, 10))
 C = H * D
 NAMES = ("c_attn.weight", "c_attn.bias", "c_proj.weight", "c_proj.bias")
 

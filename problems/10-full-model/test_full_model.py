@@ -31,7 +31,9 @@ from learn_gpt2.checking.checks import (
 from learn_gpt2.checking.surroundings import without_memory
 
 # Sizes that all differ, so that a swapped one can't hide. 12 is divisible by 2, 3 and 4.
-B, T, V, P, C, L, H = 4, 5, 23, 14, 12, 3, 2
+B, T, V, P, C, L, H = sizes_from(
+    (4, 5, 23, 14, 12, 3, 2), (3, 5, 26, 16, 12, 4, 2), (6, 5, 29, 15, 12, 3, 2)
+)
 EPS = 0.05  # large enough to show where it does not arrive
 
 # ── mistakes in __init__ ────────────────────────────────────────────────────────────────────────

@@ -49,6 +49,7 @@ __all__ = [
     "mistake",
     "operations",
     "record_calls",
+    "sizes_from",
     "tensor",
     "weights",
 ]
@@ -183,6 +184,21 @@ def fail(what: Mistake | str, *details: str, hint: int | None = None) -> None:
         raise CheckFailed("\n".join((text, *details)), (what.id,), what.hint)
     ids = re.findall(r"\[([a-z0-9]+(?:-[a-z0-9]+)+)\]", what)
     raise CheckFailed("\n".join((what, *details)), ids, hint)
+
+
+_choose: list[Callable[[int], int] | None] = [None]
+
+
+def sizes_from(*choices: tuple[int, ...]) -> tuple[int, ...]:
+    """The sizes that a test file's checks use: the first, or in a grading one of these, so that a
+    file can't be made for the public ones.
+    """
+    return choices[0] if _choose[0] is None else choices[_choose[0](len(choices))]
+
+
+def choose_sizes(choose: Callable[[int], int] | None) -> None:
+    """For test files that are loaded from now on: choose(count) says which sizes they get."""
+    _choose[0] = choose
 
 
 # ── values ──────────────────────────────────────────────────────────────────────────────────────

@@ -32,7 +32,7 @@ from learn_gpt2 import manifest
 from learn_gpt2.checking.limits import TimeLimit, time_limit
 from learn_gpt2.checking.loading import PieceError
 from learn_gpt2.checking.runner import Examination, Result, load_checks, run_checks
-from learn_gpt2.grading import sandbox
+from learn_gpt2.grading import drawing, sandbox
 from learn_gpt2.grading.judge import Judge, RemotePiece, given_texts, open_piece
 from learn_gpt2.grading.sandbox import Limits, Means
 from learn_gpt2.grading.wire import Gone, Late, Line, WireError
@@ -62,8 +62,11 @@ class Server:
     views: dict[int, dict] = field(default_factory=dict)
 
 
-def prepare(root: Path, numbers: list[int], limits: Limits, means: Means) -> Server:
-    """Import what checks need, put the reference model in place, and run the reference once.
+def prepare(
+    root: Path, numbers: list[int], limits: Limits, means: Means, secret: str = ""
+) -> Server:
+    """Import what checks need, put the reference model in place, and run the reference once, with
+    numbers drawn from the secret.
 
     ValueError when the reference does not pass here: then nobody's grade would mean anything.
     """
@@ -77,14 +80,13 @@ def prepare(root: Path, numbers: list[int], limits: Limits, means: Means) -> Ser
     if means.fork:
         start_keeper(server)  # imports torch while this process runs the reference
     install_model(server.model)
-    for number in numbers:
-        problem = manifest.get(number)
-        report = run_checks(root, problem, "reference")
-        if not report.passed:
-            failed = next((r for r in report.results if r.status == "failed"), None)
-            why = f"{failed.title}: {failed.message}" if failed else "it has no checks"
-            raise ValueError(f"the reference of problem {number:02d} fails here. {why}")
-        server.checks[number] = load_checks(root, problem)
+    for attempt in range(drawing.ATTEMPTS if secret else 1):
+        drawing.draw_from(secret, attempt)
+        why = _why_not(server, numbers)
+        if not why:
+            break
+    else:
+        raise ValueError(why)
     for number in numbers if means.fork else ():
         problem = manifest.get(number)
         server.given[number, ""] = given_texts(root, problem, server.model)
@@ -94,6 +96,19 @@ def prepare(root: Path, numbers: list[int], limits: Limits, means: Means) -> Ser
     gc.collect()
     gc.freeze()
     return server
+
+
+def _why_not(server: Server, numbers: list[int]) -> str:
+    """Load the checks, and run the reference: "" when it passes, else what it fails."""
+    for number in numbers:
+        problem = manifest.get(number)
+        report = run_checks(server.root, problem, "reference")
+        if not report.passed:
+            failed = next((r for r in report.results if r.status == "failed"), None)
+            why = f"{failed.title}: {failed.message}" if failed else "it has no checks"
+            return f"the reference of problem {number:02d} fails here. {why}"
+        server.checks[number] = load_checks(server.root, problem)
+    return ""
 
 
 def start_keeper(server: Server) -> None:
@@ -575,7 +590,9 @@ def _main(arguments: list[str]) -> None:
 
     try:
         means = Means(**options["means"])
-        server = prepare(root, options["numbers"], Limits(**options["limits"]), means)
+        server = prepare(
+            root, options["numbers"], Limits(**options["limits"]), means, options["secret"]
+        )
     except Exception as error:
         send({"error": str(error)})
         return
