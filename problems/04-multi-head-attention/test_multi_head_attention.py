@@ -26,6 +26,7 @@ from learn_gpt2.checking.checks import (
     fail,
     fill,
     mistake,
+    operations,
     sizes_from,
     tensor,
     weights,
@@ -964,14 +965,14 @@ def test_keeps_nothing(piece):
 def test_all_heads_at_once(piece):
     """The number of operations does not grow with the number of heads"""
 
-    def operations(h):
+    def products(h):
         module = module_of(piece, 24, h)
         with operations() as seen, torch.no_grad():
             module(stream(c=24))
         # matrix products, softmaxes and fused attentions, by whatever function they are made
         return sum(name.startswith(PRODUCTS) for name, _ in seen)
 
-    few, many = operations(2), operations(12)
+    few, many = products(2), products(12)
     if many > few:
         fail(LOOP, f"{few} matrix products and softmaxes with 2 heads, {many} with 12.")
 

@@ -25,6 +25,7 @@ from learn_gpt2.checking.checks import (
     mistake,
     operations,
     record_calls,
+    sizes_from,
     tensor,
     weights,
 )
