@@ -124,6 +124,29 @@ def operations() -> Iterator[list[tuple[str, tuple[int, ...]]]]:
         yield seen
 
 
+class _Operands(TorchFunctionMode):
+    def __init__(self, last: list[Tensor]):
+        super().__init__()
+        self.last = last
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        from torch.utils._pytree import tree_leaves
+
+        given = tree_leaves((args, kwargs or {}))
+        self.last[:] = [t for t in given if isinstance(t, Tensor) and t.is_floating_point()]
+        return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def operands() -> Iterator[list[Tensor]]:
+    """Inside, the list holds the tensors that the last operation was given: afterwards it says at
+    which operation a run stopped.
+    """
+    last: list[Tensor] = []
+    with _open("operands", last), _Operands(last):
+        yield last
+
+
 # ── no memory ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -221,6 +244,8 @@ def same_as(told: dict, modules: dict[str, object]) -> Iterator[dict]:
             stack.enter_context(without_memory(modules["skip_init"]))
         if told.get("operations"):
             said["operations"] = stack.enter_context(operations())
+        if told.get("operands"):
+            said["operands"] = stack.enter_context(operands())
         if told.get("away"):
             stack.enter_context(Away())
         yield said
@@ -239,5 +264,7 @@ def hear(said: dict) -> None:
     """Write down here what a worker saw inside the same blocks."""
     if "operations" in OPEN:
         OPEN["operations"] += said.get("operations", [])
+    if "operands" in OPEN and "operands" in said:
+        OPEN["operands"][:] = said["operands"]
     if "downloads" in OPEN:
         OPEN["downloads"]["asked"] += said.get("asked", [])

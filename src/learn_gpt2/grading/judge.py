@@ -389,6 +389,9 @@ class Judge(wire.Peer):
                 (wire.clean(_text(n)), tuple(wire._ints(shape, 32)))
                 for n, shape in map(_pair, _list(said["operations"], 100_000))
             ]
+        if "operands" in said:
+            found = _list(self.read(said["operands"], answer), 1000)
+            heard["operands"] = [t for t in found if isinstance(t, Tensor)]
         if "asked" in said:
             heard["asked"] = _list(self.read(said["asked"], answer), 1000)
         surroundings.hear(heard)

@@ -361,6 +361,8 @@ class Worker(wire.Peer):
         if said:
             if "operations" in said:
                 said["operations"] = [[n[:80], list(s)] for n, s in said["operations"]]
+            if "operands" in said:
+                said["operands"] = self.write([t.detach() for t in said["operands"]], parts)
             if "asked" in said:
                 said["asked"] = self.write(list(said["asked"]), parts)
             body["said"] = said
