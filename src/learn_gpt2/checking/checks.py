@@ -77,6 +77,11 @@ class Check:
     seconds: float
     line: int
     follows: tuple[str, ...] = ()
+    reported: bool = False  # in a grading it goes by what the worker reports of its inside
+
+
+# what only the process sees in which a piece runs
+INSIDE = frozenset(("expect_one_device", "expect_no_edit", "operations", "record_calls"))
 
 
 def check(
@@ -108,6 +113,7 @@ def check(
             seconds=seconds,
             line=function.__code__.co_firstlineno,
             follows=tuple(other.__name__ for other in before),
+            reported=not INSIDE.isdisjoint(function.__code__.co_names),
         )
         return function
 

@@ -233,6 +233,18 @@ class Task:
     answer: dict | None = None
 
 
+def reported(root: Path, numbers: tuple[int, ...]) -> dict[int, list[str]]:
+    """Titles of the checks that in part go by what a worker reports of its own inside: a device, an
+    edit in place, operations. The other checks compare numbers.
+    """
+    from learn_gpt2.checking.runner import load_checks
+
+    return {
+        number: [c.title for c in load_checks(root, manifest.get(number)) if c.reported]
+        for number in numbers
+    }
+
+
 def weights(root: Path, numbers: tuple[int, ...]) -> dict[int, list[tuple[str, int]]]:
     """Points per check: problem number → [(title, points)], read from the checks themselves."""
     from learn_gpt2.checking.runner import load_checks
