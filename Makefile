@@ -29,8 +29,9 @@ demo: $(READY)  ## text from the bundled GPT-2
 	@echo "Build it: problems/01-embeddings/README.md, then  pytest problems/01-embeddings"
 
 test: $(READY)  ## everything that the maintainers' CI checks
-	$(PY) -m learn_gpt2 swap --check
-	OMP_NUM_THREADS=1 $(PY) -m pytest -p xdist -n auto
+	@$(PY) -c 'import platform, sys, torch; print("Python", platform.python_version(), "in", sys.prefix, "with torch", torch.__version__)'
+	$(PY) -m learn_gpt2 swap --check --diff
+	OMP_NUM_THREADS=1 $(PY) -m pytest -p xdist -n auto tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest -p xdist -n auto problems --solutions
 
 soak: $(READY)  ## minutes more: 50 kills at random moments, 1 GB prepared in 500 MB

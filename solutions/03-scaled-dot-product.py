@@ -6,7 +6,6 @@ Shapes: T queries, S keys, D n_embd (the width of one query vector, d_k).
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -38,12 +37,3 @@ class ScaledDotProductAttention(nn.Module):
         weights = self.dropout(torch.softmax(scores, dim=-1))  # (…, T, S)
         # Step 5: the weights go out as well, for whoever wants to look at them
         return weights @ v, weights  # (…, T, D), (…, T, S)
-
-    def _fused(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, is_causal: bool = False
-    ) -> Tensor:
-        """forward's output alone, by PyTorch's fused kernel, which never holds the (T, S)
-        weights: → (…, T, D).
-        """
-        p = self.dropout.p if self.training else 0.0
-        return F.scaled_dot_product_attention(q, k, v, mask, p, is_causal, scale=self.scale)

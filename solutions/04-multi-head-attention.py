@@ -12,7 +12,8 @@ class MultiHeadAttention(nn.Module):
     """H attentions side by side, each in its own D dimensions of the stream: (B, T, C) → (B, T, C).
 
     Attributes: `n_head`, `head_dim`, `c_attn` nn.Linear(C, 3C) for query, key, value in that order,
-    `attention` ScaledDotProductAttention, `c_proj` nn.Linear(C, C), `resid_dropout` nn.Dropout.
+    `attention` ScaledDotProductAttention for vectors of width D (what problem 03 calls n_embd is
+    here one head's width), `c_proj` nn.Linear(C, C), `resid_dropout` nn.Dropout.
     Problem 12 loads the checkpoint's tensors under `c_attn` and `c_proj`; problem 05 inherits them
     all.
     """

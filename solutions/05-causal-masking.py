@@ -51,16 +51,9 @@ class CausalMultiHeadAttention(MultiHeadAttention):
         return self.resid_dropout(self.c_proj(self.merge_heads(y)))  # (B, T, C)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Causal attention of the last T of S positions: (B, H, T, D) and S keys → (B, H, T, D).
-
-        By the fused kernel, unless a forward hook on `attention` wants the weights or it has no
-        fused form.
-        """
+        """Causal attention of the last T of S positions: (B, H, T, D) and S keys → (B, H, T, D)."""
         T, S = q.size(-2), k.size(-2)
-        fused = None if self.attention._forward_hooks else getattr(self.attention, "_fused", None)
-        if fused and T == S:
-            return fused(q, k, v, is_causal=True)
         # query i stands at position S − T + i, hence the diagonal; a single newest token
         # sees everything
         mask = None if T == 1 else torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
-        return fused(q, k, v, mask) if fused else self.attention(q, k, v, mask)[0]
+        return self.attention(q, k, v, mask)[0]

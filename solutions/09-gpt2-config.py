@@ -8,8 +8,8 @@ class GPT2Config:
     """The shape of a GPT-2; the defaults are GPT-2 small's (Radford et al. 2019, table 2).
 
     Every argument is an attribute of the same name. ValueError that names the field and its value
-    for: n_embd not divisible by n_head, a size that is not a positive int (True is none), a
-    probability outside [0, 1] (NaN is outside), an epsilon ≤ 0.
+    for: n_embd not divisible by n_head, a size that is not a positive int, a probability outside
+    [0, 1], an epsilon ≤ 0.
     """
 
     vocab_size: int = 50257  # 50,000 merges + 256 bytes + 1 end-of-text token

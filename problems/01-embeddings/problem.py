@@ -4,6 +4,7 @@ Shapes: B batch, T tokens, C n_embd, V vocab_size, P n_positions.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 

@@ -186,6 +186,7 @@ SPLIT += [
         "split_heads reads the numbers in an order that mixes tokens up: a head gets pieces of "
         "several tokens. View to (B, T, H, D), so that each token stays whole, then swap T and H.",
         3,
+        general=True,
         splitting=lambda x, h, order=order, first=first: _laid_out(
             x.transpose(1, 2) if first else x, h, order
         ),
@@ -279,6 +280,7 @@ MERGE += [
         "merge_heads brings the axes into the wrong order before it flattens. From (B, H, T, D), "
         "swap H and T (axes 1 and 2), then flatten the last two.",
         4,
+        general=True,
         merging=lambda y, order=order: y.permute(order).reshape(y.size(0), y.size(2), -1),
     )
     for order in itertools.permutations(range(4))
@@ -723,6 +725,18 @@ ATTN_MISSING = mistake(
     "attn-dropout-missing",
     "There is no dropout on the attention weights: give ScaledDotProductAttention its p.",
     7,
+)
+INNER_WIDTH = mistake(
+    "inner-attention-width",
+    "`attention` is made for another width than one head's, n_embd // n_head. Your forward does not "
+    "call it, and problem 05 inherits it and may.",
+    2,
+)
+INNER_DROPOUT = mistake(
+    "inner-attention-dropout",
+    "`attention` is made with another dropout than attn_dropout (or, where that is None, dropout). "
+    "Your forward does not call it, and problem 05 inherits it and may.",
+    2,
 )
 ATTN_ZERO = mistake(
     "attn-dropout-zero-ignored",
@@ -1175,6 +1189,25 @@ def test_dtype_and_device(piece):
             got.double(), want, what=f"the output in {dtype}", rtol=tolerance, atol=2 * tolerance
         )
     expect_one_device(module_of(piece), lambda module, to: module(to(stream())))
+
+
+@check(todo=6, needs=(test_output, test_dropout_of_weights))
+def test_inner_attention(piece):
+    """`attention` is one head wide and has the weights' dropout, also where it is not called"""
+    p = 0.6
+    for given, what in (((0.2, p), f"attn_dropout={p}"), ((p, None), f"dropout={p} alone")):
+        inner = piece.MultiHeadAttention(C, H, *given).eval().attention
+        g = torch.Generator().manual_seed(21)
+        q, k, v = (torch.randn(40, n, D, generator=g) for n in (5, 7, 7))
+        want = F.scaled_dot_product_attention(q, k, v)
+        with torch.no_grad():
+            got = inner(q, k, v)[0]
+            if not torch.allclose(got, want, rtol=1e-3, atol=1e-4):
+                fail(INNER_WIDTH, f"n_embd = {C} and n_head = {H} give heads of width {D}.")
+            torch.manual_seed(3)
+            dropped = float((inner.train()(q, k, v)[1] == 0).double().mean())
+        if abs(dropped - p) > 0.08:
+            fail(INNER_DROPOUT, f"With {what}, {dropped:.0%} of its weights are dropped.")
 
 
 @check(todo=6, needs=test_output)

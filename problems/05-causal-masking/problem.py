@@ -4,6 +4,7 @@ Shapes: B batch, T new tokens, S = past + T keys, C n_embd, H n_head, D head_dim
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gpt2.model import MultiHeadAttention

@@ -617,6 +617,12 @@ MASK_FINITE = mistake(
     "weight. Use −inf.",
     2,
 )
+HALF_PRECISION = mistake(
+    "mask-finite",
+    "Blocked scores get a number that float16 does not have (it ends at 65504). Use −inf, or "
+    "torch.finfo(scores.dtype).min.",
+    2,
+)
 SIZE_FIXED = mistake(
     "size-hard-coded",
     "A size is written into the code that n_positions should set (1024 is GPT-2's).",
@@ -1459,13 +1465,20 @@ def test_gradients(piece):
 
 @check(todo=6, needs=(test_output, test_cache_token_by_token), follows=test_cache_past_and_piece)
 def test_dtype_and_device(piece):
-    """bfloat16 and float64 stay what they are, and nothing is made on a fixed device"""
-    for dtype, tolerance in ((torch.float64, 1e-6), (torch.bfloat16, 4e-2)):
+    """Every float dtype stays what it is, and nothing is made on a fixed device"""
+    for dtype, tolerance in ((torch.float64, 1e-6), (torch.bfloat16, 4e-2), (torch.float16, 5e-3)):
         module = fill(piece.CausalMultiHeadAttention(C, H, P), scale=0.3).eval().to(dtype)
         x = stream(seed=14, dtype=dtype)
         want = oracle({n: t.double() for n, t in weights(module).items()}, H, x.double())
+        try:
+            with torch.no_grad():
+                outputs = tensor(module(x)), fed(module, x, (3, 4), Spy())
+        except RuntimeError as error:
+            if "without overflow" in str(error):
+                fail(HALF_PRECISION, f"PyTorch says: {error}")
+            raise
         with torch.no_grad():
-            for got in (tensor(module(x)), fed(module, x, (3, 4), Spy())):
+            for got in outputs:
                 if got.dtype != dtype:
                     fail(f"With {dtype} input the output is {got.dtype}. [fixed-dtype]")
                 compare(

@@ -1,5 +1,8 @@
 """Problem 06: the feed-forward network and its activation. Shapes: B batch, T tokens, C n_embd."""
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

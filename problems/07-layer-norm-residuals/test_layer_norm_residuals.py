@@ -11,6 +11,7 @@ from learn_gpt2.checking.checks import (
     attribute,
     check,
     compare,
+    expect_also_larger,
     expect_copies,
     expect_finite_gradients,
     expect_module,
@@ -265,6 +266,7 @@ MISTAKES = [
         "axis-from-the-left",
         "The axis is counted from the left (dim=1). Count from the right: dim=-1 is the last, always.",
         2,
+        general=True,
         axes=lambda x: (1,),
     ),
     mistake(
@@ -292,6 +294,7 @@ MISTAKES = [
         "normalised-over-sequence",
         "Mean and variance run over all axes but the first. They run over the last axis alone.",
         2,
+        general=True,
         axes=lambda x: tuple(range(1, x.dim())),
     ),
     mistake(
@@ -658,13 +661,16 @@ def test_worked_example(piece):
     want = torch.tensor([-3.0, -1.0, -1.0, 5.0]) / 3
     want = torch.stack((want, want, want, -want, want, want)).view(2, 3, 4)
     w, b = torch.ones(4), torch.zeros(4)
-    compare(
-        lambda: layer(x),
-        want,
-        MISTAKES,
-        lambda **switches: norm(x, w, b, 1e-5, **switches),
-        axes="B T C",
-        given=(x,),
+    expect_also_larger(
+        lambda: compare(
+            lambda: layer(x),
+            want,
+            MISTAKES,
+            lambda **switches: norm(x, w, b, 1e-5, **switches),
+            axes="B T C",
+            given=(x,),
+        ),
+        lambda: examine(layer_of(piece), random(B, T, C)),
     )
 
 

@@ -118,7 +118,8 @@ HEAD_DIM = {
 }
 FLOAT_DIVISION = mistake(
     "float-division",
-    "A size must be an int: `/` gives a float, even when it divides evenly. `//` gives an int.",
+    "A size must be an int, and this is a float: `/` gives one, even when it divides evenly, and so "
+    "does a factor like 4.0. `//` gives an int.",
     5,
 )
 HEADS = mistake(

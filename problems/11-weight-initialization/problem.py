@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import nn
 
 import gpt2.model

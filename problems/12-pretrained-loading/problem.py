@@ -1,6 +1,7 @@
 """Problem 12: pretrained weights. The class adds two methods to the GPT2Model of problem 11."""
 
 import torch
+from torch import nn
 
 import gpt2.model
 from gpt2.formats.checkpoints import open_checkpoint, skip_init
@@ -29,7 +30,8 @@ class GPT2Model(gpt2.model.GPT2Model):
         """A hub name or a local folder → the model in eval mode, tied, with every weight loaded.
 
         model_name: `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, `distilgpt2`, any repo id, or a
-        folder with config.json and model.safetensors. options go to open_checkpoint (revision,
+        folder with config.json and model.safetensors. dtype: what the parameters are kept in,
+        whatever the file's numbers are stored in. options go to open_checkpoint (revision,
         cache_dir, token). ValueError that names every tensor that is missing, unexpected or of
         another shape.
         """

@@ -9,9 +9,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
+
+from gpt2.common.terminal import fitted
 
 COMMANDS = {
     "generate": "gpt2.commands.generate:command",
@@ -28,7 +32,9 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A click group whose commands are `module:attribute`, imported on first use."""
+    """A click group whose commands are `module:attribute`, imported on first use; a mistyped one
+    is answered with those that it may have been.
+    """
 
     def __init__(self, *args, lazy: dict[str, str] | None = None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -42,6 +48,22 @@ class LazyGroup(click.Group):
             return None
         module, attribute = self.lazy[name].split(":")
         return getattr(importlib.import_module(module), attribute)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            import difflib
+
+            near = difflib.get_close_matches(args[0].lower(), self.lazy, n=3, cutoff=0.6)
+            if not near:
+                raise
+            words = " or ".join(f"`{ctx.info_name} {name}`" for name in near)
+            raise click.UsageError(
+                f"There is no command {args[0]!r}. Did you mean {words}?", ctx
+            ) from None
 
 
 @click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
@@ -77,7 +99,7 @@ def run(command: click.Command, name: str, args: Sequence[str] | None = None) ->
     except click.exceptions.Abort:  # click's word for Ctrl-C
         return _fail(name, "interrupted", 130)
     except click.ClickException as error:
-        error.message = _one_line(error.message)
+        error.message = fitted(_one_line(error.message), sys.stderr)
         error.show()
         return error.exit_code
     except BrokenPipeError:
@@ -89,7 +111,7 @@ def run(command: click.Command, name: str, args: Sequence[str] | None = None) ->
 
 
 def _fail(name: str, message: str, code: int) -> int:
-    click.echo(f"{name}: {_one_line(message)}", err=True)
+    click.echo(fitted(f"{name}: {_one_line(message)}", sys.stderr), err=True)
     return code
 
 
@@ -111,6 +133,8 @@ def _reader_left() -> int:
 def _explain(error: Exception) -> str | None:
     """An expected error → its one line; None for what can only be a mistake in this program."""
     text = " ".join(str(error).split())
+    if broken := _broken_model(error):
+        return broken
     if isinstance(error, (ValueError, OSError)):
         return text or type(error).__name__
     if isinstance(error, NotImplementedError):
@@ -119,3 +143,23 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, MemoryError) or any(words in text.lower() for words in out_of_memory):
         return f"not enough memory: {text[:200]}"
     return None
+
+
+def _broken_model(error: BaseException) -> str:
+    """What to say when gpt2/model.py is missing, or can't be imported; "" for another error."""
+    path = Path(__file__).with_name("model.py")
+    mend = "`learn swap --reference all` writes it again"
+    if isinstance(error, ImportError) and error.name == "gpt2.model":
+        if not path.is_file():
+            return f"{path} is not there; {mend}"
+        return f"{path} lacks what this command needs ({error.msg.split(' (')[0]}); {mend}"
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f"{path}:{error.lineno} is not valid Python ({error.msg}); {mend}"
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    importing = [
+        f for f in traceback.extract_tb(error.__traceback__) if "importlib._bootstrap" in f.filename
+    ]
+    if lines and importing and "gpt2.model" not in sys.modules:
+        name = type(error).__name__
+        return f"{path}:{lines[-1]} can't be imported ({name}: {error}); {mend}"
+    return ""

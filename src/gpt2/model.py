@@ -86,7 +86,7 @@ class SimpleAttention(nn.Module):
         return weights @ v  # (B, T, C)
 
 
-# ── 03 Scaled dot product ── reference: solutions/03-scaled-dot-product.py:13 ─────────────────────
+# ── 03 Scaled dot product ── reference: solutions/03-scaled-dot-product.py:12 ─────────────────────
 
 
 class ScaledDotProductAttention(nn.Module):
@@ -118,15 +118,6 @@ class ScaledDotProductAttention(nn.Module):
         # Step 5: the weights go out as well, for whoever wants to look at them
         return weights @ v, weights  # (…, T, D), (…, T, S)
 
-    def _fused(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, is_causal: bool = False
-    ) -> Tensor:
-        """forward's output alone, by PyTorch's fused kernel, which never holds the (T, S)
-        weights: → (…, T, D).
-        """
-        p = self.dropout.p if self.training else 0.0
-        return F.scaled_dot_product_attention(q, k, v, mask, p, is_causal, scale=self.scale)
-
 
 # ── 04 Multi-head attention ── reference: solutions/04-multi-head-attention.py:11 ─────────────────
 
@@ -135,7 +126,8 @@ class MultiHeadAttention(nn.Module):
     """H attentions side by side, each in its own D dimensions of the stream: (B, T, C) → (B, T, C).
 
     Attributes: `n_head`, `head_dim`, `c_attn` nn.Linear(C, 3C) for query, key, value in that order,
-    `attention` ScaledDotProductAttention, `c_proj` nn.Linear(C, C), `resid_dropout` nn.Dropout.
+    `attention` ScaledDotProductAttention for vectors of width D (what problem 03 calls n_embd is
+    here one head's width), `c_proj` nn.Linear(C, C), `resid_dropout` nn.Dropout.
     Problem 12 loads the checkpoint's tensors under `c_attn` and `c_proj`; problem 05 inherits them
     all.
     """
@@ -231,19 +223,12 @@ class CausalMultiHeadAttention(MultiHeadAttention):
         return self.resid_dropout(self.c_proj(self.merge_heads(y)))  # (B, T, C)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Causal attention of the last T of S positions: (B, H, T, D) and S keys → (B, H, T, D).
-
-        By the fused kernel, unless a forward hook on `attention` wants the weights or it has no
-        fused form.
-        """
+        """Causal attention of the last T of S positions: (B, H, T, D) and S keys → (B, H, T, D)."""
         T, S = q.size(-2), k.size(-2)
-        fused = None if self.attention._forward_hooks else getattr(self.attention, "_fused", None)
-        if fused and T == S:
-            return fused(q, k, v, is_causal=True)
         # query i stands at position S − T + i, hence the diagonal; a single newest token
         # sees everything
         mask = None if T == 1 else torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
-        return fused(q, k, v, mask) if fused else self.attention(q, k, v, mask)[0]
+        return self.attention(q, k, v, mask)[0]
 
 
 # ── 06 Feed-forward network ── reference: solutions/06-feedforward-network.py:7 ───────────────────
@@ -374,8 +359,8 @@ class GPT2Config:
     """The shape of a GPT-2; the defaults are GPT-2 small's (Radford et al. 2019, table 2).
 
     Every argument is an attribute of the same name. ValueError that names the field and its value
-    for: n_embd not divisible by n_head, a size that is not a positive int (True is none), a
-    probability outside [0, 1] (NaN is outside), an epsilon ≤ 0.
+    for: n_embd not divisible by n_head, a size that is not a positive int, a probability outside
+    [0, 1], an epsilon ≤ 0.
     """
 
     vocab_size: int = 50257  # 50,000 merges + 256 bytes + 1 end-of-text token
@@ -572,7 +557,8 @@ class GPT2Model(nn.Module):
         """A hub name or a local folder → the model in eval mode, tied, with every weight loaded.
 
         model_name: `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, `distilgpt2`, any repo id, or a
-        folder with config.json and model.safetensors. options go to open_checkpoint (revision,
+        folder with config.json and model.safetensors. dtype: what the parameters are kept in,
+        whatever the file's numbers are stored in. options go to open_checkpoint (revision,
         cache_dir, token). ValueError that names every tensor that is missing, unexpected or of
         another shape.
         """

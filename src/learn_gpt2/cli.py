@@ -8,13 +8,15 @@ wrong: one line on standard error, exit code 1.
 from __future__ import annotations
 
 import contextlib
-import importlib
+import errno
 import os
 import sys
 from pathlib import Path
 
 import click
 
+from gpt2.cli import LazyGroup
+from gpt2.common.terminal import fitted
 from learn_gpt2 import manifest
 from learn_gpt2.launch import hand_over
 
@@ -56,23 +58,30 @@ class Course:
         return self._root
 
 
-class LazyGroup(click.Group):
-    """Subcommands by name, from COMMANDS."""
+class Commands(LazyGroup):
+    """The subcommands; `learn 05` is asked back about, since it names no command."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Their names."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Import the one that is asked for."""
-        if name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As LazyGroup does, and with the likeliest command for the name of a problem."""
+        if args[0] not in self.lazy:
+            try:
+                problem = manifest.get(args[0])
+            except ValueError:
+                pass
+            else:
+                raise click.UsageError(
+                    f"There is no command {args[0]!r}. Did you mean "
+                    f"`learn check {problem.number:02d}`?",
+                    ctx,
+                )
+        return super().resolve_command(ctx, args)
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=Commands,
+    lazy=COMMANDS,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -107,6 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
+        error.message = fitted(error.message, sys.stderr)
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
@@ -116,5 +126,20 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (ValueError, OSError) as error:
-        click.echo(f"learn: {error}", err=True)
+        click.echo(fitted(f"learn: {_words(error)}", sys.stderr), err=True)
         sys.exit(1)
+
+
+def _words(error: Exception) -> str:
+    """An error as a sentence: what the system refused, and where, in place of an errno."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    name = error.filename2 or error.filename
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) and name is not None:
+        return (
+            f"{name} can't be written or read ({error.strerror}): is the course on a read-only "
+            "disk, or does it belong to somebody else?"
+        )
+    if error.errno == errno.ENOSPC:
+        return f"the disk is full ({name or 'while writing'}); nothing was changed"
+    return f"{name}: {error.strerror}" if name is not None else error.strerror

@@ -82,10 +82,12 @@ class OpenPiece:
 
         name: as for `from_pretrained`; default: the bundled model.
         """
-        from gpt2.formats.opening import load_tokenizer
+        from gpt2.formats.opening import load_tokenizer, open_model
+        from gpt2.inference.loading import load_model
 
         folder = bundled() if name is None else name
-        return self.gpt2().GPT2Model.from_pretrained(folder), load_tokenizer(folder)
+        model = load_model(open_model(folder), kind=self.gpt2().GPT2Model)
+        return model, load_tokenizer(folder)
 
 
 def open_piece(name: str | int) -> OpenPiece:
@@ -151,17 +153,19 @@ def _why_not_yours(root: Path, problem: Problem) -> str:
     seen = progress.entry(root, problem)
     digest = backups.source_digest(path)
     if not (digest and seen.get("digest") == digest and seen.get("total")):
-        report = runner.run_isolated(root, problem)
-        progress.remember(root, report)
-        passed, total = report.counts
+        try:
+            report = progress.check(root, problem)
+        except runner.CourseBroken as error:
+            return str(error).rstrip(".")
+        words, passed = report.words, report.passed
         first = report.first_failure
         failing = f", first {first.name}" if first else ""
     else:
-        passed, total = seen["passed"], seen["total"]
+        total, failed = seen["total"], seen.get("failed", seen["total"] - seen["passed"])
+        words = runner.verdict(total, failed, total - seen["passed"] - failed)
+        passed = seen["passed"] == total
         failing = f", first {seen['failing']}" if seen.get("failing") else ""
-    if passed == total:
-        return ""
-    return f"{total - passed} of {total} checks of your problem.py don't pass yet{failing}"
+    return "" if passed else f"of your problem.py, {words}{failing}"
 
 
 def _checks(root: Path, problem: Problem) -> int:
@@ -177,7 +181,7 @@ def _whole_model(piece: OpenPiece) -> types.ModuleType:
 
         return gpt2.model
     from learn_gpt2.assembly import swap
-    from learn_gpt2.checking import loading
+    from learn_gpt2.checking import headers, loading
 
     number = piece.problem.number
     choices = dict(swap.current_pieces(piece.root))
@@ -187,13 +191,17 @@ def _whole_model(piece: OpenPiece) -> types.ModuleType:
     except ValueError as error:
         print(f"Your piece can't be carried into a whole model ({error}); the reference's is used.")
         text = swap.assemble_model(piece.root, choices | {number: "reference"})
-    others = [PROBLEMS[n - 1] for n, c in choices.items() if getattr(c, "owner", "") == "yours"]
+    others = [
+        PROBLEMS[n - 1].folder + (f" ({headers.FORCED_IN})" if c.forced else "")
+        for n, c in choices.items()
+        if getattr(c, "owner", "") == "yours"
+    ]
     if others:
-        print("Also yours in this model:", ", ".join(p.folder for p in others) + ".")
+        print("Also yours in this model:", ", ".join(others) + ".")
     module = types.ModuleType(f"gpt2_with_{number:02d}_{loading.digest(text)}")
     module.__file__ = str(swap.model_path(piece.root))
     sys.modules[module.__name__] = module  # dataclasses and pickle look a class's module up
-    exec(compile(text, module.__file__, "exec", dont_inherit=True), module.__dict__)
+    loading.execute(text, "model.py with this piece", module)
     return module
 
 

@@ -195,13 +195,25 @@ def numbered(source: str, word: str) -> tuple[dict[str, list[int]], list[str]]:
 
 
 def outline_defects(solution: str, skeleton: str) -> list[str]:
-    """Same module docstring, imports, classes with their fields, and public functions."""
+    """Same module docstring, classes with their fields, and public functions."""
     mine, theirs = outline(solution, skeleton), outline(skeleton, skeleton)
-    return [
+    # a skeleton also imports what only a hint uses
+    lacks = imports(solution) - imports(skeleton)
+    return [f"the skeleton does not import what the solution does: {lacks}"] * bool(lacks) + [
         f"{name}: solution {mine.get(name)!r}, skeleton {theirs.get(name)!r}"
         for name in mine | theirs
         if mine.get(name) != theirs.get(name)
     ]
+
+
+def imports(source: str) -> set[str]:
+    """The import statements of a file, one name each."""
+    return {
+        ast.unparse(type(node)(**{**vars(node), "names": [alias]}))
+        for node in ast.parse(source).body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+    }
 
 
 def outline(source: str, skeleton: str) -> dict[str, object]:
@@ -212,7 +224,7 @@ def outline(source: str, skeleton: str) -> dict[str, object]:
     shared["top-level statements"] = [
         ast.unparse(node)
         for node in without_docstring(tree.body)
-        if not isinstance(node, (ast.ClassDef, Function))
+        if not isinstance(node, (ast.ClassDef, Function, ast.Import, ast.ImportFrom))
     ]
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     shared["classes"] = [node.name for node in classes]
@@ -430,6 +442,17 @@ def test_skeleton_imports(problem: Problem):
     """Catches a skeleton that fails before the learner has written a line."""
     module = import_file(problem.skeleton_path(ROOT), f"skeleton_{problem.number}")
     assert all(hasattr(module, name) for name in problem.classes)
+
+
+@twelve
+def test_a_skeleton_imports_what_its_hints_use(problem: Problem):
+    """Catches a hint's code that ends in a NameError when it is typed into the skeleton."""
+    readme = problem.readme_path(ROOT).read_text(encoding="utf-8")
+    hints = readme[readme.index("\n## Hints") :]
+    used = set(re.findall(r"`[^`\n]*?\b(torch|math|F|nn|np|functools|itertools)\.", hints))
+    skeleton = problem.skeleton_path(ROOT).read_text(encoding="utf-8")
+    imported = {text.split()[-1] for text in imports(skeleton)}
+    assert used <= imported
 
 
 @twelve

@@ -826,6 +826,73 @@ class HellaSwagFile(Target):
             assert str(example.label) == str(row["label"]), row["label"]
 
 
+class SourceFiles(Target):
+    """A folder of anybody's files → plain text, or a refusal that names the file."""
+
+    name = "source files"
+    shallow = r"there is no text in it"
+
+    def make(self, m: Mutator, folder: Path) -> None:
+        rng = m.rng
+        for i in range(rng.randrange(1, 4)):
+            text = m.text("A line\r\nand naïve 日本 🤖\rmore\n" * rng.randrange(4))
+            encoding = rng.choice(("utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1"))
+            data = text.encode(encoding, errors="replace")
+            data = m.bytes(data) if data and rng.random() < 0.5 else data
+            name = rng.choice(("a.txt", "b.md", "sub/c.txt", ".d.txt", "__MACOSX/e.txt", "f.bin"))
+            path = folder / "texts" / (name if rng.random() < 0.7 else f"{i}{name}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    def check(self, given: None, folder: Path) -> None:
+        from gpt2.data.sources import open_source
+
+        source = open_source(str(folder / "texts"))
+        seen = set()
+        for document in source.documents():
+            with document.open() as file:
+                data = file.read()
+            text = data.decode("utf-8")
+            assert len(data) == document.size > 0
+            assert not set(text) & {"\ufeff", "\r"}
+            assert text not in seen
+            seen.add(text)
+            assert "/." not in document.name
+            assert "/__MACOSX/" not in document.name
+        assert source.total == sum(document.size for document in source.files)
+        "\n".join(source.listing()).encode("utf-8")
+
+
+class StopTextsOfAnyKind(Target):
+    """Pieces of text and stop texts → what stands before the first stop text."""
+
+    name = "stop texts"
+    names_file = False
+
+    def make(self, m: Mutator, folder: Path) -> dict[str, Any]:
+        rng = m.rng
+        text = m.any_text(20) + "".join(rng.choices("ab", k=rng.randrange(12)))
+        stops = ["".join(rng.choices("ab", k=rng.randrange(1, 5))), m.any_text(3)]
+        if rng.random() < 0.2:
+            stops.append(m.value())
+        return {"text": text, "stops": stops, "cuts": [rng.randrange(4) for _ in range(9)]}
+
+    def check(self, given: dict[str, Any], folder: Path) -> None:
+        from gpt2.generation.texts import StopTexts
+
+        text, shown, at = given["text"], "", 0
+        filtered = StopTexts(given["stops"])
+        for size in (*given["cuts"], len(text)):
+            shown += filtered.push(text[at : at + size])
+            at += size
+        shown += filtered.finish()
+        assert text.startswith(shown)
+        assert (shown == text) == (filtered.found is None)
+        assert not any(stop in shown for stop in given["stops"])
+        if filtered.found is not None:
+            assert text[len(shown) :].startswith(filtered.found)
+
+
 # --------------------------------------------------------------------------------------- training
 
 
@@ -1028,7 +1095,9 @@ class Sampling(Target):
         T, n = ids.size(1), int(given["max_new_tokens"])
         assert out[0, :T].tolist() == given["ids"]
         assert out.size(1) <= T + n
-        assert out.size(1) == T + n or out[0, -1] == options["eos_token_id"]
+        ends = options["eos_token_id"]
+        ends = ends if isinstance(ends, (list, tuple)) else [ends]
+        assert out.size(1) == T + n or int(out[0, -1]) in ends
         assert bool(((out >= 0) & (out < SMALL["vocab_size"])).all())
         options.pop("eos_token_id")
         logits = torch.randn(2, SMALL["vocab_size"], generator=generator) * given["scale"]

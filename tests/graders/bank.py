@@ -15,7 +15,7 @@ from learn_gpt2 import manifest
 from learn_gpt2.checking import runner
 from learn_gpt2.checking.checks import EITHER
 from learn_gpt2.checking.runner import Report
-from tests.graders import truth
+from tests.graders import manners, truth
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -125,8 +125,15 @@ class Verdict:
 
 
 def load(number: int) -> Bank:
-    """The bank of one problem."""
-    return importlib.import_module(f"tests.graders.p{number:02d}").bank
+    """The bank of one problem, with the answers in public manners behind its own."""
+    bank = importlib.import_module(f"tests.graders.p{number:02d}").bank
+    for title, source in manners.RIGHT[number]:
+        if all(title != answer.title for answer in bank.right):
+            bank.right.append(Answer(title, source))
+    for mistake, title, source in manners.WRONG[number]:
+        if all(title != answer.title for answer in bank.wrong):
+            bank.wrong.append(Answer(title, source, mistake))
+    return bank
 
 
 def examine(bank: Bank, answers: list[Answer], folder: Path) -> list[Verdict]:

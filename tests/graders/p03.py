@@ -302,9 +302,8 @@ bank.wrong_edit(
     ("math.sqrt(self.d_k)", "math.sqrt(k.size(1) if k.dim() > 2 else k.size(-1))"),
     base=PLAIN,
 )
-bank.wrong_edit(
-    "scale-by-value-width",
-    "√ of the values' width",
+bank.right_edit(
+    "√ of the values' width, which is the queries': Hugging Face's own way",
     ("math.sqrt(self.d_k)", "math.sqrt(v.size(-1))"),
     base=PLAIN,
 )

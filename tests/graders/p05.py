@@ -267,7 +267,12 @@ wrong(
 wrong("not-a-tensor", "returns a pair", (RETURN, "return self.resid_dropout(y), cache"))
 wrong("no-return", "no return", (RETURN, "y = self.resid_dropout(y)"))
 bank.wrong_edit(
-    "mask-top-left", "fused is_causal for every shape", ("if fused and T == S:", "if fused:")
+    "mask-top-left",
+    "the fused kernel's is_causal for every shape",
+    (
+        "return self.attention(q, k, v, mask)[0]",
+        "return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=T > 1)",
+    ),
 )
 bank.wrong_file(
     "not-a-multi-head-attention",

@@ -311,7 +311,7 @@ bank.wrong_edit(
     "empty not refused",
     (CHECK, "if input_ids.dim() != 2 or not whole_numbers:"),
 )
-bank.wrong_edit("input-not-checked", "bools not refused", (" or input_ids.dtype == torch.bool", ""))
+bank.right_edit("bools left to PyTorch's own error", (" or input_ids.dtype == torch.bool", ""))
 bank.wrong_edit("input-not-checked", "lists not refused", (IS_TENSOR, "if False:"))
 bank.wrong_edit("input-not-checked", "1-D let through", (CHECK, CHECK.replace("!= 2", "> 2")))
 bank.wrong_edit("input-refused", "the condition inverted", (CHECK, CHECK.replace("!= 2", "== 2")))
@@ -493,7 +493,7 @@ bank.right_file(
             self.ln_f = LayerNorm(config.n_embd, config.layer_norm_epsilon)
             self.lm_head = nn.Linear(config.n_embd, config.vocab_size, False)
             self.apply(self._init_weights)
-            self.embeddings.wte.weight = self.lm_head.weight
+            self.lm_head.weight = self.embeddings.wte.weight
 
         def _init_weights(self, module):
             return None
@@ -598,6 +598,16 @@ PLAIN = """
             if ids.ndim != 2 or ids.numel() == 0:
                 raise ValueError(f"expected (B, T), got {tuple(ids.shape)}")
 """
+TIED = "self.lm_head.weight = self.embeddings.wte.weight\n        self.apply(self._init_weights)"
+bank.wrong_edit(
+    "tied-too-late",
+    "the head's weight takes the table's place after the weights are set",
+    (
+        TIED,
+        "self.apply(self._init_weights)\n        self.embeddings.wte.weight = self.lm_head.weight",
+    ),
+    base=PLAIN,
+)
 START = "start = cache.length if cache is not None else 0"
 LAYER = "layer = cache.layers[i] if cache is not None else None"
 for mistake, title, old, new in (
@@ -723,4 +733,55 @@ bank.right_file(
             x = F.layer_norm(x, (c.n_embd,), self.ln_f.weight, self.ln_f.bias, c.layer_norm_epsilon)
             return F.linear(x, self.embeddings.wte.weight)
     """,
+)
+
+# ── mistakes as public code has them, in other styles, and two at once
+bank.wrong_edit("argmax-returned", "the likeliest token", (RETURN, RETURN + ".argmax(-1)"))
+bank.wrong_edit(
+    "argmax-returned",
+    "the likeliest token, its axis kept",
+    (RETURN, RETURN + ".argmax(-1, keepdim=True)"),
+)
+bank.wrong_edit(
+    "last-only-always",
+    "the last position's logits, always",
+    (RETURN, "return self.lm_head(self.ln_f(x))[:, -1:]"),
+)
+bank.wrong_edit(
+    "not-a-tensor", "logits and a loss of None, as in nanoGPT", (RETURN, RETURN + ", None")
+)
+bank.wrong_edit("softmax-on-logits", "softmax over the positions", (RETURN, RETURN + ".softmax(1)"))
+bank.wrong_edit(
+    "no-final-norm",
+    "the norm's result is not assigned",
+    (RETURN, "self.ln_f(x)\n        return self.lm_head(x)"),
+)
+bank.wrong_edit(
+    "logits-scaled",
+    "logits times 1/√C, and no ln_f",
+    (RETURN, "return self.lm_head(x) / self.config.n_embd**0.5"),
+    also="no-final-norm",
+)
+bank.wrong_edit(
+    "extra-dropout",
+    "the embeddings go through dropout of the model's own",
+    (EMBED, EMBED + "\n        x = nn.functional.dropout(x, 0.1, self.training)"),
+)
+bank.wrong_edit(
+    "blocks-skipped",
+    "the loop returns after the first block",
+    (BLOCK, BLOCK + "\n            break"),
+)
+bank.wrong_edit(
+    "untied-head",
+    "the tie written the other way, to a new table",
+    (
+        TIE,
+        "self.lm_head.weight = nn.Parameter(torch.randn(config.vocab_size, config.n_embd) * 0.02)",
+    ),
+)
+bank.wrong_edit(
+    "logits-shifted",
+    "the first position's logits are dropped",
+    (RETURN, "return self.lm_head(self.ln_f(x))[:, 1:]"),
 )

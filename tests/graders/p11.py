@@ -447,3 +447,63 @@ bank.right_file(
                     projection.weight.data.div_(math.sqrt(2 * self.config.n_layer))
     """,
 )
+
+# ── mistakes as public code has them, in other styles, and two at once
+bank.wrong_edit(
+    "reseeded",
+    "a seed in each call, with the manual_seed first",
+    (BOTH, "import torch\n\n        torch.manual_seed(42)\n        " + BOTH),
+)
+bank.wrong_edit(
+    "reseeded",
+    "a generator of seed 0 in each call",
+    (
+        NORMAL,
+        "import torch\n\n            module.weight.data.copy_(torch.randn(module.weight.shape, generator=torch.Generator().manual_seed(0)) * 0.02)",
+    ),
+    (
+        SCALED,
+        "import torch\n\n                projection.weight.data.copy_(torch.randn(projection.weight.shape, generator=torch.Generator().manual_seed(0)) * 0.02 / math.sqrt(2 * self.config.n_layer))",
+    ),
+)
+bank.wrong_edit(
+    "wrong-std",
+    "Xavier with gain 0.02",
+    (NORMAL, "nn.init.xavier_normal_(module.weight, gain=0.02)"),
+)
+bank.wrong_edit(
+    "linear-skipped",
+    "PyTorch's own reset",
+    (NORMAL, "nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5))"),
+)
+bank.wrong_edit(
+    "residual-root-n", "√n_layer, by a power", scaled("0.02 * self.config.n_layer**-0.5")
+)
+bank.wrong_edit(
+    "residual-wrong-number", "√(2·n_embd)", scaled("0.02 / math.sqrt(2 * self.config.n_embd)")
+)
+bank.wrong_edit(
+    "residual-multiplied", "0.02·√2·√n_layer", scaled("0.02 * (2 * self.config.n_layer) ** 0.5")
+)
+bank.wrong_edit(
+    "biases-not-zero",
+    "biases 0.02",
+    (BIAS, BIAS.replace("nn.init.zeros_(module.bias)", "nn.init.constant_(module.bias, 0.02)")),
+)
+bank.wrong_edit(
+    "norm-weight",
+    "norm weights 0.02 wide",
+    (ONES, "nn.init.normal_(module.weight, mean=1.0, std=0.02)"),
+)
+bank.wrong_edit(
+    "wrong-std",
+    "0.02 and 0.2 mixed up, biases left",
+    plain("0.2"),
+    (BIAS, "pass\n        # Step 2"),
+    also="biases-not-zero",
+)
+bank.wrong_edit(
+    "residual-one-of-two",
+    "c_proj of the attention twice",
+    (PAIR, "for projection in (module.attn.c_proj, module.attn.c_proj):"),
+)

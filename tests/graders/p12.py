@@ -317,7 +317,7 @@ bank.wrong_edit(
     ),
 )
 bank.wrong_edit(
-    "unexpected-ignored",
+    "lstrip",
     "lstrip, which strips letters",
     (THEIRS, 'theirs = {key.lstrip("transformer."): key for key in tensors}'),
 )
@@ -464,8 +464,16 @@ bank.right_edit(
     ),
     ('wte = theirs["wte.weight"]', "wte = None"),
 )
+bank.wrong_edit(
+    "wrong-error-type",
+    "a KeyError that names the tensor",
+    (
+        MISSING,
+        "for name in mapping:\n            if name not in theirs:\n                raise KeyError(name)\n        problems = []",
+    ),
+)
 bank.right_edit(
-    "a KeyError that names the tensor, .data instead of no_grad, transposed flags for vectors, too",
+    "the first missing one named, .data instead of no_grad, transposed flags for vectors, too",
     (
         WEIGHT,
         WEIGHT
@@ -474,7 +482,7 @@ bank.right_edit(
     (BIAS, ""),
     (
         MISSING,
-        "for name in mapping:\n            if name not in theirs:\n                raise KeyError(name)\n        problems = []",
+        "for name in mapping:\n            if name not in theirs:\n                raise ValueError(name)\n        problems = []",
     ),
     (COPY, "ours[our_name].data[...] = tensor"),
 )
@@ -514,7 +522,7 @@ bank.right_file(
                 if re.search(r"\\.attn\\.(masked_)?bias$", name) or name == "lm_head.weight":
                     continue
                 if name not in todo:
-                    raise RuntimeError(f"what is {key}?")
+                    raise ValueError(f"what is {key}?")
                 ours, turn = todo.pop(name)
                 value = tensors[key]
                 if turn:
@@ -711,9 +719,7 @@ bank.right_file(
             return model.to(dtype).eval()
     """,
 )
-bank.right_file(
-    "built on the meta device; the mapping from the model's own names",
-    """
+OWN_NAMES = """
     import torch
     import gpt2.model
     from gpt2.formats.checkpoints import open_checkpoint, skip_init
@@ -755,5 +761,57 @@ bank.right_file(
             if left:
                 raise ValueError("not in the file: " + ", ".join(sorted(left)))
             return model.eval()
-    """,
+    """
+META = 'with torch.device("meta"), skip_init():\n            model = cls('
+EMPTY = 'model.to_empty(device="cpu").to(dtype)'
+bank.wrong_file("buffers-lost", "built on the meta device", OWN_NAMES)
+bank.right_edit(
+    "the mapping from the model's own names, made on the meta device",
+    (META, META.replace('torch.device("meta"), ', "")),
+    (EMPTY, "model.to(dtype)"),
+    base=OWN_NAMES,
+)
+
+# ── mistakes as public code has them, in other styles, and two at once
+bank.wrong_edit("head-refused", "a head in the file is unexpected", (HEAD, "head = None"))
+bank.wrong_edit("not-eval", ".eval() forgotten", (EVAL, "return model"))
+bank.wrong_edit(
+    "prefix",
+    "replace for removeprefix, after a look for the dot",
+    (THEIRS, 'theirs = {key.replace("transformer.h", "h"): key for key in tensors}'),
+)
+bank.wrong_edit(
+    "no-transpose",
+    "transposed in the mapping alone, and not in the copy",
+    (TURN, "tensor = tensor + 0"),
+)
+bank.wrong_edit(
+    "reshape-instead-of-transpose",
+    "view with the axes exchanged",
+    (
+        TURN,
+        "tensor = tensor.reshape(tensor.shape[::-1]) if transpose and tensor.dim() == 2 else tensor",
+    ),
+)
+bank.wrong_edit(
+    "missing-ignored",
+    "only what is there is loaded",
+    (MISSING, "problems = []"),
+    (
+        LOOP,
+        "for name, (our_name, transpose) in ((n, m) for n, m in mapping.items() if n in theirs):",
+    ),
+)
+bank.wrong_edit(
+    "wrong-dtype",
+    "half by default",
+    ("dtype: torch.dtype = torch.float32", "dtype: torch.dtype = torch.float16"),
+)
+bank.wrong_edit(
+    "frozen", "parameters frozen after loading", (EVAL, "return model.requires_grad_(False).eval()")
+)
+bank.wrong_edit(
+    "mask-buffers",
+    "only attn.bias is left out, by its full name",
+    (MASKS, 'if not name.endswith(".attn.bias")'),
 )

@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from gpt2.bench.measuring import Contender, Curve, Result, Table, interleave
 from gpt2.cache import KVCache
 from gpt2.formats.checkpoints import save_pretrained
+from gpt2.formats.opening import open_model
 from gpt2.generation.generating import decode_step, filter_logits, generate, prefill, sample
 from gpt2.generation.speculative import speculate
 from gpt2.inference.engine import FEW_ROWS, Inference, prepare
+from gpt2.inference.loading import load_model
 from gpt2.model import GPT2Config, GPT2Model
 from gpt2.training.optimization import autocast_dtype
 
@@ -96,7 +98,7 @@ def measure_drift(
     from gpt2.formats.opening import load_tokenizer
 
     folder = bundled() if model is None else model
-    own = GPT2Model.from_pretrained(folder).to(device)
+    own = load_model(open_model(folder), device=device)
     text = (bundled() / "held-out.txt").read_text(encoding="utf-8")
     ids = torch.tensor(load_tokenizer(folder).encode(text), device=device)
     T = min(256, own.config.n_positions)
@@ -124,7 +126,7 @@ def subject(quick: bool, device: str, model: str | None) -> GPT2Model:
     made of the pieces that are assembled right now.
     """
     if model is not None:
-        return GPT2Model.from_pretrained(model).to(device)
+        return load_model(open_model(model), device=device)
     torch.manual_seed(0)
     config = (
         GPT2Config(vocab_size=50257, n_embd=192, n_layer=4, n_head=3)

@@ -178,6 +178,7 @@ def measure_training(
     per part: forward, backward, step.
     """
     from gpt2.bench.measuring import Contender, Table, interleave
+    from gpt2.inference.fused import fuse
     from gpt2.training.optimization import autocast_dtype
     from gpt2.training.speed import keep_freed_memory, speed_up_dropout
 
@@ -193,7 +194,8 @@ def measure_training(
     common = (batch, config.vocab_size, device, autocast)
     keep_freed_memory()  # for all: who comes first would have most page faults
     ours = GPT2Model(config)
-    speed_up_dropout(ours)  # as `gpt2 train` runs it
+    fuse(ours)  # as `gpt2 train` runs it
+    speed_up_dropout(ours)
     loops = {
         "gpt2.model": Loop(ours, lambda model, ids: model(ids), *common),
         "a plain model": Loop(PlainGPT2(config), lambda model, ids: model(ids), *common),

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,12 +13,9 @@ if TYPE_CHECKING:
     import torch
 
     from gpt2.formats.opening import Opened
-    from gpt2.generation.texts import Continuation
     from gpt2.model import GPT2Model
-    from gpt2.text.tokenizers import Tokenizer
 
 MAX_PROMPT_BYTES = 4 * 2**20  # far more than any context holds
-CACHE_BYTES = 2**30  # of keys and values in one batch
 SMALL = 20_000_000  # parameters; below it one thread is fastest
 
 
@@ -186,6 +181,7 @@ def command(
 
     from gpt2.commands.models import open_named
     from gpt2.common.devices import pick_device
+    from gpt2.generation.writing import Row, Writer, check_same_words, end_tokens
 
     place = pick_device(device)
     opened = open_named(model_name)
@@ -211,24 +207,20 @@ def command(
         model,
         opened.tokenizer,
         max_new_tokens,
-        stops,
+        lambda text: click.echo(text, nl=False),
         draft=None if draft is None else ready(draft, dtype, quantize, place),
-        eos_token_id=ends,
+        stops=stops,
+        ends=ends,
         never=opened.unspoken(),
+        use_cache=not no_cache,
+        sliding=sliding,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
         repetition_penalty=repetition_penalty,
     )
     started = time.perf_counter()
-    if draft is not None or len(rows) == 1:
-        for row in rows:
-            writer.write_one(row, use_cache=not no_cache, sliding=sliding)
-    else:
-        most = rows_at_once(model, max(len(row.ids) for row in rows) + max_new_tokens)
-        for first in range(0, len(rows), most):
-            group = rows[first : first + most]
-            writer.write_together(group, use_cache=not no_cache, sliding=sliding)
+    writer.write(rows)
     seconds = time.perf_counter() - started
     click.echo(
         f"{writer.tokens} tokens in {seconds:.2f} s: {writer.tokens / seconds:.1f} tokens/s "
@@ -256,124 +248,6 @@ def ready(opened: Opened, dtype: str, quantize: str | None, place: torch.device)
     return model
 
 
-def rows_at_once(model: GPT2Model, positions: int) -> int:
-    """How many texts of so many positions are computed side by side: their keys and values take at
-    most 1 GiB.
-    """
-    config, weight = model.config, next(model.parameters())
-    positions = min(positions, config.n_positions)
-    row = 2 * config.n_layer * positions * config.n_embd * weight.element_size()
-    return max(1, CACHE_BYTES // row)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A text to write: its prompt, the prompt's ids (T,), a line to print before it or "", and the
-    seed of its random numbers.
-    """
-
-    prompt: str
-    ids: torch.Tensor
-    head: str
-    seed: int
-
-    def generator(self) -> torch.Generator:
-        import torch
-
-        return torch.Generator(self.ids.device).manual_seed(self.seed % 2**64)
-
-
-class Writer:
-    """Prompts and their continuations to standard output, as they come. `tokens` counts the new."""
-
-    def __init__(
-        self,
-        model: GPT2Model,
-        tokenizer: Tokenizer,
-        max_new_tokens: int,
-        stops: Sequence[str],
-        *,
-        draft: GPT2Model | None,
-        **options: Any,
-    ):
-        """options: as in `stream`, for all texts."""
-        self.model, self.draft, self.tokenizer = model, draft, tokenizer
-        self.most, self.stops, self.options = max_new_tokens, stops, options
-        self.tokens = 0
-
-    def write_one(self, row: Row, *, use_cache: bool, sliding: bool) -> None:
-        """One text, by itself."""
-        from gpt2.generation.generating import stream
-        from gpt2.generation.speculative import speculate
-
-        options = self.options | {"generator": row.generator()}
-        # made before anything is written: it checks the arguments
-        if self.draft is not None:
-            pieces = speculate(self.model, self.draft, row.ids[None], self.most, **options)
-            tokens = ((0, token) for piece in pieces for token in piece)
-        else:
-            options |= {"use_cache": use_cache, "sliding": sliding}
-            steps = stream(self.model, row.ids[None], self.most, **options)
-            tokens = ((0, int(step)) for (step,) in steps)
-        self._write([row], [self._continuation()], tokens)
-
-    def write_together(self, rows: Sequence[Row], *, use_cache: bool, sliding: bool) -> None:
-        """Several texts in one batch; printed one after the other, the first as it comes."""
-        from gpt2.generation.generating import stream_batch
-
-        texts = [self._continuation() for _ in rows]
-        tokens = stream_batch(
-            self.model,
-            [row.ids for row in rows],
-            self.most,
-            generators=[row.generator() for row in rows],
-            ended=lambda number: texts[number].ended,
-            use_cache=use_cache,
-            sliding=sliding,
-            **self.options,
-        )
-        self._write(rows, texts, tokens)
-
-    def _continuation(self) -> Continuation:
-        from gpt2.generation.texts import Continuation
-
-        return Continuation(self.tokenizer, self.most, self.options["eos_token_id"], self.stops)
-
-    def _write(
-        self,
-        rows: Sequence[Row],
-        texts: Sequence[Continuation],
-        tokens: Iterable[tuple[int, int]],
-    ) -> None:
-        from gpt2.generation.texts import stream_texts
-
-        waiting = [""] * len(rows)
-        current = 0
-        self._begin(rows[0])
-        for number, piece in stream_texts(tokens, texts):
-            if number == current:
-                click.echo(piece, nl=False)
-            else:
-                waiting[number] += piece
-            while texts[current].ended and current + 1 < len(rows):
-                current += 1
-                click.echo()
-                self._begin(rows[current])
-                click.echo(waiting[current], nl=False)
-        for later in range(current + 1, len(rows)):  # they ended without another piece
-            click.echo()
-            self._begin(rows[later])
-            click.echo(waiting[later], nl=False)
-        click.echo()
-        self.tokens += sum(text.tokens for text in texts)
-
-    @staticmethod
-    def _begin(row: Row) -> None:
-        if row.head:
-            click.echo(row.head)
-        click.echo(row.prompt, nl=False)
-
-
 def _head(prompt: int, prompts: int, sample: int, samples: int) -> str:
     """What is printed before a text, where there are several; numbers count from 0."""
     names = []
@@ -382,63 +256,6 @@ def _head(prompt: int, prompts: int, sample: int, samples: int) -> str:
     if samples > 1:
         names.append(f"sample {sample + 1} of {samples}")
     return f"--- {', '.join(names)} ---" if names else ""
-
-
-def end_tokens(opened: Opened, names: Sequence[str]) -> tuple[int, ...]:
-    """--eos → ids: a number, a special token's name, or a text that is one token; none given: the
-    model's own. ValueError that says how many tokens a text is instead.
-    """
-    if not names:
-        return opened.roles.eos
-    return tuple(dict.fromkeys(_end_token(opened, name) for name in names))
-
-
-def _end_token(opened: Opened, name: str) -> int:
-    tokenizer = opened.tokenizer
-    if name.isascii() and name.isdecimal():
-        if int(name) >= opened.rows:
-            raise ValueError(f"--eos {name}: the model's tokens are 0 … {opened.rows - 1}")
-        return int(name)
-    found = tokenizer.special_tokens.get(name)
-    if found is None:
-        try:
-            ids = tokenizer.encode(name)
-        except ValueError as error:
-            raise ValueError(f"--eos {name!r}: {error}") from None
-        found = ids[0] if len(ids) == 1 else tokenizer.id_of(name)
-        if found is None:
-            raise ValueError(
-                f"--eos {name!r} is not one token but {len(ids)}; --stop ends at any text"
-            )
-    if found >= opened.rows:
-        raise ValueError(f"--eos {name!r} is token {found}, and the model has {opened.rows} rows")
-    return found
-
-
-def check_same_words(opened: Opened, draft: Opened) -> None:
-    """ValueError that names the first token which means one thing to the model and another to the
-    draft.
-    """
-    if draft.rows != opened.rows:
-        raise ValueError(
-            f"{draft.name} has {draft.rows} tokens and {opened.name} {opened.rows}: a draft model "
-            "needs the same ones"
-        )
-    ours, theirs = opened.tokenizer, draft.tokenizer
-    for i in range(min(ours.vocab_size, theirs.vocab_size, opened.rows)):
-        pair = [_bytes_or_none(tokenizer, i) for tokenizer in (ours, theirs)]
-        if pair[0] != pair[1]:
-            raise ValueError(
-                f"token {i} is {pair[0]!r} in {opened.name} and {pair[1]!r} in {draft.name}: a "
-                "draft model needs the same tokens"
-            )
-
-
-def _bytes_or_none(tokenizer: Tokenizer, token: int) -> bytes | None:
-    try:
-        return tokenizer.token_bytes(token)
-    except ValueError:
-        return None
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 MOVED = {"gpt2.checkpoints": "gpt2.formats.checkpoints"}  # old name → new name
 
 
-class MovedModules(MetaPathFinder, Loader):
-    """Finds an old name and fills it with what the module of the new name holds."""
+class MovedModules:
+    """Finds an old name and fills it with what the module of the new name holds.
+
+    A finder and a loader by its methods: `importlib.abc` would cost every `--help` milliseconds.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The spec of a name in MOVED; None for every other name."""
         return ModuleSpec(fullname, self) if fullname in MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """None: an ordinary new module."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Give the module the same functions and classes, not copies of them."""

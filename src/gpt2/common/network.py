@@ -1,19 +1,21 @@
 """Is there anybody at the other end? Asked before a library waits and retries for minutes.
 
 A proxy that is switched off, a name that nobody resolves and a firewall that swallows packets all
-look alike to a download: silence. Here they are an error of one line within three seconds.
+look alike to a download: silence. Here they are an error of one line within two seconds.
 """
 
 from __future__ import annotations
 
 import base64
 import functools
+import os
 import socket
 import threading
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-SECONDS = 3.0  # for the name, the connection and the proxy's answer together
+SECONDS = 2.0  # for the name, the connection and the proxy's answer together
+PATIENCE = "GPT2_NETWORK_SECONDS"  # in the environment: more of them, for slow networks
 PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
 
 
@@ -28,14 +30,28 @@ def hub_address() -> str:
     return constants.ENDPOINT
 
 
-def check_reachable(url: str, seconds: float = SECONDS) -> None:
+def check_reachable(url: str, seconds: float | None = None) -> None:
     """Return when the URL's host, or the proxy in front of it, answers.
 
-    Unreachable, an OSError that says in one line who does not, within `seconds`. What has answered
+    Unreachable, an OSError that says in one line who does not, within `seconds` (default: those of
+    the environment's GPT2_NETWORK_SECONDS, or 2). What has answered
     is not asked again in this process; what was silent is.
     """
     target = urlsplit(url)
+    seconds = patience() if seconds is None else seconds
     ask_once(f"{target.scheme}://{target.hostname}:{_port(target)}", proxy_for(url), seconds)
+
+
+def patience() -> float:
+    """How many seconds to wait. ValueError for a setting that is not a positive number."""
+    given = os.environ.get(PATIENCE) or str(SECONDS)
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < threading.TIMEOUT_MAX:
+        raise ValueError(f"{PATIENCE} must be a number of seconds, got {given!r}")
+    return seconds
 
 
 def proxy_for(url: str) -> str | None:
@@ -64,7 +80,11 @@ def ask_once(address: str, proxy: str | None, seconds: float) -> None:
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(seconds)
-    error = found[0] if found else TimeoutError(f"no answer within {seconds:g} seconds")
+    error = (
+        found[0]
+        if found
+        else TimeoutError(f"no answer within {seconds:g} seconds; {PATIENCE} gives it longer")
+    )
     if error is not None:
         why = str(error).strip() or type(error).__name__
         if proxy is None:

@@ -25,7 +25,7 @@ import numpy as np
 from gpt2.common.files import short
 from gpt2.common.folder_lock import LOCK_NAME, only_one
 from gpt2.data.shards import FORMAT, INDEX_NAME, SPLITS, DataIndex, read_index, token_dtype
-from gpt2.data.sources import DEFAULT_SOURCE, Source, open_source
+from gpt2.data.sources import DEFAULT_SOURCE, Source, disk_bytes, open_source
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -393,7 +393,7 @@ def prepare(
                 f"{out} already holds {index.source.get('name')} prepared with "
                 f"{index.source.get('settings')}; give another --out, or delete the folder"
             )
-        for line in _what_changed(index, source, limit, out):
+        for line in _what_changed(index, source, out):
             say(line)
         return index
     opened = open_source(source, limit=limit, without=out)
@@ -417,17 +417,17 @@ def prepare(
         raise ValueError(f"{out} cannot be written: {error}") from None
 
 
-def _what_changed(index: DataIndex, source: str, limit: int | None, out: Path) -> list[str]:
+def _what_changed(index: DataIndex, source: str, out: Path) -> list[str]:
     """A folder that is prepared already → what to say about its source, which may have changed."""
+    before = index.source.get("disk_bytes")
     try:
-        now = open_source(source, limit=limit, without=out)
-    except ValueError:
+        now = disk_bytes(source, without=out)
+    except (OSError, ValueError):
         return []  # it has gone; the prepared data has not
-    before = index.source.get("bytes")
-    if now.total is None or now.total == before:
+    if before is None or now is None or now == before:
         return []
     return [
-        f"note: {short(index.source.get('name'))} has {now.total:,} bytes of text now and had "
+        f"note: the files of {short(index.source.get('name'))} take {now:,} bytes now and took "
         f"{before:,} when {out} was prepared. That stays as it is; delete the folder to prepare "
         "it again"
     ]

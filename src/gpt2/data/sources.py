@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 DEFAULT_SOURCE = "python-docs"
+NAMED_SOURCES = (DEFAULT_SOURCE, "shakespeare", "fineweb-edu")
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py", ".text")
 SHAKESPEARE_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -210,10 +211,7 @@ def open_source(name: str, *, limit: int | None = None, without: Path | None = N
     if name.startswith("hf:"):
         repo, _, config = name[3:].partition(":")
         return _hub_dataset(repo, config or None, limit)
-    whole = Path(os.path.expanduser(name))
-    parts = [name] if "," in name and _exists(whole) else name.split(",")
-    paths = [Path(os.path.expanduser(part)) for part in parts if part]
-    return _files(name, paths, without)
+    return _files(name, _paths(name), without)
 
 
 def _in_memory(name: str, texts: list[tuple[str, bytes]], notes: dict) -> Source:
@@ -303,11 +301,31 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _files(name: str, paths: list[Path], without: Path | None) -> Source:
-    """Text files, and those in folders, in the order of their names; a file's copy is left out, or
-    it could stand in both splits.
+def disk_bytes(name: str, *, without: Path | None = None) -> int | None:
+    """What a source's files take on the disk, without reading them; None for other sources.
+
+    A cheap way to see that a source has changed. ValueError where there is nothing.
     """
-    found: list[tuple[Path, bool]] = []  # with: was it named by itself?
+    if name in NAMED_SOURCES or name.startswith("hf:"):
+        return None
+    found, _, _ = _find(_paths(name), without)
+    return sum(path.stat().st_size for path, _ in found)
+
+
+def _paths(name: str) -> list[Path]:
+    """The files and folders that a source's name stands for; a name may hold a comma itself."""
+    whole = Path(os.path.expanduser(name))
+    parts = [name] if "," in name and _exists(whole) else name.split(",")
+    return [Path(os.path.expanduser(part)) for part in parts if part]
+
+
+def _find(
+    paths: list[Path], without: Path | None
+) -> tuple[list[tuple[Path, bool]], list[LeftOut], Counter[str]]:
+    """→ files that are text by their names, each with whether it was named by itself; what is left
+    out; and how many other files there are, by ending.
+    """
+    found: list[tuple[Path, bool]] = []
     left_out: list[LeftOut] = []
     other_kinds: Counter[str] = Counter()
     for path in paths:
@@ -324,6 +342,14 @@ def _files(name: str, paths: list[Path], without: Path | None) -> Source:
             found.append((path, True))
         else:
             raise ValueError(f"{_shown(str(path))} is neither a file nor a folder: save it as one")
+    return found, left_out, other_kinds
+
+
+def _files(name: str, paths: list[Path], without: Path | None) -> Source:
+    """Text files, and those in folders, in the order of their names; a file's copy is left out, or
+    it could stand in both splits.
+    """
+    found, left_out, other_kinds = _find(paths, without)
     documents, copies = _read_through(found, left_out)
     for suffix, count in other_kinds.most_common():
         verb = "ends" if count == 1 else "end"
@@ -338,6 +364,7 @@ def _files(name: str, paths: list[Path], without: Path | None) -> Source:
             f"{', '.join(TEXT_SUFFIXES)} are read" + (f". Left out: {why}" if why else "")
         )
     notes = {"files": len(documents)} | ({"copies_left_out": copies} if copies else {})
+    notes["disk_bytes"] = sum(path.stat().st_size for path, _ in found)
     return Source(
         ", ".join(path.name or str(path) for path in paths),
         lambda: iter(documents),
@@ -433,6 +460,7 @@ def _read_through(
     wrong: list[str] = []
     copies = 0
     for path, named in found:
+        size, digest = 0, b""
         try:
             reason = _binary(path)
             if reason is None:

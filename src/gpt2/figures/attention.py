@@ -54,19 +54,97 @@ def attention_weights(model: GPT2Model, ids: Tensor) -> Tensor:
     """One text's attention in every layer and head: ids (T,) or (1, T) → (L, H, T, T) on the CPU.
 
     [layer, head, i, j] is how much of position i's sum comes from position j. The model runs in
-    eval mode and is left as it was. ValueError for more than one text.
+    eval mode and is left as it was. A layer that does not call its `attention` (the fused kernel,
+    a softmax of its own) has its weights computed from its `c_attn`, and they are shown only if
+    they lead to what the layer gave. ValueError for more than one text, and where they don't.
     """
     ids = ids[None] if ids.dim() == 1 else ids
     if ids.dim() != 2 or ids.size(0) != 1:
         raise ValueError(f"one text at a time: ids of shape (T,) or (1, T), got {tuple(ids.shape)}")
-    with recorded(model) as found, Inference(model):
+    with _watched(model) as layers, Inference(model):
         model(ids.to(next(model.parameters()).device))
-    if len(found) != len(model.h):
-        raise ValueError(
-            f"{len(model.h)} layers, but {len(found)} gave attention weights: does each call its "
-            "`attention` once?"
+        found = [layer.weights(number) for number, layer in enumerate(layers)]
+    return torch.stack([weights.float().cpu() for weights in found])  # (L, H, T, T)
+
+
+class _Layer:
+    """One layer's attention while the model runs: what went in, what came out, its own weights."""
+
+    def __init__(self, attn: torch.nn.Module):
+        self.attn = attn
+        self.patched = attn.__dict__.get("forward")  # somebody else's, to be put back
+        self.run = attn.forward
+        self.given: list[tuple[Tensor, Tensor]] = []  # x (1, T, C), output (1, T, C)
+        self.told: list[object] = []  # what each call of its `attention` returned
+
+    def forward(self, *args: object, **kwargs: object) -> object:
+        """The layer's forward, written down; also for a block that calls `forward` itself."""
+        output = self.run(*args, **kwargs)
+        x = args[0] if args else kwargs.get("x")
+        if isinstance(x, Tensor) and isinstance(output, Tensor):
+            self.given.append((x, output))
+        return output
+
+    def weights(self, number: int) -> Tensor:
+        """(H, T, T). ValueError that names the layer and says why they can't be shown."""
+        if len(self.given) != 1:
+            raise ValueError(
+                f"layer {number} ran its attention {len(self.given)} times in one pass, not once: "
+                "its weights cannot be shown"
+            )
+        x, output = self.given[0]
+        shape = (1, self.attn.n_head, x.size(1), x.size(1))
+        told = self.told[0] if len(self.told) == 1 else None
+        if isinstance(told, (tuple, list)) and len(told) == 2:
+            weights = told[1]
+            if isinstance(weights, Tensor) and weights.shape == shape:
+                return weights[0]
+        weights, made = self._computed(x)
+        # what rounding in another order may do, in the model's own number format
+        allowed = 40 * torch.finfo(output.dtype).eps * float(output.abs().max())
+        off = float((made - output).abs().max())
+        if not off <= allowed:
+            raise ValueError(
+                f"layer {number} does not call its `attention`, and causal attention with its own "
+                f"c_attn and c_proj gives another output (off by {off:.3g}): what it attends to "
+                "cannot be told"
+            )
+        return weights
+
+    def _computed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Causal attention by the layer's parameters: x (1, T, C) → (H, T, T), (1, T, C)."""
+        T, H = x.size(1), self.attn.n_head
+        q, k, v = (
+            part.unflatten(-1, (H, -1)).transpose(1, 2) for part in self.attn.c_attn(x).chunk(3, -1)
         )
-    return torch.stack([weights[0].float().cpu() for weights in found])  # (L, H, T, T)
+        scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5  # (1, H, T, T)
+        later = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)
+        weights = scores.masked_fill(later, float("-inf")).softmax(-1)
+        merged = (weights @ v).transpose(1, 2).flatten(2)  # (1, T, C)
+        return weights[0], self.attn.c_proj(merged)
+
+
+@contextmanager
+def _watched(model: GPT2Model) -> Iterator[list[_Layer]]:
+    """While the block runs, every layer's attention is written down."""
+    layers = [_Layer(block.attn) for block in model.h]
+    handles = []
+    try:
+        for layer in layers:
+
+            def keep(module: object, inputs: object, output: object, layer: _Layer = layer) -> None:
+                layer.told.append(output)
+
+            handles.append(layer.attn.attention.register_forward_hook(keep))
+            layer.attn.__dict__["forward"] = layer.forward
+        yield layers
+    finally:
+        for handle in handles:
+            handle.remove()
+        for layer in layers:
+            layer.attn.__dict__.pop("forward", None)
+            if layer.patched is not None:
+                layer.attn.__dict__["forward"] = layer.patched
 
 
 STEPS_BACK = ("the token itself", "the token before", "two before", "three before")

@@ -582,11 +582,12 @@ def save_pretrained(
     folder = Path(os.path.abspath(folder))
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; a checkpoint is a folder")
-    weights = {}
-    ours = dict(model.named_parameters())
-    for theirs, (name, transpose) in model._build_weight_mapping(model.config.n_layer).items():
-        tensor = ours[name].detach().to("cpu", dtype)
-        weights[f"transformer.{theirs}"] = (tensor.t() if transpose else tensor).contiguous()
+    from gpt2.formats.parameters import model_tensors
+
+    weights = {
+        f"transformer.{name}": tensor.to("cpu", dtype).contiguous()
+        for name, tensor in model_tensors(model)
+    }
     stored = next(iter(weights.values())).dtype
     # on the same disk, or it could not be renamed
     aside = (folder if folder.is_dir() else folder.parent) / f".{folder.name}-{uuid.uuid4().hex}"

@@ -18,6 +18,7 @@ import struct
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -206,10 +207,16 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     """
     path = Path(path)
     try:
-        file = path.open("rb")
+        status = path.stat()
+        return _read_header(path, (status.st_ino, status.st_size, status.st_mtime_ns))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    with file:
+
+
+@lru_cache(maxsize=2)
+def _read_header(path: Path, stamp: tuple[int, ...]) -> Header:
+    """`read_header`; settings, tensors, tokenizer and roles are all taken from it, one by one."""
+    with path.open("rb") as file:
         reader = _Reader(file, path)
         if reader.take(min(4, reader.size), "the magic") != MAGIC:
             raise reader.refuse("it does not begin with GGUF")
@@ -565,7 +572,7 @@ def read_roles(path: str | os.PathLike[str]) -> FoundRoles:
                     f"{path}: tokenizer.ggml.{key} must be a token's id, got {short(i)}"
                 )
             if rows is not None and i >= rows:
-                notes.append(f"{path}: tokenizer.ggml.{key} {i} is no row of the model's {rows}")
+                notes.append(f"{path}: tokenizer.ggml.{key} {i} is not a row of the model's {rows}")
             elif i not in ids:
                 ids.append(i)
         if not ids and kind != "pad" and last is not None and (rows is None or last < rows):
@@ -761,6 +768,8 @@ def save_gguf(
     """
     import numpy as np
 
+    from gpt2.formats.parameters import model_tensors
+
     if type not in FILE_TYPES:
         raise ValueError(f"type must be one of {', '.join(FILE_TYPES)}, got {type!r}")
     package = _package()
@@ -770,8 +779,7 @@ def save_gguf(
     config = model.config
     settings = {key: getattr(config, key) for key in ("vocab_size", "n_positions", "n_embd")}
     shapes = _shapes(settings | {"n_layer": config.n_layer})
-    ours = dict(model.named_parameters())
-    mapping = model._build_weight_mapping(config.n_layer)
+    tensors = dict(model_tensors(model))
     roles = (Roles() if tokenizer is None else tokenizer.roles) if roles is None else roles
     roles = roles.within(config.vocab_size)
     words = None if tokenizer is None else vocabulary(tokenizer, config.vocab_size, roles)
@@ -801,11 +809,9 @@ def save_gguf(
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for name, theirs, kind in plan:
-            ours_name, transpose = mapping[theirs]
-            tensor = ours[ours_name].detach()
-            # `transpose`: our matrix is the Conv1D's transposed, which is how GGUF has it
-            turned = ".c_" in theirs and tensor.dim() == 2
-            tensor = tensor if transpose == turned else tensor.t()
+            tensor = tensors[theirs]
+            # GGUF stores a linear layer as (out, in), a Conv1D's matrix turned
+            tensor = tensor.t() if ".c_" in theirs and tensor.dim() == 2 else tensor
             writer.write_tensor_data(_quantize(package, name, tensor, kind))
         writer.close()
         os.replace(aside, path)

@@ -4,6 +4,7 @@ chosen, and which ones end a text.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import reprlib
 from collections.abc import Iterable
@@ -164,9 +165,11 @@ def _check_ids(name: str, V: int, ids: TokenIds) -> tuple[int, ...]:
     """One id, several or none → the ids, each once. ValueError for one outside the vocabulary."""
     if ids is None:
         return ()
-    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
-        ids = (ids,)
-    found = tuple(ids)
+    found: tuple[Any, ...] = (ids,)
+    if isinstance(ids, Iterable) and not isinstance(ids, (str, bytes)):
+        # an array of no dimension says that it can be iterated, and cannot
+        with contextlib.suppress(TypeError):
+            found = tuple(ids)
     for token in found:
         check_int(name, token, 0)
         if token >= V:

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gpt2.inference.fused import fusible
+
 if TYPE_CHECKING:
     from gpt2.cache import KVCache
 
@@ -30,8 +32,9 @@ WORTH_SLICING = 2**18  # numbers in a weight; below, the calls cost what the thr
 
 
 class Inference:
-    """`with Inference(model): …` runs in eval mode, without gradients, and with linear layers that
-    read their weights on all cores. Make it once, enter it for each pass.
+    """`with Inference(model): …` runs in eval mode, without gradients, with PyTorch's fused
+    attention and with linear layers that read their weights on all cores. Make it once, enter it
+    for each pass.
 
     Between passes the model is as it was found, to whoever looks at it while tokens stream.
     """
@@ -39,22 +42,28 @@ class Inference:
     def __init__(self, model: nn.Module):
         self.modules = list(model.modules())
         self.slices = [Slices(module) for module in self.modules if _can_slice(module)]
+        self.fused = fusible(model)
         self._entered: list[tuple[Any, ...]] = []
 
     def __enter__(self) -> None:
         training = [module for module in self.modules if module.training]
         # a forward of the module's own (someone else's patch) is left alone
         sliced = [slices for slices in self.slices if "forward" not in slices.module.__dict__]
+        fused = [f for f in self.fused if "forward" not in f.attention.__dict__]
         no_grad = torch.no_grad()
         no_grad.__enter__()
-        self._entered.append((training, sliced, no_grad))
+        self._entered.append((training, sliced, fused, no_grad))
         for module in training:
             module.training = False
         for slices in sliced:
             slices.module.__dict__["forward"] = slices
+        for kernel in fused:
+            kernel.attention.__dict__["forward"] = kernel
 
     def __exit__(self, *error: object) -> None:
-        training, sliced, no_grad = self._entered.pop()
+        training, sliced, fused, no_grad = self._entered.pop()
+        for kernel in fused:
+            kernel.attention.__dict__.pop("forward", None)
         for slices in sliced:
             slices.module.__dict__.pop("forward", None)
         for module in training:
@@ -252,7 +261,8 @@ class Int8:
     """
 
     def __init__(self, module: nn.Linear):
-        weight = module.weight.detach()
+        # a parameter may be the transpose of what it was copied from, and the kernel reads rows
+        weight = module.weight.detach().contiguous()
         N, K = weight.shape
         self.mean = weight.mean(0) if N >= 8 * K else None  # (K,)
         if self.mean is not None:
@@ -307,10 +317,13 @@ class Prepared:
         self.bytes_per_token = 0
         self.decoder: _Decoder | None = None
         self._undo: list[Callable[[], object]] = []
+        self._inference: Inference | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """The model's forward pass, in eval mode and without gradients."""
-        with Inference(self.model):
+        if self._inference is None:
+            self._inference = Inference(self.model)
+        with self._inference:
             return self.model(*args, **kwargs)
 
     def __enter__(self) -> Prepared:

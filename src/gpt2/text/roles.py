@@ -104,6 +104,9 @@ def read_roles(
             nowhere = kind == "eos" and name == MODEL_FILES[0] and key in content and not ids
             if kept or nowhere:
                 found[kind].ids[name] = kept
+    words = TOKENIZER_FILES
+    if (folder / words[0]).is_file() and "added_tokens_decoder" not in read_json(folder / words[0]):
+        words = words[::-1]  # as Hugging Face does with files of before 2023
     for name in TOKENIZER_FILES:
         if id_of is None or not (folder / name).is_file():
             continue
@@ -131,8 +134,8 @@ def read_roles(
         return Roles(eos, bos[0] if bos else None, pad[0] if pad else None)
 
     return FoundRoles(
-        pick((*MODEL_FILES, *TOKENIZER_FILES)),
-        pick((*TOKENIZER_FILES, *MODEL_FILES)),
+        pick((*MODEL_FILES, *words)),
+        pick((*words, *MODEL_FILES)),
         tuple(notes),
     )
 

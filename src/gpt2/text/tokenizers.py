@@ -381,6 +381,18 @@ class JSONTokenizer(Tokenizer):
     def has(self, token_id: int) -> bool:
         return token_id in self._bytes
 
+    def surrounds(self, text: str) -> list[int]:
+        """A text's ids with what tokenizer.json's post-processor puts around them; [-1] where the
+        vocabulary lacks the text.
+        """
+        try:
+            ids = self._backend.encode(text, add_special_tokens=True).ids
+        except (MemoryError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # Exception itself for an unknown token, and Rust's panics
+            ids = []
+        return ids or [-1]
+
     def token(self, token_id: int) -> str:
         """One token as the files write it. ValueError for no such id."""
         self.token_bytes(token_id)
@@ -405,8 +417,8 @@ class JSONTokenizer(Tokenizer):
         ):
             if i is not None and self.has(i):
                 config[key] = self.token(i)
-        if self.begins:
-            config["add_bos_token"] = True
+        if self.begins and self.roles.bos is not None and self.has(self.roles.bos):
+            described["post_processor"] = _before_a_text(self.token(self.roles.bos), self.roles.bos)
         for name, content in (("tokenizer.json", described), ("tokenizer_config.json", config)):
             aside = folder / f".{name}.{os.getpid()}"
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -419,11 +431,12 @@ class JSONTokenizer(Tokenizer):
         path: str | os.PathLike[str],
         added: dict[int, tokenizers.AddedToken] | None = None,
         adds_space: bool | None = None,
+        named: Sequence[str] = (),
     ) -> JSONTokenizer:
         """A tokenizer.json → the tokenizer. ValueError that names the file when it is none.
 
-        added: tokens to add where the file lacks them. adds_space: what stands for the file's
-        add_prefix_space.
+        added, named: tokens to add where the file lacks them. adds_space: what stands for the
+        file's add_prefix_space.
         """
         from tokenizers import Tokenizer as Backend
 
@@ -432,7 +445,7 @@ class JSONTokenizer(Tokenizer):
         _refuse_what_grows(read_json(path, MAX_TOKENIZER_BYTES), path)
         try:
             backend = Backend.from_file(str(path))
-            _add_to(backend, added or {})
+            _add_to(backend, added or {}, list(named))
             if adds_space is not None and hasattr(backend.pre_tokenizer, "add_prefix_space"):
                 backend.pre_tokenizer.add_prefix_space = adds_space
             return cls(backend, str(path))
@@ -440,6 +453,21 @@ class JSONTokenizer(Tokenizer):
             raise
         except BaseException as error:  # the library raises Exception itself, and Rust's panics
             raise ValueError(f"{path} is no tokenizer: {short(str(error))}") from None
+
+
+def _before_a_text(token: str, token_id: int) -> dict[str, Any]:
+    """tokenizer.json's post-processor that puts a token before a text."""
+    special = {"SpecialToken": {"id": token, "type_id": 0}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [special, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [
+            special,
+            {"Sequence": {"id": "A", "type_id": 0}},
+            {"Sequence": {"id": "B", "type_id": 1}},
+        ],
+        "special_tokens": {token: {"id": token, "ids": [token_id], "tokens": [token]}},
+    }
 
 
 def _refuse_what_grows(described: dict[str, Any], path: Path) -> None:
@@ -499,12 +527,19 @@ def read_tokenizer(folder: Path, rows: int | None = None) -> Tokenizer:
     config = _optional(folder / TOKENIZER_CONFIG)
     if (folder / TOKENIZER).is_file():
         tokenizer: Tokenizer = JSONTokenizer.load(
-            folder / TOKENIZER, _added(folder, config), _prefix_space(folder, config)
+            folder / TOKENIZER,
+            _added(folder, config),
+            _prefix_space(folder, config),
+            _named(folder, config),
         )
     else:
         tokenizer = _from_two_files(folder, config)
-    tokenizer.begins = config.get("add_bos_token") is True
     tokenizer.roles = read_roles(folder, tokenizer.id_of, rows).tokenizer.only(tokenizer.has)
+    # where tokenizer.json says what surrounds a text, Hugging Face asks nothing else
+    if isinstance(tokenizer, JSONTokenizer) and (folder / TOKENIZER).is_file():
+        tokenizer.begins = tokenizer.surrounds("a")[0] == tokenizer.roles.bos
+    else:
+        tokenizer.begins = config.get("add_bos_token") is True
     return tokenizer
 
 
@@ -514,16 +549,17 @@ def _from_two_files(folder: Path, config: dict[str, Any]) -> Tokenizer:
         merges, vocabulary = folder / pair[0], folder / pair[1]
         if not (merges.is_file() and vocabulary.is_file()):
             continue
-        added = _added(folder, config)
+        added, named = _added(folder, config), _named(folder, config)
         space = bool(_prefix_space(folder, config))
         try:
             found = GPT2Tokenizer.from_files(merges, vocabulary)
         except ValueError as error:
             # another order of ids than GPT-2's, such as special tokens before the bytes
-            return _bpe_from_files(merges, vocabulary, added, space, error)
-        if all(found.id_of(token.content) is not None for token in added.values()) and not space:
+            return _bpe_from_files(merges, vocabulary, added, named, space, error)
+        wanted = [*named, *(token.content for token in added.values())]
+        if all(found.id_of(token) is not None for token in wanted) and not space:
             return found
-        return _bpe_from_files(merges, vocabulary, added, space, None)
+        return _bpe_from_files(merges, vocabulary, added, named, space, None)
     if _vocab_size(folder) in PADDED_SIZES:
         return GPT2Tokenizer.load()
     others = [
@@ -532,8 +568,8 @@ def _from_two_files(folder: Path, config: dict[str, Any]) -> Tokenizer:
         if (folder / name).is_file()
     ]
     other = f"; {others[0]} is of a kind of tokenizer that is not read" if others else ""
-    wanted: Sequence[str] = [TOKENIZER, *(" with ".join(pair) for pair in BPE_FILES)]
-    raise ValueError(f"{folder} has no tokenizer: looked for {', '.join(wanted)}{other}")
+    looked: Sequence[str] = [TOKENIZER, *(" with ".join(pair) for pair in BPE_FILES)]
+    raise ValueError(f"{folder} has no tokenizer: looked for {', '.join(looked)}{other}")
 
 
 def _optional(path: Path) -> dict[str, Any]:
@@ -554,10 +590,12 @@ def _prefix_space(folder: Path, config: dict[str, Any]) -> bool | None:
             f"{folder / TOKENIZER_CONFIG}: add_prefix_space must be true or false, got "
             f"{short(said)}"
         )
+    kind = config.get("tokenizer_class")
     gpt2 = _optional(folder / "config.json").get("model_type") == "gpt2"
-    if said is None and gpt2 and config.get("tokenizer_class") in GPT2_CLASSES:
-        return False
-    return said
+    alone = not (folder / TOKENIZER).is_file()
+    if alone or kind in GPT2_CLASSES[1:] or (kind is None and gpt2):
+        return bool(said)
+    return None
 
 
 def _added(folder: Path, config: dict[str, Any]) -> dict[int, tokenizers.AddedToken]:
@@ -594,19 +632,47 @@ def _added(folder: Path, config: dict[str, Any]) -> dict[int, tokenizers.AddedTo
     return dict(sorted(found.items()))
 
 
-def _add_to(backend: tokenizers.Tokenizer, added: dict[int, tokenizers.AddedToken]) -> None:
-    """Add the tokens that are not there, in the order of their ids."""
+def _named(folder: Path, config: dict[str, Any]) -> list[str]:
+    """Special tokens that the folder's files give a role, in the order in which Hugging Face adds
+    those that the vocabulary lacks.
+    """
+    files = [config, _optional(folder / "special_tokens_map.json")]
+    if "added_tokens_decoder" not in config:
+        files.reverse()
+    found = []
+    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        said = next((file[key] for file in files if file.get(key) is not None), None)
+        text = said.get("content") if isinstance(said, dict) else said
+        if text is None and key != "pad_token" and config.get("tokenizer_class") in GPT2_CLASSES:
+            text = END_OF_TEXT
+        if isinstance(text, str) and text and text not in found:
+            found.append(text)
+    return found
+
+
+def _add_to(
+    backend: tokenizers.Tokenizer, added: dict[int, tokenizers.AddedToken], named: list[str]
+) -> None:
+    """Add the tokens that are not there: first by their ids, then those that only have a role."""
+    from tokenizers import AddedToken
+
     there = backend.get_added_tokens_decoder()
     for i, token in added.items():
         if i in there and there[i].content == token.content:
             continue
         (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+    missing = [text for text in named if backend.token_to_id(text) is None]
+    if missing and missing != [END_OF_TEXT]:  # GPT-2's end alone is nothing that a file asked for
+        backend.add_special_tokens(
+            [AddedToken(text, special=True, normalized=False) for text in missing]
+        )
 
 
 def _bpe_from_files(
     merges: Path,
     vocabulary: Path,
     added: dict[int, tokenizers.AddedToken],
+    named: list[str],
     space: bool,
     error: ValueError | None,
 ) -> JSONTokenizer:
@@ -638,7 +704,7 @@ def _bpe_from_files(
         backend.decoder = decoders.ByteLevel()
         if END_OF_TEXT in ids:
             backend.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
-        _add_to(backend, added)
+        _add_to(backend, added, named)
         return JSONTokenizer(backend, str(vocabulary))
     except (ValueError, MemoryError, KeyboardInterrupt, SystemExit):
         raise

@@ -18,11 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpt2.common.files import short
+from gpt2.inference.fused import fused_attention
 
 if TYPE_CHECKING:
     from torch import nn
 
     from gpt2.data.shards import TokenSource
+    from gpt2.model import GPT2Model
     from gpt2.text.tokenizers import Tokenizer
 
 LABELS = {str(i): i for i in range(4)}  # a number, or the same as a string
@@ -35,7 +37,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), fused_attention(model):
             yield
     finally:
         model.train(was_training)
@@ -93,7 +95,7 @@ def windows(tokens: int, length: int, stride: int) -> list[Window]:
 
 
 def evaluate_loss(
-    model: nn.Module,
+    model: GPT2Model,
     source: TokenSource,
     *,
     length: int | None = None,
@@ -113,8 +115,9 @@ def evaluate_loss(
     """
     length = model.config.n_positions if length is None else length
     device = next(model.parameters()).device
+    stride = length if stride is None else stride
     tokens = source.tokens if max_tokens is None else min(source.tokens, max_tokens + 1)
-    all_windows = windows(tokens, length, length if stride is None else stride)
+    all_windows = windows(tokens, length, stride)
     batches: list[list[Window]] = []
     for window in all_windows:  # a batch holds windows of one length
         if batches and len(batches[-1]) < batch_size and batches[-1][0].length == window.length:
@@ -182,20 +185,19 @@ def read_hellaswag(path: str | Path) -> list[Completion]:
                     continue
                 try:
                     raw = json.loads(line)
-                    endings, label = raw["endings"], LABELS.get(str(raw["label"]))
+                    ctx, endings, label = raw["ctx"], raw["endings"], LABELS.get(str(raw["label"]))
                     if not isinstance(endings, list):
-                        raise ValueError("endings is no list")
-                    example = Completion(raw["ctx"], tuple(endings), label)
+                        raise ValueError("endings is not a list")
                 except (ValueError, KeyError, TypeError, RecursionError) as error:
                     raise ValueError(f"{path}, line {number}: {error!r}") from None
-                texts = (example.context, *example.endings)
+                texts = (ctx, *endings)
                 if len(endings) != 4 or not all(isinstance(t, str) and t for t in texts):
                     raise ValueError(f"{path}, line {number}: ctx and four endings are texts")
                 if label is None:
                     raise ValueError(
                         f"{path}, line {number}: label {short(raw['label'])} is not 0 … 3"
                     )
-                examples.append(example)
+                examples.append(Completion(ctx, tuple(endings), label))
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     if not examples:
@@ -204,7 +206,7 @@ def read_hellaswag(path: str | Path) -> list[Completion]:
 
 
 def evaluate_hellaswag(
-    model: nn.Module, tokenizer: Tokenizer, examples: list[Completion], batch_size: int = 8
+    model: GPT2Model, tokenizer: Tokenizer, examples: list[Completion], batch_size: int = 8
 ) -> HellaSwag:
     """Score each ending by its tokens' loss behind the context: batch_size examples at a time.
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpt2.common.devices import pick_device
 
@@ -76,7 +76,8 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that FSDP may have shared out between the ranks → all of it, on every rank."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    fetch = getattr(tensor, "full_tensor", None)
+    return tensor if fetch is None else fetch()
 
 
 def put_whole(target: Tensor, value: Tensor) -> None:
@@ -84,11 +85,12 @@ def put_whole(target: Tensor, value: Tensor) -> None:
     import torch
 
     with torch.no_grad():
-        if hasattr(target, "device_mesh"):
-            mesh = target.device_mesh
+        sharded: Any = target
+        if hasattr(sharded, "device_mesh"):
+            mesh = sharded.device_mesh
             rows = value.chunk(mesh.size(), dim=0)
-            target, rank = target.to_local(), mesh.get_local_rank()
+            mine, rank = sharded.to_local(), mesh.get_local_rank()
             if rank < len(rows):  # fewer rows than ranks leave the last ones nothing
-                target.copy_(rows[rank])
+                mine.copy_(rows[rank])
         else:
             target.copy_(value)

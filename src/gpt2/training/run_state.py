@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gpt2.formats.parameters import TABLE, parameter_names
 from gpt2.training.ranks import World, put_whole, whole
 
 if TYPE_CHECKING:
@@ -76,12 +77,12 @@ class RunState:
         # young averages forget faster, or they would hold the initial weights for long
         decay = min(self.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            torch._foreach_lerp_(self.ema, list(self.model.parameters()), 1 - decay)
+            torch._foreach_lerp_(self.ema, self._values(), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     @property
     def weights(self) -> list[Tensor]:
         """What is evaluated, shown and exported: the averaged weights where there are any."""
-        return self.ema if self.ema is not None else list(self.model.parameters())
+        return self._values() if self.ema is None else self.ema
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -89,15 +90,15 @@ class RunState:
         if self.ema is None:
             yield
             return
-        parameters = list(self.model.parameters())
+        parameters = self._values()
         own = [p.detach().clone() for p in parameters]
         with torch.no_grad():
-            torch._foreach_copy_(parameters, self.ema)
+            torch._foreach_copy_(parameters, self.ema)  # pyright: ignore[reportPrivateImportUsage]
         try:
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(parameters, own)
+                torch._foreach_copy_(parameters, own)  # pyright: ignore[reportPrivateImportUsage]
 
     # ----------------------------------------------------------------------------------- on disk
 
@@ -128,7 +129,7 @@ class RunState:
             if slot != "step"
         }
         if self.ema is not None:
-            named |= {f"{WEIGHT}/{name}": p for name, p in self.model.named_parameters()}
+            named |= {f"{WEIGHT}/{name}": p for name, p in self._parameters()}
         found = gather(list(named.values()), world)
         return dict(zip(named, found, strict=False)), gather(self.weights, world)
 
@@ -140,12 +141,12 @@ class RunState:
         slots: dict[str, dict[str, Tensor]] = {name: {} for name, _ in self._parameters()}
         for key, value in tensors.items():
             slot, _, name = key.partition("/")
-            slots[name][slot] = value
+            slots[_own_name(name)][slot] = value
         if self.ema is not None:
             for average, (name, p) in zip(self.ema, self._parameters(), strict=True):
                 average.copy_(p.detach())
                 put_whole(p, slots[name].pop(WEIGHT))
-        counts = described["optimizer_steps"]
+        counts = {_own_name(name): n for name, n in described["optimizer_steps"].items()}
         for name, optimizer, p in self._optimized():
             state = optimizer.state[p]
             if name in counts and not slots[name]:
@@ -166,8 +167,12 @@ class RunState:
         self.loss_sum = float(described["loss_sum"])
         self.loss_count = int(described["loss_count"])
 
+    def _values(self) -> list[Tensor]:
+        return list(self.model.parameters())
+
     def _parameters(self) -> list[tuple[str, Tensor]]:
-        return list(self.model.named_parameters())
+        parameters = list(self.model.parameters())
+        return list(zip(parameter_names(self.model), parameters, strict=True))
 
     def _optimized(self) -> Iterator[tuple[str, torch.optim.Optimizer, Tensor]]:
         """Each parameter's name, its optimizer, itself."""
@@ -182,6 +187,11 @@ class RunState:
         for name, optimizer, p in self._optimized():
             if optimizer.state.get(p):
                 yield name, p, optimizer.state[p]
+
+
+def _own_name(name: str) -> str:
+    """The name of a parameter in a checkpoint that may have the shared table under the head's."""
+    return TABLE if name == "lm_head.weight" else name
 
 
 def gather(tensors: Sequence[Tensor], world: World) -> list[Tensor]:

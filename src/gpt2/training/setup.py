@@ -79,12 +79,17 @@ def build_model(
     }
     if origin:
         loaded = load_model(origin)
-        shape = {
-            name: getattr(loaded.config, name)
-            for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
-        }
-        eps = loaded.config.layer_norm_epsilon
-        model = GPT2Model(GPT2Config(**shape, **rates, layer_norm_epsilon=eps))
+        theirs = loaded.config
+        ours = GPT2Config(
+            vocab_size=theirs.vocab_size,
+            n_positions=theirs.n_positions,
+            n_embd=theirs.n_embd,
+            n_layer=theirs.n_layer,
+            n_head=theirs.n_head,
+            layer_norm_epsilon=theirs.layer_norm_epsilon,
+            **rates,
+        )
+        model = GPT2Model(ours)
         model.load_state_dict(loaded.state_dict())
     else:
         model = GPT2Model(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ def speed_up_dropout(model: nn.Module) -> int:
 
     Whoever's pieces are in the model: their modules and code stay as they are.
     """
-    found = [
+    found: list[Any] = [
         module
         for module in model.modules()
         if type(module) is nn.Dropout and "forward" not in module.__dict__

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2.common.files import short
 from gpt2.common.folder_lock import only_one
+from gpt2.inference.fused import fuse
 from gpt2.training.console import Console, Pace
 from gpt2.training.interruption import Interruption, Stopped
 from gpt2.training.optimization import autocast_dtype, lr_at, make_optimizers
@@ -112,11 +113,13 @@ class Trainer:
         # texts end where they ended in the model that this one goes on from
         named = origin is not None and origin.roles.eos
         self.roles = origin.roles if origin is not None and named else self.tokenizer.roles
-        self.core = build_model(config, self.index, origin, world.device)
+        # Any: FSDP gives the model methods of its own
+        self.core: Any = build_model(config, self.index, origin, world.device)
+        fuse(self.core)
         if world.device.type == "cpu" and not config.compile:
             speed_up_dropout(self.core)
             keep_freed_memory()
-        self.model = parallelise(self.core, config, world)
+        self.model: Any = parallelise(self.core, config, world)
         self.optimizers = make_optimizers(self.core, config)
         self.state = RunState(self.core, self.optimizers, loader, config.ema_decay)
         self.evaluator = Evaluator(

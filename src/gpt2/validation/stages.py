@@ -258,7 +258,7 @@ class Watched:
 
     def _keep(self, name: str, i: int = 0) -> Callable:
         def hook(module: Any, inputs: Any, output: Any) -> None:
-            value = output[i] if isinstance(output, tuple) else output
+            value = output[i] if isinstance(output, (tuple, list)) else output
             self.seen.setdefault(name, value.clone() if isinstance(value, Tensor) else value)
 
         return hook
@@ -290,7 +290,15 @@ class Watched:
         self.seen["logits"] = self._hooked(hooks, lambda: self.model(self.ids))
 
     def _scores(self) -> None:
-        self._hooked({"weights": (self.model.h[0].attn.attention, 1)}, lambda: self.model(self.ids))
+        """The first layer's weights, where its `attention` is called once, for all heads."""
+        attention, calls = self.model.h[0].attn.attention, []
+        counter = attention.register_forward_hook(lambda *call: calls.append(1))
+        try:
+            self._hooked({"weights": (attention, 1)}, lambda: self.model(self.ids))
+        finally:
+            counter.remove()
+        if len(calls) > 1:  # head by head, or in parts: none of them is the whole
+            self.seen.pop("weights", None)
 
     def _pieces(self) -> None:
         """Two pieces through the KV cache, as a prompt that arrives in parts."""
@@ -423,7 +431,8 @@ class Validation:
     def wrong_weights(self, prefixes: tuple[str, ...]) -> list[str]:
         """Parameters that are not the checkpoint's, in words."""
         wrong = []
-        for name, ours in self.model.named_parameters():
+        # both names of the shared table: which comes first is the model's own choice
+        for name, ours in self.model.named_parameters(remove_duplicate=False):
             if not name.startswith(prefixes):
                 continue
             try:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from learn_gpt2.assembly import swap
+from learn_gpt2.checking import loading
 
 SECONDS = 120.0
 TOLERANCE = 1e-4
@@ -90,7 +91,7 @@ def bisect(root: Path) -> Finding:
 # ── in the process of its own ───────────────────────────────────────────────────────────────────
 
 
-def _behaviour(text: str) -> dict[str, object]:
+def behaviour(text: str) -> dict[str, object]:
     """What a model does: tensors by what they are, or an error's text under "error"."""
     import torch
 
@@ -101,7 +102,7 @@ def _behaviour(text: str) -> dict[str, object]:
     sys.modules[module.__name__] = module
     try:
         torch.manual_seed(0)
-        exec(compile(text, "model.py", "exec"), module.__dict__)
+        loading.execute(text, "model.py", module)
         config = module.GPT2Config(
             vocab_size=61, n_positions=19, n_embd=24, n_layer=3, n_head=4, layer_norm_epsilon=1e-5
         )
@@ -122,7 +123,8 @@ def _behaviour(text: str) -> dict[str, object]:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def _difference(mine: dict, theirs: dict) -> str:
+def difference(mine: dict, theirs: dict) -> str:
+    """What differs between two behaviours, in words; "" when nothing does."""
     import torch
 
     if "error" in mine:
@@ -147,16 +149,16 @@ def _difference(mine: dict, theirs: dict) -> str:
 def _main(root: Path) -> None:
     pieces = swap.current_pieces(root)
     mine = [n for n, piece in pieces.items() if piece.owner != "reference"]
-    reference = _behaviour(swap.assemble_model(root, {}))
+    reference = behaviour(swap.assemble_model(root, {}))
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
     def differs(subset: tuple[int, ...]) -> str:
         text = swap.assemble_model(root, {n: pieces[n] for n in subset})
-        return _difference(_behaviour(text), reference)
+        return difference(behaviour(text), reference)
 
-    culprits, difference = smallest_difference(mine, differs)
-    answers.write(json.dumps({"culprits": culprits, "difference": difference}) + "\n")
+    culprits, told = smallest_difference(mine, differs)
+    answers.write(json.dumps({"culprits": culprits, "difference": told}) + "\n")
     answers.flush()
     os._exit(0)
 

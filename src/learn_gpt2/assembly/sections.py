@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from learn_gpt2.checking.headers import HEADER
 from learn_gpt2.checking.loading import digest
 from learn_gpt2.manifest import PROBLEMS, Problem
 
@@ -30,10 +31,6 @@ solutions/ or problems/, not this file: the next swap writes it anew. "Step 3" i
 section is the answer to "TODO 3" in its problem.
 """
 '''
-HEADER = re.compile(
-    r" *# ── (?P<number>\d\d) (?P<title>.+?) ── (?P<owner>reference|yours|file)"
-    r"(?: (?P<digest>[0-9a-f]{7}))?: (?P<path>.+?):(?P<line>\d+)(?: ─+)?"
-)
 HELPERS = "helpers"  # title of a section with what problems 11 and 12 need outside the class
 
 
@@ -43,7 +40,8 @@ class Source:
 
     owner: "reference", "yours" or "file" (any other file). path: as messages and headers show it.
     digest: first digits of the file's SHA-256. lines: where its sections ("above", "main", "below")
-    start in its file, for a source that was read back out of model.py.
+    start in its file, for a source that was read back out of model.py. forced: it went into the
+    model although its checks did not pass.
     """
 
     number: int
@@ -52,6 +50,7 @@ class Source:
     text: str
     digest: str = ""
     lines: Mapping[str, int] = field(default_factory=dict)
+    forced: bool = False
 
     @property
     def line(self) -> int:
@@ -106,7 +105,7 @@ def section_header(source: Source, line: int, indent: str = "", place: str = "ma
     title = source.problem.title if place == "main" else HELPERS
     left = f"{indent}# ── {source.number:02d} {title} ── {source.owner}"
     if source.owner != "reference":
-        left += f" {source.digest}"
+        left += f" {source.digest}" + (", forced" if source.forced else "")
     line = source.lines.get(place, line)
     path = "".join(c if c.isprintable() else "?" for c in source.path)
     room = WIDTH - len(left) - len(f": :{line}")
@@ -126,6 +125,7 @@ class Section:
     path: str
     line: int
     digest: str
+    forced: bool
     indented: bool
     text: str
 
@@ -146,6 +146,7 @@ def sections_of(text: str) -> list[Section]:
                     path=match["path"],
                     line=int(match["line"]),
                     digest=match["digest"] or "",
+                    forced=bool(match["forced"]),
                     indented=match[0].startswith(" "),
                     text="\n".join(lines[i + 1 : end]).strip("\n"),
                 )
@@ -191,6 +192,7 @@ def split(text: str) -> dict[int, Source]:
             path=main.path,
             text="\n\n\n".join(parts) + "\n",
             digest=main.digest,
+            forced=main.forced,
             lines={place: s.line for s, place in zip(own, places, strict=True)},
         )
     return sources

@@ -10,6 +10,7 @@ What another command needs: `current_pieces`, `assemble_model`, `install`, `undo
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import json
 import os
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING
 from learn_gpt2.assembly import sections
 from learn_gpt2.assembly.assemble import assemble
 from learn_gpt2.assembly.sections import Section, Source
+from learn_gpt2.checking.headers import HEADER, placed
 from learn_gpt2.manifest import PROBLEMS, Problem
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 WINDOWS = os.name == "nt"
 VERIFY_SECONDS = 60.0
+LOCK_SECONDS = 180.0  # for another process that changes the model
 DIFF_LINES = 40
 
 Choice = str | Path | Source  # "yours", "reference", a file, or a source at hand
@@ -81,11 +84,11 @@ def read_model(root: Path) -> str:
         return path.read_bytes().decode("utf-8").replace("\r\n", "\n")
     except FileNotFoundError:
         raise ValueError(
-            f"{path} is not there; `learn swap --reference all` writes it anew"
+            f"{path} is not there; `learn swap --reference all` writes it again"
         ) from None
     except UnicodeDecodeError:
         raise ValueError(
-            f"{path} is not UTF-8 text; `learn swap --reference all` writes it anew"
+            f"{path} is not UTF-8 text; `learn swap --reference all` writes it again"
         ) from None
 
 
@@ -103,7 +106,7 @@ def current_pieces(root: Path) -> dict[int, Source]:
             if piece.owner in ("yours", "reference"):
                 fresh = load_source(root, number, piece.owner)
                 if piece.owner == "reference" or fresh.digest == piece.digest:
-                    pieces[number] = fresh
+                    pieces[number] = dataclasses.replace(fresh, forced=piece.forced)
     return pieces
 
 
@@ -124,7 +127,9 @@ def assemble_model(root: Path, choices: Mapping[int, Choice]) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the board. changed: what is different from when it was swapped in, or ""."""
+    """One line of the board. changed: what is different from when it was swapped in, or "".
+    forced: it went in although its checks did not pass.
+    """
 
     number: int
     title: str
@@ -133,6 +138,7 @@ class Row:
     line: int
     digest: str
     changed: str = ""
+    forced: bool = False
 
 
 def board(root: Path) -> list[Row]:
@@ -171,6 +177,7 @@ def board(root: Path) -> list[Row]:
                 piece.line,
                 piece.digest,
                 changed,
+                piece.forced,
             )
         )
     return rows
@@ -262,7 +269,7 @@ def _whose_line(text: str, line: int | None) -> str:
     if not line:
         return ""
     lines = text.split("\n")
-    headers = [m for row in lines[:line] if (m := sections.HEADER.fullmatch(row))]
+    headers = [m for row in lines[:line] if (m := HEADER.fullmatch(row))]
     if not headers:
         return ""
     where = f"problem {headers[-1]['number']}, {headers[-1]['path']}"
@@ -357,6 +364,11 @@ def undo(root: Path) -> tuple[Path, int]:
     Returns the backup that came back and how many are left. The model that it replaces is kept too,
     as .learn/backups/model/undone-….py. ValueError when there is nothing to undo.
     """
+    with model_lock(root):
+        return _undo(root)
+
+
+def _undo(root: Path) -> tuple[Path, int]:
     backups = _backups(root)
     if not backups:
         raise ValueError("nothing to undo: no swap has changed the model yet")
@@ -368,6 +380,19 @@ def undo(root: Path) -> tuple[Path, int]:
     write_atomically(path, last.read_bytes())
     last.unlink()
     return last, len(backups) - 1
+
+
+def whose_differences(root: Path) -> tuple[list[int], list[int]]:
+    """Where model.py is not what the solutions give: (the learner's pieces, the other sections)."""
+    try:
+        there = sections.sections_of(read_model(root))
+    except ValueError:
+        return [], []
+    mine = sorted({s.number for s in there if s.owner != "reference"})
+    stands = _by_number(there)
+    wanted = _by_number(sections.sections_of(assemble_model(root, {})))
+    edited = [n for n in sorted(wanted) if n not in mine and stands.get(n) != wanted[n]]
+    return mine, edited
 
 
 def check(root: Path) -> str:
@@ -421,14 +446,58 @@ def swap(
     force: bool = False,
     run_tests: Callable[[Path, Problem], Report] | None = None,
     tell: Callable[[Outcome], None] = lambda outcome: None,
+    waiting: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
     """Put pieces into model.py: the learner's ("yours", one by one and each after its tests) or the
     "reference" (all at once). The first that is refused ends it; those before it stay in.
 
     `undo` takes the whole call back. run_tests: `runner.run_isolated`, unless another is given.
     force: a piece whose tests fail goes in too. tell: called with each outcome as it comes.
+    waiting: called when another process changes the model just now, and this one waits.
     """
-    problems = list(problems)
+    with model_lock(root, waiting):
+        return _swap(root, list(problems), owner, force, run_tests, tell)
+
+
+@contextlib.contextmanager
+def model_lock(root: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """One process at a time changes model.py. ValueError after LOCK_SECONDS, and when the course
+    can't be written.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = root / ".learn"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "model.lock")
+        try:
+            lock.acquire(timeout=0.5)
+        except Timeout:
+            waiting()
+            lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        raise ValueError(
+            f"another `learn swap` has been changing the model for {LOCK_SECONDS:.0f} s. Wait for "
+            "it or end it, then try again"
+        ) from None
+    except OSError as error:
+        raise ValueError(
+            f"{folder} can't be written ({error.strerror or error}), so the model can't be changed"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _swap(
+    root: Path,
+    problems: list[Problem],
+    owner: str,
+    force: bool,
+    run_tests: Callable[[Path, Problem], Report] | None,
+    tell: Callable[[Outcome], None],
+) -> list[Outcome]:
     outcomes: list[Outcome] = []
 
     def note(number: int, state: str, message: str = "", forcible: bool = False) -> None:
@@ -450,7 +519,13 @@ def swap(
                 note(later.number, "not tried")
             break
         if message is None:
-            note(problem.number, "unchanged", "it is in the model already")
+            forced = placed(read_model(root))[problem.number].forced
+            note(
+                problem.number,
+                "unchanged",
+                "it is in the model already"
+                + (": forced, since its checks don't pass" if forced else ""),
+            )
         else:
             backed_up = True
             note(problem.number, "swapped", message)
@@ -481,25 +556,27 @@ def _swap_yours(
     """Swap one in; what to say about it, or None when it is in already."""
     before = read_model(root)
     piece = load_source(root, problem.number, "yours")
-    text = assemble_model(root, {**current_pieces(root), problem.number: piece})
+    pieces = current_pieces(root)
+    text = assemble_model(root, {**pieces, problem.number: piece})
     if text == before:
         return None
     if run_tests is None:
         from learn_gpt2.checking.runner import run_isolated as run_tests
     report = run_tests(root, problem)
-    failed = [result for result in report.results if result.status != "passed"]
-    if not report.passed and not force:
-        first = next((r for r in failed if r.status == "failed"), None)
-        raise ChecksFail(
-            f"{len(failed)} of {len(report.results)} checks don't pass"
-            + (f", first {first.name}: {first.message}" if first else "")
-        )
+    if not report.passed:
+        first = report.first_failure
+        if not force:
+            raise ChecksFail(
+                report.words + (f"; first {first.name}: {first.message}" if first else "")
+            )
+        piece = dataclasses.replace(piece, forced=True)
+        text = assemble_model(root, {**pieces, problem.number: piece})
     if load_source(root, problem.number, "yours").digest != piece.digest:
-        raise ValueError(f"{piece.path} changed while its tests ran; swap again")
+        raise ValueError(f"{piece.path} changed while its checks ran; swap it in again")
+    if text == before:
+        return None
     install(root, text, why, backup=backup, before=before)
-    if report.passed:
-        return f"{len(report.results)} checks passed"
-    return f"FORCED: {len(failed)} of {len(report.results)} checks don't pass"
+    return report.words if report.passed else f"FORCED, although {report.words}"
 
 
 def _span(problems: list[Problem]) -> str:

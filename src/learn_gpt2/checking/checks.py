@@ -21,7 +21,8 @@ from torch.overrides import _pop_mode
 
 from learn_gpt2.checking import diagnosis
 from learn_gpt2.checking.diagnosis import Mistake, Variant, mistake
-from learn_gpt2.checking.surroundings import Away, operations
+from learn_gpt2.checking.output import hush
+from learn_gpt2.checking.surroundings import Away, operations, tensors_that_stay
 
 __all__ = [
     "EITHER",
@@ -260,6 +261,7 @@ def compare(
         if variant is not None and len(_passed) < MOST_PASSED:
             _passed.append(diagnosis.Passed(want, mistakes, variant, rtol, atol))
         return got
+    hush()
     if run is not None and not _repeats(run, got):
         raise CheckFailed(
             f"{_capital(what)} is different each time, for the same input in eval mode: "
@@ -439,9 +441,12 @@ def expect_one_device(
 
     run(module, move): calls the module on inputs passed through `move`. It runs on the CPU, with
     the module and its inputs taken for tensors of another device, and on a GPU when there is one.
+    Where the first way loses track of a tensor (a scripted function's result), it says nothing.
     """
     away = Away()
     twin = copy.deepcopy(module)
+    for t in tensors_that_stay(twin):
+        away.leave(t)
     for t in (*twin.parameters(), *twin.buffers()):
         away.move(t)
     try:
@@ -453,7 +458,7 @@ def expect_one_device(
         if "same device" not in str(error):
             raise
         got = None
-    if got is None or (isinstance(got, Tensor) and not away.holds(got)):
+    if got is None or (isinstance(got, Tensor) and away.misses(got)):
         place = f"(hint {hint}) " if hint else ""
         _expect_own_weights(module, lambda m: run(m, lambda t: t.clone()), place, hint)
         kept = _plain_tensors(module)
@@ -537,7 +542,7 @@ def attribute(module: object, name: str, kind: type | tuple[type, ...], why: str
         others += [
             n for n, v in vars(module).items() if isinstance(v, kinds) and not n.startswith("_")
         ]
-        others = [n for n in others if n not in FIXED_NAMES]
+        others = [n for n in others if n not in FIXED_NAMES and n not in vars(nn.Module())]
         seen = f" There is `{others[0]}`: rename it." if len(others) == 1 else ""
         raise CheckFailed(
             f"{owner} has no attribute `{name}` ({kind_names}).{seen}\n"
@@ -558,10 +563,15 @@ def fill(module: nn.Module, seed: int = 0, scale: float = 0.5) -> nn.Module:
     """Give every parameter reproducible random values that depend on its name alone; returns
     module.
 
-    Biases and norm weights too: a value of 0 or 1 would hide a mistake.
+    Biases and norm weights too: a value of 0 or 1 would hide a mistake. Of the names of a shared
+    parameter the alphabetically first counts, whichever was registered first.
     """
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
+        for parameter in module.parameters():
+            name = min(names[id(parameter)])
             key = seed * 1_000_003 + sum((i + 1) * ord(c) for i, c in enumerate(name))
             generator = torch.Generator().manual_seed(key)
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)

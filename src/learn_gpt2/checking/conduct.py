@@ -352,6 +352,13 @@ class Seal:
                     "the checks run on the CPU. Make tensors where the inputs are instead: "
                     "device=x.device.",
                 )
+        dtype = str(self._torch.get_default_dtype()).removeprefix("torch.")
+        if dtype != "float32":
+            return Fact(
+                "default-dtype-set",
+                f"sets torch's default dtype for the whole program to {dtype}. Leave it alone: "
+                "whoever runs the model chooses.",
+            )
         if _get_current_dispatch_mode_stack():
             return _tampering("puts itself between torch and its callers")
         return None

@@ -24,18 +24,19 @@ class Mistake:
 
     `says` is the sentence a good teacher would say, `hint` the number of the README's hint it
     points to, `switches` what it changes in the problem's `variant` function (empty: found by a
-    check).
+    check). general: it says less than others that may fit as well, and gives way to them.
     """
 
     id: str
     says: str
     hint: int
     switches: Mapping[str, object] = field(default_factory=dict)
+    general: bool = False
 
 
-def mistake(id: str, says: str, hint: int, **switches: object) -> Mistake:
+def mistake(id: str, says: str, hint: int, *, general: bool = False, **switches: object) -> Mistake:
     """A Mistake, its switches as keywords."""
-    return Mistake(id, says, hint, switches)
+    return Mistake(id, says, hint, switches, general)
 
 
 Variant = Callable[..., Tensor]
@@ -183,7 +184,8 @@ def _decided(found: Sequence[tuple[Mistake, ...]], passed: Sequence[Passed] = ()
     if not found:
         return None
     free = [f for f in found if not any(p.rules_out(f) for p in passed)]
-    by_sentence = {tuple(m.says for m in f): f for f in reversed(free or found)}
+    special = [f for f in free or found if not any(m.general for m in f)]
+    by_sentence = {tuple(m.says for m in f): f for f in reversed(special or free or found)}
     left = list(reversed(by_sentence.values()))
     if len(left) == 1:
         return Finding(left[0], only_here=not free)

@@ -207,7 +207,7 @@ def _scene(problem: Problem, piece) -> tuple:
         return module, lambda: module(x), lambda: steps(weights(module)), {"n_embd": 15}
     if number == 3:
         module = piece.ScaledDotProductAttention(6, 0.0)
-        q, k, v = rand(2, 3, 4, 6), rand(2, 3, 5, 6, seed=1), rand(2, 3, 5, 7, seed=2)
+        q, k, v = rand(2, 3, 4, 6), rand(2, 3, 5, 6, seed=1), rand(2, 3, 5, 6, seed=2)
         mask = torch.ones(4, 5, dtype=torch.bool).tril(1)
         sizes = {"d_k": 6}
         return module, lambda: module(q, k, v, mask), lambda: _attention(q, k, v, mask), sizes

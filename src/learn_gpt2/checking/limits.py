@@ -6,6 +6,7 @@ import ctypes
 import signal
 import sys
 import threading
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,7 +21,8 @@ def time_limit(seconds: float) -> Iterator[None]:
 
     In the main thread of a system with interval timers a signal does it, which also interrupts
     sleeping and waiting. Elsewhere a second thread asks the interpreter to raise it at the next
-    Python instruction. A single call into compiled code is waited for in both cases.
+    Python instruction. A single call into compiled code is waited for in both cases. Whoever stands
+    in a debugger may take as long as they like: then there is no limit for the rest of the block.
     """
     if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
         with _by_signal(seconds):
@@ -33,6 +35,9 @@ def time_limit(seconds: float) -> Iterator[None]:
 @contextmanager
 def _by_signal(seconds: float) -> Iterator[None]:
     def raise_it(signum, frame):
+        if in_debugger(frame):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            return
         raise TimeLimit
 
     before = signal.signal(signal.SIGALRM, raise_it)
@@ -59,6 +64,8 @@ def _by_thread(seconds: float) -> Iterator[None]:
     def watch():
         wait = seconds
         while not done.wait(wait):
+            if in_debugger(sys._current_frames().get(target)):
+                return
             with lock:
                 if not done.is_set():
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(
@@ -76,6 +83,18 @@ def _by_thread(seconds: float) -> Iterator[None]:
         # take back an exception that was asked for and not raised yet
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(target), None)
         watcher.join(1.0)
+
+
+def in_debugger(frame: types.FrameType | None) -> bool:
+    """Whether a debugger stands in this frame or above it, or traces one of them."""
+    monitoring = getattr(sys, "monitoring", None)  # how debuggers watch since Python 3.12
+    if monitoring is not None and monitoring.get_tool(monitoring.DEBUGGER_ID):
+        return True
+    while frame is not None:
+        if frame.f_trace is not None or frame.f_globals.get("__name__") in ("bdb", "pdb"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def describe_platform() -> str:

@@ -7,9 +7,11 @@ The file is untrusted: it may not parse, may loop, may exit. Whatever is wrong w
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib
 import io
+import linecache
 import os
 import re
 import sys
@@ -26,6 +28,16 @@ from learn_gpt2.manifest import PROBLEMS, Problem
 LOAD_SECONDS = float(os.environ.get("LEARN_GPT2_LOAD_SECONDS", 20))
 # where an answer must not come from
 FOREIGN = ("transformers", "solutions", "learn_gpt2")
+
+
+# kinds of PieceError after which nothing of the file has run
+UNLOADABLE = frozenset(
+    (
+        *("file-missing", "file-too-large", "not-utf8", "syntax-error", "import-error"),
+        *("import-loops", "borrowed-answer", "broken-model", "not-loadable", "missing-name"),
+        "no-class",
+    )
+)
 
 
 class PieceError(Exception):
@@ -61,6 +73,15 @@ class Piece:
         return digest(self.source)
 
 
+def execute(text: str, name: str, module: types.ModuleType) -> None:
+    """Run a source that lies in no file (of this content) in a module. Its lines can be looked up,
+    as torch.jit.script and tracebacks do.
+    """
+    filename = f"<{name}, {digest(text)}>"
+    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+    exec(compile(text, filename, "exec", dont_inherit=True), module.__dict__)
+
+
 def digest(source: str) -> str:
     """First seven digits of a source's SHA-256; line endings don't count."""
     return hashlib.sha256(source.replace("\r\n", "\n").encode()).hexdigest()[:7]
@@ -93,10 +114,7 @@ def read_source(path: Path) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        back = ""
-        if path.name == "problem.py":
-            back = f" `learn reset {path.parent.name[:2]}` brings the skeleton back."
-        raise PieceError(f"{shown(path)} is not there.{back}", "file-missing") from None
+        raise PieceError(_not_there(path), "file-missing") from None
     except OSError as error:
         raise PieceError(
             f"{shown(path)} can't be read: {error.strerror}.", "file-missing"
@@ -120,6 +138,27 @@ def read_source(path: Path) -> str:
     return text
 
 
+def _not_there(path: Path) -> str:
+    """What to say of a file that is missing: its folder may have been renamed."""
+    folder = path.parent
+    if folder.is_dir():
+        back = ""
+        if path.name == "problem.py":
+            back = f" `learn reset {folder.name[:2]}` brings the skeleton back."
+        return f"{shown(path)} is not there.{back}"
+    text = f"The folder {shown(path).rpartition('/')[0]} is not there."
+    if other := renamed(folder):
+        return f"{text} Was it renamed? There is {other}: give it its name back."
+    return f"{text} `learn doctor` says how to get it back."
+
+
+def renamed(folder: Path) -> str:
+    """The name of the one folder beside a missing one that has its number; "" when none has."""
+    beside = folder.parent.glob(f"{folder.name[:2]}*") if folder.parent.is_dir() else ()
+    found = [p.name for p in beside if p.is_dir() and p.name != folder.name]
+    return found[0] if len(found) == 1 else ""
+
+
 def parse(source: str, path: Path) -> ast.Module:
     """The file's syntax tree. PieceError that names line and column when it does not parse."""
     try:
@@ -127,11 +166,26 @@ def parse(source: str, path: Path) -> ast.Module:
     except SyntaxError as error:
         line = (error.text or "").strip()
         raise PieceError(
-            f"{shown(path)}:{error.lineno}: Python can't read this line: {error.msg}.\n    {line}",
+            f"{shown(path)}:{error.lineno}: Python can't read this line: {error.msg}.\n    {line}"
+            + _how_to_mend(error, line),
             "syntax-error",
         ) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise PieceError(f"{shown(path)} can't be parsed: {error}.", "syntax-error") from None
+
+
+def _how_to_mend(error: SyntaxError, line: str) -> str:
+    """A sentence on what usually lies behind a syntax error, where that is known."""
+    if line.startswith(("<<<<<<<", "=======", ">>>>>>>", "|||||||")):
+        return (
+            "\nGit leaves such a mark where two versions of the file did not fit together: keep "
+            "the lines of one, and delete the marks."
+        )
+    if isinstance(error, TabError):
+        return "\nLet your editor turn all tabs into spaces; the skeleton has four per level."
+    if isinstance(error, IndentationError):
+        return "\nLines of one block begin in the same column: compare with the lines above."
+    return ""
 
 
 def open_todos(tree: ast.Module) -> dict[int, int]:
@@ -183,7 +237,7 @@ def refuse_borrowed_answers(tree: ast.Module, problem: Problem, path: Path) -> N
                     if alias.name in owned:
                         _refuse(path, node.lineno, alias.name, owned[alias.name], problem)
         for module in modules:
-            if module.split(".")[0] in FOREIGN:
+            if module.split(".")[0] in _foreign(problem):
                 raise PieceError(
                     f"{shown(path)}:{node.lineno} imports {module}. This piece is yours to write: "
                     "torch and gpt2.model's earlier pieces are all it needs.",
@@ -209,6 +263,33 @@ def refuse_borrowed_answers(tree: ast.Module, problem: Problem, path: Path) -> N
             )
 
 
+def _foreign(problem: Problem) -> tuple[str, ...]:
+    """Packages that the file must not import. Loading weights through transformers, as most
+    textbooks do, is a right answer to problem 12; its class is not, and `_check_names` sees that.
+    """
+    return tuple(name for name in FOREIGN if (problem.number, name) != (12, "transformers"))
+
+
+def _import_transformers(tree: ast.Module) -> None:
+    """Import what a file that loads through transformers needs, before its time is counted: that
+    takes seconds, and on a busy machine more than a check may take.
+    """
+    names = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    if "transformers" in names:
+        with contextlib.suppress(ImportError):  # the file's own import tells
+            importlib.import_module("transformers.models.gpt2.modeling_gpt2")
+
+
 def _refuse(path: Path, line: int, name: str, owner: Problem, problem: Problem) -> None:
     if owner.number == problem.number:
         text = f"takes {name} from gpt2.model. That is the piece this problem asks you to write."
@@ -221,20 +302,22 @@ def _refuse(path: Path, line: int, name: str, owner: Problem, problem: Problem) 
 
 
 @contextmanager
-def model_for(problem: Problem) -> Iterator[None]:
+def model_for(problem: Problem, base: types.ModuleType | None = None) -> Iterator[None]:
     """While the block runs, `gpt2.model` holds what comes before `problem`, and no more.
 
     Its own answer is not there to be found: names of this and later problems are missing, and in
-    problems 11 and 12 GPT2Model has its methods of those problems blanked.
+    problems 11 and 12 GPT2Model has its methods of those problems blanked. base: the model that the
+    earlier pieces are taken from; default: the course's own. PieceError when that one is broken.
     """
     import gpt2
 
-    real = importlib.import_module("gpt2.model")
-    view = types.ModuleType("gpt2.model", real.__doc__)
+    real = the_model()
+    base = base or real
+    view = types.ModuleType("gpt2.model", base.__doc__)
     owned = owned_names(problem)
-    view.__dict__.update({k: v for k, v in real.__dict__.items() if k not in owned})
+    view.__dict__.update({k: v for k, v in base.__dict__.items() if k not in owned})
     if problem.number > 10:
-        view.GPT2Model = _blanked(real.GPT2Model, problem)
+        view.GPT2Model = _blanked(base.GPT2Model, problem)
 
     def missing(name: str):
         if name in owned:
@@ -254,6 +337,60 @@ def model_for(problem: Problem) -> Iterator[None]:
         gpt2.model = real
 
 
+def the_model() -> types.ModuleType:
+    """`gpt2.model`. PieceError that says what is wrong with the file when it can't be imported."""
+    import gpt2
+
+    try:
+        return importlib.import_module("gpt2.model")
+    except Exception as error:
+        path = Path(gpt2.__file__).with_name("model.py")
+        raise PieceError(broken_model(error, path), "broken-model") from error
+
+
+def broken_model(error: BaseException, path: Path) -> str:
+    """Why src/gpt2/model.py can't be imported, and what to do."""
+    back = (
+        "`learn swap --undo` brings the last one back, and `learn swap --reference all` writes the "
+        "reference's."
+    )
+    if not path.is_file():
+        return f"src/gpt2/model.py is not there. {back}"
+    if isinstance(error, SyntaxError):
+        where = f":{error.lineno}" if error.lineno else ""
+        return f"src/gpt2/model.py{where} is no Python that can be read: {error.msg}. {back}"
+    line, _ = line_in(error, path)
+    where = f":{line}" if line else ""
+    what = f"{type(error).__name__}: {error}"
+    return f"src/gpt2/model.py{where} can't be imported: {what}. {back}"
+
+
+def reference_model(root: Path, problem: Problem) -> types.ModuleType:
+    """A `gpt2.model` with the reference's pieces, up to the problem before this one."""
+    import gpt2
+
+    model = types.ModuleType("gpt2.model")
+    before = sys.modules.get("gpt2.model"), getattr(gpt2, "model", None)
+    sys.modules["gpt2.model"] = gpt2.model = model
+    try:
+        for earlier in PROBLEMS[: problem.number - 1]:
+            path = earlier.solution_path(root)
+            source = read_source(path)
+            module = types.ModuleType(f"reference_{earlier.number:02d}_{digest(source)}")
+            module.__file__ = str(path)
+            sys.modules[module.__name__] = module
+            exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
+            for name in earlier.classes:
+                setattr(model, name, getattr(module, name))
+    finally:
+        sys.modules.pop("gpt2.model", None)
+        if before[0] is not None:
+            sys.modules["gpt2.model"] = before[0]
+        if before[1] is not None:
+            gpt2.model = before[1]
+    return model
+
+
 def _blanked(model: type, problem: Problem) -> type:
     """GPT2Model as it is before `problem`: its methods of this and later problems do nothing."""
     body: dict[str, object] = {"__module__": "gpt2.model", "__qualname__": "GPT2Model"}
@@ -263,28 +400,43 @@ def _blanked(model: type, problem: Problem) -> type:
     def yours(*args, **kwargs):
         raise NotImplementedError("problem 12 writes this method")
 
+    if problem.number > 11:
+        from gpt2.formats.parameters import put_embeddings_first
+
+        def init(self, *args, **kwargs):
+            model.__init__(self, *args, **kwargs)
+            put_embeddings_first(self)  # whichever problem 10 makes first, as the product does
+
+        body["__init__"] = init
     body["_build_weight_mapping"] = staticmethod(yours)
     body["from_pretrained"] = classmethod(yours)
     return type("GPT2Model", (model,), body)
 
 
-def load(problem: Problem, path: Path, whose: str = "yours") -> Piece:
-    """Run the file in a fresh module. PieceError when that can't be done or a name is missing."""
+def load(
+    problem: Problem, path: Path, whose: str = "yours", base: types.ModuleType | None = None
+) -> Piece:
+    """Run the file in a fresh module. PieceError when that can't be done or a name is missing.
+
+    base: the model that it finds the earlier pieces in, see `model_for`.
+    """
     source = read_source(path)
     tree = parse(source, path)
     if whose == "yours":
         refuse_borrowed_answers(tree, problem, path)
     module = types.ModuleType(f"piece_{problem.number:02d}_{digest(source)}")
     module.__file__ = str(path)
+    if problem.number == 12:
+        _import_transformers(tree)
     # dataclasses and pickle look a class's module up by name
     sys.modules[module.__name__] = module
     piece = Piece(problem, path, whose, source, module, open_todos(tree))
     try:
-        with model_for(problem), time_limit(LOAD_SECONDS):
+        with model_for(problem, base), time_limit(LOAD_SECONDS):
             exec(compile(tree, str(path), "exec", dont_inherit=True), module.__dict__)
     except TimeLimit:
         raise loops(path, LOAD_SECONDS) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, PieceError):
         raise
     except BaseException as error:
         raise PieceError(import_failed(error, path), "import-error") from error

@@ -7,6 +7,8 @@ the order in which they stand, skips those whose needs failed, and turns whateve
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -15,17 +17,26 @@ import random
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, field
-from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_gpt2 import manifest
-from learn_gpt2.checking import loading
+from learn_gpt2.checking import faults, loading
+from learn_gpt2.checking.headers import Placed, placed
 from learn_gpt2.checking.limits import TimeLimit, time_limit
 from learn_gpt2.checking.loading import Piece, PieceError, shown
+from learn_gpt2.checking.output import (
+    DebuggerWanted,
+    Heard,
+    cut_print,
+    no_debugger,
+    one_check,
+    quietly,
+)
 from learn_gpt2.manifest import Problem
 
 if TYPE_CHECKING:
@@ -59,6 +70,8 @@ class Result:
     todo: int | None = None  # the TODO that is still open, when that is why it failed
     points: int = 1
     line: int | None = None  # in the examined file
+    cause: str = ""  # the check that failed, when that is why this one was skipped
+    printed: str = ""  # what the file printed while the first failing check ran, cut
     exception: BaseException | None = field(default=None, repr=False, compare=False)
 
 
@@ -87,6 +100,24 @@ class Report:
         """(checks passed, checks in all)."""
         return sum(r.status == "passed" for r in self.results), len(self.results)
 
+    @property
+    def unloadable(self) -> bool:
+        """Whether the file could not even be loaded, so that no check looked at it."""
+        kinds = {kind for r in self.results for kind in r.mistakes}
+        same = len({r.message for r in self.results}) == 1
+        return len(self.results) > 1 and same and bool(kinds & loading.UNLOADABLE)
+
+    @property
+    def words(self) -> str:
+        """What came of it: "1 of 14 checks fails, and 13 more wait for it"."""
+        if self.unloadable:
+            return f"none of the {len(self.results)} checks could run"
+        return verdict(
+            len(self.results),
+            sum(r.status == "failed" for r in self.results),
+            sum(r.status == "skipped" for r in self.results),
+        )
+
     def to_json(self) -> dict:
         """As plain data."""
         data = asdict(self)
@@ -100,18 +131,46 @@ class Report:
         return cls(**{**data, "results": [Result(**r) for r in data["results"]]})
 
 
-class Examination:
-    """One file under a problem's checks. Loads it at the first check."""
+def verdict(total: int, failed: int, skipped: int) -> str:
+    """Counts of checks in words; a skipped one has not failed."""
+    if not failed:
+        return f"all {total} checks pass" if total > 1 else "its check passes"
+    text = f"{failed} of {total} checks {'fails' if failed == 1 else 'fail'}"
+    if skipped:
+        it = "it" if failed == 1 else "them"
+        text += f", and {skipped} more wait{'s' if skipped == 1 else ''} for {it}"
+    return text
 
-    def __init__(self, problem: Problem, path: Path, whose: str, checks: list[Check]):
+
+class Examination:
+    """One file under a problem's checks. Loads it at the first check.
+
+    root: the course, when a failure is to be traced to the earlier pieces in its model. through:
+    exceptions that end the run and are no check's result, such as leaving a debugger.
+
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        path: Path,
+        whose: str,
+        checks: list[Check],
+        root: Path | None = None,
+        through: tuple[type[BaseException], ...] = (),
+    ):
         self.problem = problem
         self.path = path
         self.whose = whose
         self.checks = {check.name: check for check in checks}
+        self.root = root
+        self.through = (KeyboardInterrupt, *through)
         self.results: dict[str, Result] = {}
         self.patience = 1.0  # how many times as long as its limit a check may take in all
-        self._causes: dict[str, Result] = {}  # skipped check → the failure that it waits for
         self._piece: Piece | PieceError | None = None
+        self._on_reference: Piece | None = None
+        self._base: types.ModuleType | None = None
+        self._earlier: list[Placed] | None = None
 
     @property
     def piece(self) -> Piece:
@@ -125,13 +184,15 @@ class Examination:
             raise self._piece
         return self._piece
 
-    def run(self, name: str) -> Result:
-        """Run one check, unless a check that it needs has failed."""
+    def run(self, name: str, call: Callable[[Piece], object] | None = None) -> Result:
+        """Run one check, unless a check that it needs has failed. call: in place of its function,
+        to step through it.
+        """
         check = self.checks[name]
         result = Result(check.name, check.title, "passed", points=check.points)
         self.results[name] = result
         if not self._skip(check, result):
-            self._run(check, result)
+            self._run(check, result, call or check.function)
             self._leave_consequences(result)
         result.message = "\n".join(result.message.splitlines()[:MESSAGE_LINES])
         return result
@@ -160,9 +221,9 @@ class Examination:
         if not broken or self._untouched():
             return False
         cause = broken[0]
-        while cause.status == "skipped":
-            cause = self._causes[cause.name]
-        self._causes[check.name] = cause
+        while cause.status == "skipped" and cause.cause in self.results:
+            cause = self.results[cause.cause]
+        result.cause = cause.name
         result.status = "skipped"
         result.message = f"needs {cause.name}, which failed: {cause.title}"
         return True
@@ -187,12 +248,12 @@ class Examination:
             named = set(result.mistakes) - UNNAMED
             causes += [r for r in before if set(r.mistakes) & named] + before[:1]
         if causes:
-            self._causes[result.name] = causes[0]
+            result.cause = causes[0].name
             result.status = "skipped"
             result.message = f"fails as well; first mend {causes[0].name}: {causes[0].title}"
             result.mistakes, result.hint, result.line, result.exception = [], None, None, None
 
-    def _run(self, check: Check, result: Result) -> None:
+    def _run(self, check: Check, result: Result, call: Callable[[Piece], object]) -> None:
         # a file that looped once will loop again: the others needn't wait as long
         looped = any("endless-loop" in r.mistakes for r in self.results.values())
         seconds = min(check.seconds, 1.0) if looped else check.seconds
@@ -202,10 +263,11 @@ class Examination:
             with (
                 one_thread(),
                 loading.model_for(self.problem),
+                one_check(),
                 time_limit(seconds * self.patience),
             ):
-                check.function(piece)
-        except KeyboardInterrupt:
+                call(piece)
+        except self.through:
             raise
         except TimeLimit as error:
             line, code = loading.line_in(error, self.path)
@@ -217,7 +279,74 @@ class Examination:
                 error,
             )
         except BaseException as error:
+            self._let_through(error)
             self._explain(result, error)
+            told = isinstance(error, (PieceError, SystemExit, DebuggerWanted)) or result.todo
+            if not told and "earlier-piece-names" not in result.mistakes:
+                self._trace_to_earlier_pieces(check, result)
+
+    def _let_through(self, error: BaseException | None) -> None:
+        """Raise what ends the run when a check has caught it on its way."""
+        while error is not None:
+            if isinstance(error, self.through):
+                raise error
+            error = error.__cause__ or error.__context__
+
+    def _trace_to_earlier_pieces(self, check: Check, result: Result) -> None:
+        """A failure on earlier pieces that are not the reference's may be theirs: run the check
+        again on the reference's, and say whose it is.
+        """
+        earlier = self._earlier_pieces()
+        if not earlier or self.root is None:
+            return
+        forced = [p for p in earlier if p.forced]
+        try:
+            with quietly():
+                again = self._run_on_reference(check)
+        except Exception:  # nothing is known then, and the first message stands
+            return
+        if again.status == "passed":
+            result.message = _blame(self.problem, earlier, forced)
+            result.mistakes = ["stands-on-forced" if forced else "earlier-piece"]
+            result.hint = result.line = None
+        elif forced:
+            result.message, result.mistakes = again.message, again.mistakes
+            result.hint, result.line = again.hint, again.line
+
+    def _run_on_reference(self, check: Check) -> Result:
+        if self._base is None:
+            self._base = loading.reference_model(self.root, self.problem)
+        if self._on_reference is None:
+            self._on_reference = loading.load(self.problem, self.path, self.whose, self._base)
+        result = Result(check.name, check.title, "passed", points=check.points)
+        _same_seeds()
+        try:
+            with (
+                one_thread(),
+                loading.model_for(self.problem, self._base),
+                time_limit(check.seconds),
+            ):
+                check.function(self._on_reference)
+        except TimeLimit:
+            raise ValueError("it took too long") from None
+        except Exception as error:
+            self._explain(result, error)
+        return result
+
+    def _earlier_pieces(self) -> list[Placed]:
+        """The earlier pieces in the course's model that are not the reference's."""
+        if self._earlier is None:
+            names = {p.number for p in manifest.prerequisites(self.problem)}
+            there = placed_now().items()
+            self._earlier = [p for n, p in there if n in names and p.owner != "reference"]
+        return self._earlier
+
+    def be_ready(self) -> None:
+        """Read what belongs to the course now, before a watch looks at what the file opens."""
+        with contextlib.suppress(Exception):  # a check says what is wrong with it
+            loading.the_model()
+            if self._earlier_pieces() and self.root is not None:
+                self._base = loading.reference_model(self.root, self.problem)
 
     def _failed(
         self, result: Result, message: str, mistakes: list[str], error: BaseException
@@ -231,6 +360,7 @@ class Examination:
     def _explain(self, result: Result, error: BaseException) -> None:
         from learn_gpt2.checking.checks import CheckFailed
         from learn_gpt2.checking.diagnosis import explain_exception
+        from learn_gpt2.checking.earlier import ID, other_name
 
         line, code = loading.line_in(error, self.path)
         where = f"{shown(self.path)}:{line}" if line else shown(self.path)
@@ -249,6 +379,14 @@ class Examination:
                 error,
             )
             result.todo = int(number) if number.isdigit() else None
+        elif isinstance(error, DebuggerWanted):
+            self._failed(
+                result,
+                f"{where} asks for a debugger, which needs a terminal of its own: "
+                f"`pytest problems/{self.problem.folder}` stops there. [debugger]\n    {code}",
+                ["debugger"],
+                error,
+            )
         elif isinstance(error, SystemExit):
             self._failed(
                 result,
@@ -256,6 +394,10 @@ class Examination:
                 ["exits"],
                 error,
             )
+        elif (told := other_name(error)) is not None:
+            self._failed(result, told, [ID], error)
+        elif line is None and faults.is_ours(error, self.path, self._names()):
+            self._failed(result, faults.told(error, result.name), [faults.ID], error)
         else:
             known = explain_exception(error)
             first = (str(error).strip().splitlines() or [""])[0][:300]
@@ -265,6 +407,13 @@ class Examination:
             if known:
                 text.append(f"{known[1]} [{known[0]}]")
             self._failed(result, "\n".join(text), [known[0]] if known else ["raises"], error)
+
+    def _names(self) -> set[str]:
+        """What the examined file defines, functions in classes too."""
+        if not isinstance(self._piece, Piece):
+            return set()
+        kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        return {n.name for n in ast.walk(ast.parse(self._piece.source)) if isinstance(n, kinds)}
 
     def run_all(self) -> Report:
         """Run every check, in order."""
@@ -280,6 +429,51 @@ class Examination:
         return Report(self.problem.number, str(self.path), self.whose, digest, results)
 
 
+def placed_now() -> dict[int, Placed]:
+    """Whose piece stands where in the model.py that runs; {} when that can't be told."""
+    import gpt2
+
+    try:
+        return placed(Path(gpt2.__file__).with_name("model.py").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def builds_on(problem: Problem) -> str:
+    """`builds on 03 yours (fails, forced into the model), 04 reference`: the earlier pieces in
+    src/gpt2/model.py; "" for a problem that builds on none.
+    """
+    earlier = manifest.prerequisites(problem)
+    if not earlier:
+        return ""
+    there = placed_now()
+    if not there:
+        return "builds on src/gpt2/model.py as it is"
+    words = (
+        f"{p.number:02d} {there[p.number].words if p.number in there else '?'}" for p in earlier
+    )
+    return f"builds on {', '.join(words)}"
+
+
+def _blame(problem: Problem, earlier: list[Placed], forced: list[Placed]) -> str:
+    """What to say of a check that passes on the reference's earlier pieces alone."""
+    own = f"Your {problem.number:02d} passes this check on the reference's pieces."
+    if forced:
+        names = ", ".join(f"{p.number:02d}" for p in forced)
+        it, fails = ("it", "fails its") if len(forced) == 1 else ("them", "fail their")
+        return (
+            f"{own} In the model it stands on your {names}, which {fails} own checks: forced "
+            f"in.\nMend {it} first: learn check {forced[0].number:02d}. Or take {it} out again: "
+            f"learn swap --reference {names.replace(' ', '')} [stands-on-forced]"
+        )
+    names = ", ".join(f"{p.number:02d}" for p in earlier)
+    one = f"it stands on your {names}" if len(earlier) == 1 else f"it stands on yours: {names}"
+    return (
+        f"{own} In the model {one}: look there first.\nTo go on with the reference's for now: "
+        f"learn swap --reference {names.replace(' ', '')} [earlier-piece]"
+    )
+
+
 def _same_seeds() -> None:
     """The same file gets the same verdict each time."""
     import torch
@@ -289,16 +483,43 @@ def _same_seeds() -> None:
     torch.default_generator.manual_seed(0)
 
 
+class CourseBroken(ValueError):
+    """A file of the course is missing or damaged: not the learner's doing, and no verdict."""
+
+
 def load_checks(root: Path, problem: Problem) -> list[Check]:
-    """The checks in a problem's test file, in order."""
+    """The checks in a problem's test file, in order. CourseBroken when they can't be had."""
     from learn_gpt2.checking.checks import checks_in
 
     path = problem.test_path(root)
+    if not path.is_file():
+        raise CourseBroken(lost_checks(root, problem))
     spec = importlib.util.spec_from_file_location(f"checks_{problem.number:02d}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise CourseBroken(
+            f"The checks in {shown(path)} can't be run ({type(error).__name__}: {error}). That is "
+            "the course's fault or an edit's, not your problem.py's: `learn doctor` looks at it."
+        ) from error
     return checks_in(vars(module))
+
+
+def lost_checks(root: Path, problem: Problem) -> str:
+    """What to say when a problem's test file is not there."""
+    path = problem.test_path(root)
+    if not path.parent.is_dir() and (other := loading.renamed(path.parent)):
+        return (
+            f"The folder problems/{problem.folder} is not there. Was it renamed? There is "
+            f"problems/{other}: give it its name back."
+        )
+    back = f"git checkout -- {shown(path)}" if (root / ".git").exists() else "learn update"
+    return (
+        f"{shown(path)}, which holds the checks of problem {problem.number:02d}, is not there. "
+        f"`{back}` brings it back."
+    )
 
 
 def piece_path(root: Path, problem: Problem, source: str | Path) -> tuple[Path, str]:
@@ -311,15 +532,35 @@ def piece_path(root: Path, problem: Problem, source: str | Path) -> tuple[Path, 
 
 
 def run_checks(root: Path, problem: Problem, source: str | Path = "yours") -> Report:
-    """Run a problem's checks in this process; what the file prints is swallowed."""
+    """Run a problem's checks in this process. What the file prints is not shown; what it printed
+    in the first check that fails is in that check's result.
+    """
     path, whose = piece_path(root, problem, source)
-    return _run_all(Examination(problem, path, whose, load_checks(root, problem)))
+    try:
+        checks = load_checks(root, problem)
+    except Exception as error:  # whatever a damaged test file may raise
+        return _not_loaded(problem, path, whose, root, error)
+    return _run_all(Examination(problem, path, whose, checks, root))
+
+
+def _not_loaded(problem: Problem, path: Path, whose: str, root: Path, error: Exception) -> Report:
+    """The report where a problem's checks can't be loaded."""
+    name = f"the checks of problem {problem.number:02d}"
+    message = faults.told(error, name, problem.test_path(root))
+    broken = Result("load", f"{name} can be loaded", "failed", message, [faults.ID])
+    return Report(problem.number, str(path), whose, "-", [broken])
 
 
 def _run_all(examination: Examination) -> Report:
-    # a file may set its output's encoding, or write bytes to it
-    with redirect_stdout(TextIOWrapper(BytesIO(), encoding="utf-8", errors="replace")):
-        return examination.run_all()
+    results: list[Result] = []
+    with no_debugger():
+        for name in examination.checks:
+            heard = Heard()
+            with redirect_stdout(heard), redirect_stderr(heard):
+                results.append(examination.run(name))
+            if [r.status for r in results].count("failed") == 1 and results[-1].status == "failed":
+                results[-1].printed = cut_print(heard.text)
+    return examination.report(results)
 
 
 def run_watched(root: Path, problem: Problem, source: str | Path = "yours") -> Report:
@@ -333,8 +574,12 @@ def run_watched(root: Path, problem: Problem, source: str | Path = "yours") -> R
     if whose != "yours":
         return run_checks(root, problem, source)
     sys.argv[1:] = []  # a file that reads its arguments finds none
-    importlib.import_module("gpt2.model")  # that it is opened now is not the file's doing
-    examination = Examination(problem, path, whose, load_checks(root, problem))
+    try:
+        checks = load_checks(root, problem)
+    except Exception as error:  # whatever a damaged test file may raise
+        return _not_loaded(problem, path, whose, root, error)
+    examination = Examination(problem, path, whose, checks, root)
+    examination.be_ready()  # what is opened now is not the file's doing
     watch = watch_learner(path, root, f"checks_{problem.number:02d}")
     report = _run_all(examination)
     fact = watch.fact()
@@ -406,7 +651,7 @@ class Spare:
         else:
             for line in output.decode("utf-8", "replace").splitlines():
                 if line.startswith(mark):
-                    return Report.from_json(json.loads(line.removeprefix(mark)))
+                    return answered(json.loads(line.removeprefix(mark)))
             message = (
                 f"The process that ran the checks ended with code {self._process.returncode} and "
                 f"no result: does {shown(path)} end the program, or crash it?"
@@ -418,6 +663,21 @@ class Spare:
         """End it, whatever it does."""
         self._process.kill()
         self._process.communicate()
+
+
+def answer(root: Path, problem: Problem, source: str | Path = "yours") -> dict:
+    """What a process that runs the checks sends back: a report, or why there is none."""
+    try:
+        return run_watched(root, problem, source).to_json()
+    except CourseBroken as error:
+        return {"course broken": str(error)}
+
+
+def answered(data: dict) -> Report:
+    """What `answer` sent → a report. CourseBroken when there is none."""
+    if "course broken" in data:
+        raise CourseBroken(data["course broken"])
+    return Report.from_json(data)
 
 
 def run_isolated(
@@ -440,8 +700,8 @@ def _main(root: Path) -> None:
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)  # what the file prints, from Python or below it, goes nowhere
-    report = run_watched(root, manifest.get(job["problem"]), job["source"])
-    results.write(f"\n{mark}{json.dumps(report.to_json())}\n")
+    report = answer(root, manifest.get(job["problem"]), job["source"])
+    results.write(f"\n{mark}{json.dumps(report)}\n")
     results.flush()
     os._exit(0)  # whatever threads or exit handlers the file has left behind
 

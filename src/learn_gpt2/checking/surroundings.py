@@ -40,7 +40,8 @@ def _open(name: str, about: object) -> Iterator[None]:
 class Away(TorchFunctionMode):
     """Takes some tensors for tensors of another device (they say: meta), and follows what is made
     of them. Tensors on the real meta device would cost a second of imports, hold no numbers, and
-    let some operations mix devices.
+    let some operations mix devices. Of a tensor that no operation seen here has made, nothing is
+    known, and nothing is said.
     """
 
     DEVICE = torch.device("meta")
@@ -59,25 +60,38 @@ class Away(TorchFunctionMode):
         t.lies_elsewhere = True
         return t
 
+    def leave(self, t: Tensor) -> Tensor:
+        """Take t for a tensor of the CPU."""
+        t.lies_elsewhere = False
+        return t
+
     def holds(self, t: object) -> bool:
         """Whether t is a tensor of the other device."""
-        return getattr(t, "lies_elsewhere", False)
+        return getattr(t, "lies_elsewhere", None) is True
+
+    def misses(self, t: object) -> bool:
+        """Whether t is known to be a tensor of the CPU."""
+        return getattr(t, "lies_elsewhere", None) is False
 
     def _here(self, value: object) -> object:
         is_device = isinstance(value, (torch.device, str)) and str(value) == str(self.DEVICE)
         return torch.device("cpu") if is_device else value
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
+        from torch.utils import _device
         from torch.utils._pytree import tree_leaves, tree_map
 
         kwargs = dict(kwargs or {})
+        if function is torch.device:
+            return function(*args, **kwargs)
         name = getattr(function, "__name__", "")
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         away = any(self.holds(t) for t in given)
         if function == Tensor.device.__get__:
             return self.DEVICE if away else function(*args)
         # a GPU takes numbers and indices from the CPU, and copies when asked to
-        at_home = any(t.dim() and not self.holds(t) for t in given)
+        at_home = any(t.dim() and self.misses(t) for t in given)
+        known = not given or away or any(self.misses(t) for t in given)
         if away and at_home and name not in ("to", "copy_", "type_as", "__getitem__"):
             raise RuntimeError("Expected all tensors to be on the same device")
         if name == "to" and len(given) > 1:
@@ -85,17 +99,35 @@ class Away(TorchFunctionMode):
         device = kwargs.get("device", "cpu" if name == "cpu" else None)
         if name == "to" and len(args) > 1 and isinstance(args[1], (str, torch.device)):
             device = args[1]
+        if device is None and not given and str(_device.CURRENT_DEVICE) == str(self.DEVICE):
+            device = kwargs["device"] = self.DEVICE  # inside `with torch.device(x.device):`
         if device is not None:
             away = str(device) == str(self.DEVICE)
+            known = True
         args, kwargs = tree_map(self._here, (args, kwargs))
         got = function(*args, **kwargs)
         if name in ("to", "cpu"):
             got = got.clone()  # not the tensor itself, which stays where it is
-        if away:
+        if known:
             for t in tree_leaves(got):
                 if isinstance(t, Tensor):
-                    self.move(t)
+                    (self.move if away else self.leave)(t)
         return got
+
+
+def tensors_that_stay(module: torch.nn.Module) -> list[Tensor]:
+    """Tensors that moving the module does not move: its parts' plain attributes (also in lists and
+    dicts), and the globals of the files that define them.
+    """
+    from torch.utils._pytree import tree_leaves
+
+    found: list[object] = []
+    for part in module.modules():
+        found += [v for k, v in vars(part).items() if k not in ("_parameters", "_buffers")]
+        home = sys.modules.get(type(part).__module__)
+        if home is not None and not home.__name__.startswith("torch"):
+            found += [v for v in vars(home).values() if isinstance(v, (Tensor, list, tuple, dict))]
+    return [t for t in tree_leaves(found) if isinstance(t, Tensor)]
 
 
 # ── operations ──────────────────────────────────────────────────────────────────────────────────
@@ -191,14 +223,35 @@ def no_network() -> Iterator[None]:
     def refuse(*arguments, **keywords):
         raise OSError("no network in the tests")
 
-    offline = {} if "huggingface_hub" in sys.modules else {"HF_HUB_OFFLINE": "1"}
+    settings = sys.modules.get("huggingface_hub.constants")
     with (
         _open("no_network", True),
         mock.patch.object(socket, "getaddrinfo", refuse),
         mock.patch.object(socket.socket, "connect", refuse),
-        mock.patch.dict(os.environ, offline),
+        mock.patch.dict(os.environ, {} if settings else {"HF_HUB_OFFLINE": "1"}),
+        mock.patch.object(settings or os, "HF_HUB_OFFLINE", True, create=True),
     ):
         yield
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Inside, transformers shows no bars and reports, of which the checks would fill pages."""
+    module = sys.modules.get("transformers.utils.logging")
+    if module is None:
+        with _open("quiet_transformers", True):
+            yield
+        return
+    level, bars = module.get_verbosity(), module.is_progress_bar_enabled()
+    module.set_verbosity_error()
+    module.disable_progress_bar()
+    try:
+        with _open("quiet_transformers", True):
+            yield
+    finally:
+        module.set_verbosity(level)
+        if bars:
+            module.enable_progress_bar()
 
 
 @contextmanager
@@ -233,6 +286,8 @@ def same_as(told: dict, modules: dict[str, object]) -> Iterator[dict]:
     with contextlib.ExitStack() as stack:
         if told.get("no_network"):
             stack.enter_context(no_network())
+        if told.get("quiet_transformers"):
+            stack.enter_context(quiet_transformers())
         if told.get("unset_memory_is_nan"):
             stack.enter_context(unset_memory_is_nan())
         if told.get("downloads"):

@@ -21,9 +21,10 @@ from learn_gpt2.checking.runner import (
     Report,
     Result,
     Spare,
+    answer,
+    answered,
     piece_path,
     run_isolated,
-    run_watched,
     surroundings,
 )
 from learn_gpt2.manifest import Problem
@@ -66,11 +67,12 @@ class Warm:
             self._process.stdin.write(f"{problem.number}\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
-            return Report.from_json(json.loads(line))
+            data = json.loads(line)
         except (OSError, ValueError, TypeError):
             self.close()
             self._start()
             return run_isolated(self.root, problem)
+        return answered(data)
 
     def close(self) -> None:
         """End what is running."""
@@ -109,7 +111,7 @@ def _in_child(root: Path, problem: Problem) -> dict:
         os.close(readable)
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
-        data = json.dumps(run_watched(root, problem).to_json()).encode()
+        data = json.dumps(answer(root, problem)).encode()
         with os.fdopen(writable, "wb") as pipe:
             pipe.write(data)
         os._exit(0)

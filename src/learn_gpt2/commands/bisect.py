@@ -10,6 +10,7 @@ import click
 from learn_gpt2 import manifest
 from learn_gpt2.assembly.bisection import bisect
 from learn_gpt2.cli import Course
+from learn_gpt2.commands.console import say
 
 
 @click.command("bisect", short_help="Which of your pieces makes the model wrong.")
@@ -25,11 +26,11 @@ def command(course: Course, as_json: bool) -> None:
     elif finding.culprits:
         names = " and ".join(f"{n:02d} {manifest.get(n).title}" for n in finding.culprits)
         together = " together" if len(finding.culprits) > 1 else ""
-        click.echo(f"{names}{together}: with the reference for all others, {finding.difference}.")
+        say(f"{names}{together}: with the reference for all others, {finding.difference}.")
         first = f"{finding.culprits[0]:02d}"
-        click.echo(f"Next: learn check {first}, learn explain {first}")
+        say(f"Next: learn check {first}, learn explain {first}")
     else:
         mine = ", ".join(f"{n:02d}" for n in finding.pieces)
-        click.echo(f"The model with your {mine} does what the reference's does.")
+        say(f"The model with your {mine} does what the reference's does.")
     if finding.culprits:
         click.get_current_context().exit(1)

@@ -8,11 +8,13 @@ import click
 
 from learn_gpt2 import manifest
 from learn_gpt2.checking import loading
-from learn_gpt2.checking.runner import Report, run_isolated
+from learn_gpt2.checking.runner import CourseBroken, Report, builds_on, run_isolated
 from learn_gpt2.cli import Course
+from learn_gpt2.commands.console import ask, say
 from learn_gpt2.course import backups, progress
 from learn_gpt2.manifest import Problem
 
+EARLIER = {"stands-on-forced", "earlier-piece"}  # the failure is not this problem's
 MARKS = {"passed": "✓", "failed": "✗", "skipped": "·"}
 COLOURS = {"passed": "green", "failed": "red", "skipped": "bright_black"}
 
@@ -34,10 +36,17 @@ def command(course: Course, problems: tuple[str, ...], swap_it: bool, as_json: b
     if not chosen:
         row = progress.current(progress.standings(course.root))
         chosen = [manifest.get(row.number if row else len(manifest.PROBLEMS))]
-    reports = []
+    reports, broken, notes = [], [], set()
     for problem in chosen:
-        report = run_isolated(course.root, problem)
-        progress.remember(course.root, report)
+        try:
+            report = run_isolated(course.root, problem)
+        except CourseBroken as error:
+            if len(chosen) == 1:
+                raise
+            broken.append(problem)
+            say(f"{problem.number:02d} {problem.title}: {error}", err=as_json, fg="red")
+            continue
+        notes.add(progress.remember(course.root, report))
         reports.append(report)
         if not as_json:
             show(course, problem, report, brief=len(chosen) > 1)
@@ -47,45 +56,62 @@ def command(course: Course, problems: tuple[str, ...], swap_it: bool, as_json: b
                 offer(course, problem)
     if as_json:
         click.echo(json.dumps([r.to_json() for r in reports], ensure_ascii=False))
-    if not all(r.passed for r in reports):
+    for note in sorted(notes - {""}):
+        say(note, err=True, fg="yellow")
+    if broken or not all(r.passed for r in reports):
         click.get_current_context().exit(1)
 
 
 def show(course: Course, problem: Problem, report: Report, brief: bool = False) -> None:
     """Print what came of a run."""
     path = loading.shown(problem.problem_path(course.root))
-    passed, total = report.counts
-    click.echo(f"{problem.number:02d} {problem.title}: {path} ({report.digest}, yours)")
+    number = f"{problem.number:02d}"
+    version = f"version {report.digest}, " if report.digest != "-" else ""
+    say(f"{number} {problem.title}: {path} ({version}yours)")
     if backups.untouched(course.root, problem):
-        click.echo("  · untouched: nothing is written yet")
+        say("  · untouched: nothing is written yet")
         return
-    for result in report.results if not brief else ():
-        mark = f"  {MARKS[result.status]} {result.title}"
-        click.echo(click.style(mark, fg=COLOURS[result.status]))
+    if problem.builds_on:
+        say(f"   {builds_on(problem)}")
+    for result in report.results if not brief and not report.unloadable else ():
+        say(f"  {MARKS[result.status]} {result.title}", fg=COLOURS[result.status])
     first = report.first_failure
-    if first:
-        click.echo(f"\n{first.title}")
-        click.echo(click.style(first.message, bold=True))
-        if first.line:
-            click.echo(f"({path}:{first.line})")
-        click.echo(f"\n{passed} of {total} checks pass. Stuck? learn hint {problem.number:02d}")
-    else:
-        click.echo(click.style(f"{passed} of {total} checks pass.", fg="green"))
+    if first is None:
+        say(f"{report.words[:1].upper()}{report.words[1:]}.", fg="green")
+        row = progress.standings(course.root)[problem.number - 1]
+        if row.fails_in_model:
+            say(f"In the model there still stands the one that fails: learn swap {number}")
+        return
+    say()
+    if not report.unloadable:
+        say(first.title)
+    say(first.message, bold=True)
+    if first.line:
+        say(f"({path}:{first.line})")
+    if first.printed:
+        say("What your code printed during this check:")
+        for line in first.printed.splitlines():
+            click.echo(f"    {line}")
+    say()
+    elsewhere = report.unloadable or EARLIER & set(first.mistakes)
+    stuck = "" if elsewhere else f" Stuck? learn hint {number}"
+    say(f"{report.words[:1].upper()}{report.words[1:]}.{stuck}")
 
 
 def offer(course: Course, problem: Problem) -> None:
     """Ask whether to swap a passed piece in, where somebody can answer."""
-    row = next(r for r in progress.standings(course.root) if r.number == problem.number)
-    if row.swapped == "yours" and not row.changed:
+    row = progress.standings(course.root)[problem.number - 1]
+    if row.swapped == "yours" and not row.changed and not row.fails_in_model:
         return
     if click.get_text_stream("stdin").isatty() and click.get_text_stream("stdout").isatty():
-        if click.confirm("Put it into the model?", default=True):
+        instead = f"`learn swap {problem.number:02d}` puts it in."
+        if ask("Put it into the model?", default=True, instead=instead):
             _swap(course, problem)
     else:
-        click.echo(f"Next: learn swap {problem.number:02d}    (runs your piece in the model)")
+        say(f"Next: learn swap {problem.number:02d}    (runs your piece in the model)")
 
 
 def _swap(course: Course, problem: Problem) -> None:
-    from learn_gpt2.commands.swap import _swap as swap_in
+    from learn_gpt2.commands.swap import put_in
 
-    swap_in(course, [problem], reference=False, force=False, as_json=False)
+    put_in(course, [problem], reference=False, force=False, as_json=False)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from learn_gpt2.cli import Course
+from learn_gpt2.commands.console import say
 from learn_gpt2.course import doctor
 
 MARKS = {doctor.GOOD: "✓", doctor.NOTE: "·", doctor.BAD: "✗"}
@@ -27,6 +28,6 @@ def command(course: Course, as_json: bool) -> None:
     else:
         for f in found:
             text = f"{MARKS[f.state]} {f.found}" + (f"\n    {f.to_do}" if f.to_do else "")
-            click.echo(click.style(text, fg=COLOURS[f.state]))
+            say(text, fg=COLOURS[f.state])
     if any(f.state == doctor.BAD for f in found):
         click.get_current_context().exit(1)

@@ -9,6 +9,8 @@ import click
 from learn_gpt2 import manifest
 from learn_gpt2.checking.hints import read_hints
 from learn_gpt2.cli import Course
+from learn_gpt2.commands.check import EARLIER
+from learn_gpt2.commands.console import say
 from learn_gpt2.course import backups, progress
 
 
@@ -39,14 +41,17 @@ def command(course: Course, problem: str | None, number: int | None, as_json: bo
     seen = progress.entry(root, chosen)
     fresh = seen.get("digest") == backups.source_digest(chosen.problem_path(root))
     if number is None and not fresh and not backups.untouched(root, chosen):
-        from learn_gpt2.checking.runner import run_isolated
-
-        report = run_isolated(root, chosen)
-        progress.remember(root, report)
+        report = progress.check(root, chosen)
         seen = progress.entry(root, chosen)
         if report.passed:
             click.echo(f"Problem {chosen.number:02d} passes all its checks; it needs no hint.")
             return
+    if number is None and EARLIER & set(seen.get("mistakes") or ()):
+        say(
+            f"What fails in problem {chosen.number:02d} comes from an earlier piece in the model: "
+            f"learn check {chosen.number:02d} says which."
+        )
+        return
     number = number or seen.get("hint") or _first_open(root, chosen, hints)
     if number not in hints:
         raise click.UsageError(f"problem {chosen.number:02d} has hints 1 to {max(hints)}")
@@ -59,11 +64,11 @@ def command(course: Course, problem: str | None, number: int | None, as_json: bo
         data = {"problem": chosen.number, "hint": number, "level": level + 1, "text": text}
         click.echo(json.dumps(data, ensure_ascii=False))
         return
-    click.echo(f"{chosen.number:02d} hint {number}: {hint.title} ({name.lower()})\n\n{text}\n")
+    say(f"{chosen.number:02d} hint {number}: {hint.title} ({name.lower()})\n\n{text}\n")
     if level + 1 < len(hint.levels):
-        click.echo("Ask again for more.")
+        say("Ask again for more.")
     else:
-        click.echo(
+        say(
             f"That was the last level. `learn explain {chosen.number:02d}` compares your run "
             "with the reference's."
         )

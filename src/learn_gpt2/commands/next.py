@@ -8,6 +8,7 @@ import click
 
 from learn_gpt2 import manifest
 from learn_gpt2.cli import Course
+from learn_gpt2.commands.console import say
 from learn_gpt2.course import progress
 
 
@@ -31,9 +32,11 @@ def command(course: Course, open_it: bool, as_json: bool) -> None:
         data = {"problem": row.number, "readme": str(readme), "file": str(path)}
         click.echo(json.dumps(data, ensure_ascii=False))
     else:
-        click.echo(f"{row.number:02d} {row.title} ({problem.difficulty}, {problem.minutes} min)")
-        click.echo(f"read  problems/{row.folder}/README.md")
-        click.echo(f"edit  problems/{row.folder}/problem.py")
-        click.echo(f"then  learn check {row.number:02d}")
+        say(f"{row.number:02d} {row.title} ({problem.difficulty}, {problem.minutes} min)")
+        say(f"read  problems/{row.folder}/README.md")
+        say(f"edit  problems/{row.folder}/problem.py")
+        say(f"then  learn check {row.number:02d}")
+        if row.state == progress.FORCED:
+            say("Your piece fails its checks; it runs in the model because it was forced in.")
     if open_it:
         click.edit(filename=str(path))

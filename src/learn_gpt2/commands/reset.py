@@ -6,6 +6,7 @@ import click
 
 from learn_gpt2 import manifest
 from learn_gpt2.cli import Course
+from learn_gpt2.commands.console import ask, say
 from learn_gpt2.course import backups
 
 
@@ -23,16 +24,19 @@ def command(course: Course, problems: tuple[str, ...], yes: bool) -> None:
         raise click.UsageError(str(error)) from None
     touched = [p for p in chosen if not backups.untouched(course.root, p)]
     if not touched:
-        click.echo("Nothing to reset: " + _names(chosen) + " untouched already.")
+        say("Nothing to reset: " + _names(chosen) + " untouched already.")
         return
     if not yes:
-        click.confirm(f"Put the skeleton back into {_names(touched)}?", abort=True)
+        question = f"Put the skeleton back into {_names(touched)}?"
+        if not ask(question, instead="`learn reset --yes` does it without asking."):
+            say("Nothing was reset: your files are as they were.")
+            return
     for problem in touched:
         skeleton = problem.skeleton_path(course.root).read_bytes()
         kept = backups.overwrite(course.root, problem, skeleton, "reset")
         where = f"; what was there: {kept.relative_to(course.root)}" if kept else ""
-        click.echo(f"{problem.number:02d} is the skeleton again{where}")
-    click.echo("`learn undo` brings the last one back.")
+        say(f"{problem.number:02d} is the skeleton again{where}")
+    say("`learn undo` brings the last one back.")
 
 
 def _names(problems) -> str:

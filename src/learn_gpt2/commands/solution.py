@@ -8,6 +8,7 @@ import click
 
 from learn_gpt2 import manifest
 from learn_gpt2.cli import Course
+from learn_gpt2.commands.console import ask, say
 from learn_gpt2.course import progress
 
 
@@ -32,8 +33,10 @@ def command(course: Course, problem: str, diff: bool, peek: bool, yes: bool) -> 
                 f"problem {chosen.number:02d} has not passed yet ({row.words}). Try "
                 f"`learn hint {chosen.number:02d}`; --peek shows the solution anyway."
             )
-        if not yes:
-            click.confirm("Look at the solution before yours passes?", abort=True)
+        instead = "`learn solution --peek --yes` shows it without asking."
+        if not yes and not ask("Look at the solution before yours passes?", instead=instead):
+            say(f"It stays closed. `learn hint {chosen.number:02d}` gives away less.")
+            return
         progress.update(course.root, chosen, peeked=True)
     reference = chosen.solution_path(course.root).read_text(encoding="utf-8")
     mine = chosen.problem_path(course.root).read_text(encoding="utf-8", errors="replace")

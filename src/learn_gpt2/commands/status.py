@@ -8,10 +8,16 @@ from dataclasses import asdict
 import click
 
 from learn_gpt2.cli import Course
+from learn_gpt2.commands.console import say
 from learn_gpt2.course import progress
 
-MARKS = {progress.PASSED: "✓", progress.IN_PROGRESS: "◐", progress.UNTOUCHED: "·"}
-COLOURS = {progress.PASSED: "green", progress.IN_PROGRESS: "yellow"}
+MARKS = {
+    progress.PASSED: "✓",
+    progress.IN_PROGRESS: "◐",
+    progress.UNTOUCHED: "·",
+    progress.FORCED: "✗",
+}
+COLOURS = {progress.PASSED: "green", progress.IN_PROGRESS: "yellow", progress.FORCED: "red"}
 
 
 @click.command("status", short_help="The twelve problems, and what to do next.")
@@ -27,17 +33,17 @@ def command(course: Course, as_json: bool) -> None:
         click.echo(json.dumps(data, ensure_ascii=False))
         return
     for row in rows:
-        click.echo(click.style(line(row), fg=COLOURS.get(row.state)))
+        say(line(row), fg=COLOURS.get(row.state))
     done = sum(row.state == progress.PASSED for row in rows)
     mine = sum(row.swapped == "yours" for row in rows)
-    click.echo(f"{done} of 12 passed, {mine} of yours run in src/gpt2/model.py.")
-    click.echo(f"Next: {progress.next_step(rows)}")
+    wrong = [f"{row.number:02d}" for row in rows if row.fails_in_model]
+    fails = f" ({', '.join(wrong)} fail{'s' if len(wrong) == 1 else ''})" if wrong else ""
+    say(f"{done} of 12 passed, {mine} of yours run in src/gpt2/model.py{fails}.")
+    say(f"Next: {progress.next_step(rows)}")
 
 
 def line(row: progress.Standing) -> str:
     """One problem's line of the board."""
-    model = "in the model: yours" if row.swapped == "yours" else f"in the model: {row.swapped}"
-    text = f"{MARKS[row.state]} {row.number:02d} {row.title:<25} {row.words:<38} {model}"
-    if row.changed:
-        text += f" ({row.changed})"
+    text = f"{MARKS[row.state]} {row.number:02d} {row.title:<24} {row.words:<42}"
+    text += f" in the model: {row.in_model}"
     return text + (" · solution seen" if row.peeked else "")

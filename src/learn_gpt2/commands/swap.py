@@ -10,6 +10,8 @@ import click
 from learn_gpt2 import manifest
 from learn_gpt2.assembly import swap
 from learn_gpt2.cli import Course
+from learn_gpt2.commands.console import say
+from learn_gpt2.course import progress
 
 MARKS = {"swapped": "✓", "unchanged": "=", "refused": "✗", "not tried": "·"}
 COLOURS = {"swapped": "green", "refused": "red"}
@@ -20,7 +22,8 @@ COLOURS = {"swapped": "green", "refused": "red"}
 @click.option("--reference", is_flag=True, help="Put the reference's pieces in.")
 @click.option("--force", is_flag=True, help="Put yours in even when its checks don't pass.")
 @click.option("--undo", is_flag=True, help="Bring back the model before the last swap.")
-@click.option("--check", is_flag=True, help="Fail when model.py is not what solutions/ give.")
+@click.option("--check", is_flag=True, help="Is model.py exactly what solutions/ give?")
+@click.option("--diff", is_flag=True, help="With --check: show the lines that differ.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(
@@ -30,6 +33,7 @@ def command(
     force: bool,
     undo: bool,
     check: bool,
+    diff: bool,
     as_json: bool,
 ) -> None:
     """Put pieces into src/gpt2/model.py: `learn swap 05`, `learn swap 1-7`, `learn swap all`,
@@ -40,6 +44,8 @@ def command(
     """
     if undo + check > 1 or ((undo or check) and (problems or reference or force)):
         raise click.UsageError("--undo and --check stand alone")
+    if diff and not check:
+        raise click.UsageError("--diff goes with --check; for a problem: `learn solution --diff`")
     if (reference or force) and not problems:
         raise click.UsageError("which problems? For example 05, 1-7 or all")
     if reference and force:
@@ -51,30 +57,40 @@ def command(
     if problems and not chosen:
         raise click.UsageError("which problems? For example 05, 1-7 or all")
     if check:
-        _check(course, as_json)
+        _check(course, as_json, diff)
     elif undo:
         _undo(course, as_json)
     elif chosen:
-        _swap(course, chosen, reference, force, as_json)
+        put_in(course, chosen, reference, force, as_json)
     else:
         _board(course, as_json)
 
 
-def _check(course: Course, as_json: bool) -> None:
+def _check(course: Course, as_json: bool, show_diff: bool) -> None:
     diff = swap.check(course.root)
+    mine, edited = swap.whose_differences(course.root) if diff else ([], [])
     if as_json:
-        click.echo(json.dumps({"same": not diff, "diff": diff}, ensure_ascii=False))
-    elif diff:
-        click.echo(diff)
-        click.echo(
-            "src/gpt2/model.py is not what the solutions give; "
-            "`learn swap --reference all` writes it anew.",
-            err=True,
-        )
+        found = {"same": not diff, "yours": mine, "edited": edited, "diff": diff}
+        click.echo(json.dumps(found, ensure_ascii=False))
+    elif not diff:
+        say("src/gpt2/model.py is exactly what the solutions give.")
     else:
-        click.echo("src/gpt2/model.py is exactly what the solutions give.")
+        if mine:
+            say(f"src/gpt2/model.py holds pieces of yours: {_numbers(mine)}.")
+        if edited or not mine:
+            where = f" in {_numbers(edited)}" if edited else ""
+            say(f"src/gpt2/model.py differs from what the solutions give{where}.")
+        if show_diff or not mine:  # an edit of model.py itself
+            click.echo(diff)
+        else:
+            say("`learn swap --check --diff` shows the lines.")
+        say("`learn swap --reference all` makes it the reference's again.", err=True)
     if diff:
         click.get_current_context().exit(1)
+
+
+def _numbers(numbers: list[int]) -> str:
+    return ", ".join(f"{n:02d}" for n in numbers)
 
 
 def _undo(course: Course, as_json: bool) -> None:
@@ -82,7 +98,7 @@ def _undo(course: Course, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"restored": backup.name, "left": left}))
     else:
-        click.echo(f"The model is as it was {_words(backup.stem)}; {left} more to undo.")
+        say(f"The model is as it was {_words(backup.stem)}; {left} more to undo.")
 
 
 def _words(name: str) -> str:
@@ -92,7 +108,8 @@ def _words(name: str) -> str:
     return f"before `learn swap {flag}{what.removeprefix('reference-')}`"
 
 
-def _swap(course: Course, chosen, reference: bool, force: bool, as_json: bool) -> None:
+def put_in(course: Course, chosen, reference: bool, force: bool, as_json: bool) -> None:
+    """Swap pieces in and say what came of each; exit code 1 when one is refused."""
     owner = "reference" if reference else "yours"
 
     def tell(outcome: swap.Outcome) -> None:
@@ -101,21 +118,29 @@ def _swap(course: Course, chosen, reference: bool, force: bool, as_json: bool) -
             line = f"{MARKS[outcome.state]} {problem.number:02d} {problem.title}: {outcome.state}"
             line += f" ({owner})" if outcome.state == "swapped" else ""
             line += f": {outcome.message}" if outcome.message else ""
-            click.echo(click.style(line, fg=COLOURS.get(outcome.state)))
+            say(line, fg=COLOURS.get(outcome.state))
 
-    outcomes = swap.swap(course.root, chosen, owner, force=force, tell=tell)
+    outcomes = swap.swap(
+        course.root, chosen, owner, force=force, run_tests=progress.check, tell=tell, waiting=_waits
+    )
     failed = any(outcome.state == "refused" for outcome in outcomes)
     if as_json:
         click.echo(json.dumps([asdict(outcome) for outcome in outcomes], ensure_ascii=False))
     elif failed:
         first = next(o for o in outcomes if o.state == "refused")
-        click.echo(
-            f"learn: problem {first.number:02d} was not swapped in, and nothing behind it"
-            + ("; --force puts it in all the same" if first.forcible else ""),
+        later = any(outcome.state == "not tried" for outcome in outcomes)
+        say(
+            f"learn: problem {first.number:02d} was not swapped in"
+            + (", and those after it were not tried" if later else "")
+            + (". Use --force to put it in anyway." if first.forcible else "."),
             err=True,
         )
     if failed:
         click.get_current_context().exit(1)
+
+
+def _waits() -> None:
+    say("Another `learn swap` is changing the model; this one waits for it.", err=True)
 
 
 def _board(course: Course, as_json: bool) -> None:
@@ -123,10 +148,14 @@ def _board(course: Course, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], ensure_ascii=False))
         return
-    click.echo("The pieces in src/gpt2/model.py:")
+    fails = {row.number for row in progress.standings(course.root) if row.fails_in_model}
+    say("The pieces in src/gpt2/model.py:")
     for row in rows:
         line = f"  {row.number:02d} {row.title:<26} {row.owner:<9} {row.path}:{row.line}"
         line += f"  {row.digest}" if row.digest else ""
-        line += f"  — {row.changed}" if row.changed else ""
-        colour = "yellow" if row.changed else "green" if row.owner == "yours" else None
-        click.echo(click.style(line, fg=colour))
+        notes = [row.changed] if row.changed else []
+        if row.number in fails:
+            notes.insert(0, progress.FORCED if row.forced else "fails its checks")
+        line += f"  — {', '.join(notes)}" if notes else ""
+        colour = "green" if row.owner == "yours" else None
+        say(line, fg="red" if row.number in fails else "yellow" if row.changed else colour)

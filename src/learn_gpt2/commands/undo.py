@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from learn_gpt2.cli import Course
+from learn_gpt2.commands.console import say
 from learn_gpt2.course import backups
 
 
@@ -16,7 +17,7 @@ def command(course: Course) -> None:
     """
     backup = backups.undo(course.root)
     left = len(backups.backups(course.root))
-    click.echo(
+    say(
         f"problems/{backup.problem.folder}/problem.py is as it was before {backup.why}; "
         f"{left} more to undo."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from learn_gpt2.cli import Course
+from learn_gpt2.commands.console import say
 
 
 @click.command("update", short_help="Get a newer version of the course; your work stays.")
@@ -19,22 +20,22 @@ def command(course: Course) -> None:
     done = update(course.root)
     made = was_made(course.root)
     if done.before == done.after:
-        click.echo(f"Nothing new: you have the newest version ({done.after}).")
+        say(f"Nothing new: you have the newest version ({done.after}).")
         if made:
-            click.echo(_how_to_renew())
+            say(_how_to_renew())
             return
     else:
-        click.echo(f"Updated from {done.before} to {done.after}.")
+        say(f"Updated from {done.before} to {done.after}.")
     if done.kept:
-        click.echo("Kept as they were: problems " + ", ".join(f"{n:02d}" for n in done.kept))
+        say("Kept as they were: problems " + ", ".join(f"{n:02d}" for n in done.kept))
     if done.swapped:
-        click.echo("In the model again: " + ", ".join(f"{n:02d}" for n in done.swapped))
+        say("In the model again: " + ", ".join(f"{n:02d}" for n in done.swapped))
     for name in done.backups:
-        click.echo(f"You had changed {name}: {done.saved_in.relative_to(course.root) / name}")
+        say(f"You had changed {name}: {done.saved_in.relative_to(course.root) / name}")
     if done.note:
-        click.echo(click.style(done.note, fg="yellow"))
+        say(done.note, fg="yellow")
     setup = "" if made else "make setup, if the packages changed; then "
-    click.echo(f"Next: {setup}learn check all")
+    say(f"Next: {setup}learn check all")
 
 
 def _how_to_renew() -> str:

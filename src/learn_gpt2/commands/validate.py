@@ -8,6 +8,8 @@ import click
 
 from learn_gpt2 import manifest
 from learn_gpt2.cli import Course
+from learn_gpt2.commands.console import say
+from learn_gpt2.course import progress
 
 
 @click.command("validate", short_help="Compare the assembled model with an oracle, step by step.")
@@ -26,28 +28,33 @@ def command(course: Course, model: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.as_json(), ensure_ascii=False))
     else:
-        mine = ", ".join(f"{number:02d}" for number in found.mine) or "none"
-        click.echo(f"src/gpt2/model.py, of which yours: {mine}")
+        fails = {row.number for row in progress.standings(course.root) if row.fails_in_model}
+        mine = ", ".join(
+            f"{number:02d}" + (" (fails its own checks)" if number in fails else "")
+            for number in found.mine
+        )
+        mine = mine or "none"
+        say(f"src/gpt2/model.py, of which yours: {mine}")
         for result in found.results:
-            click.echo(describe(result, True))
+            say(describe(result, True))
             if result.state != "failed":
                 continue
             problem = problem_of(result)
             if problem is None:
-                click.echo(
+                say(
                     "      This part is given and belongs to no problem: "
                     "see src/gpt2/generation/generating.py"
                 )
                 continue
             owner = "yours" if problem in found.mine else "the reference's"
             name = f"{problem:02d} {manifest.get(problem).title}"
-            click.echo(f"      problem {name} ({owner} in the model)")
+            say(f"      problem {name} ({owner} in the model)")
         if found.error:
-            click.echo(click.style(f"The model cannot be validated: {found.error}", fg="red"))
+            say(f"The model cannot be validated: {found.error}", fg="red")
     if found.problem is not None:
         if not as_json:
             number = f"{found.problem:02d}"
-            click.echo(f"Next: learn check {number}, learn explain {number}")
+            say(f"Next: learn check {number}, learn explain {number}")
         click.get_current_context().exit(1)
     if found.error or any(result.state == "failed" for result in found.results):
         click.get_current_context().exit(1)

@@ -10,15 +10,17 @@ from pathlib import Path
 import click
 
 from learn_gpt2 import manifest
+from learn_gpt2.checking.runner import CourseBroken
 from learn_gpt2.checking.warm import Warm
 from learn_gpt2.cli import Course
 from learn_gpt2.commands.check import show
+from learn_gpt2.commands.console import say
 from learn_gpt2.commands.keys import single_keys
 from learn_gpt2.course import backups, progress
 from learn_gpt2.manifest import Problem
 
 POLL_SECONDS = 0.3
-KEYS = "h hint · n next · l list · a all · e explain · r reset · s solution · q quit"
+KEYS = "h hint · p put in · n next · l list · a all · e explain · r reset · s solution · q quit"
 
 
 @click.command("watch", short_help="Check again at every save.")
@@ -128,24 +130,40 @@ class Watch:
         path = problem.problem_path(self.course.root)
         self.digests[problem.number] = backups.source_digest(path)
         started = time.monotonic()
-        report = self.warm.check(problem)
-        progress.remember(self.course.root, report)
+        try:
+            report = self.warm.check(problem)
+        except CourseBroken as error:
+            click.clear()
+            say(str(error), fg="red")
+            self.footer()
+            return
+        note = progress.remember(self.course.root, report)
         click.clear()
         show(self.course, problem, report)
-        click.echo(click.style(f"{time.monotonic() - started:.2f} s", dim=True))
+        say(f"{time.monotonic() - started:.2f} s", dim=True)
         if report.passed:
-            click.echo(f"Next: learn swap {problem.number:02d}, then n")
+            say(f"Next: learn swap {problem.number:02d} (press p), then n")
+        if note:
+            say(note, fg="yellow")
         self.footer()
 
     def footer(self) -> None:
         """The line of keys."""
-        click.echo(click.style(f"watching · {KEYS}", dim=True))
+        keys = " · ".join(key.replace(" ", "\xa0") for key in KEYS.split(" · "))
+        say(f"watching · {keys}", dim=True)
 
     def press(self, key: str) -> None:
         """Do what a key asks for."""
         number = f"{self.problem.number:02d}"
         if key in ("q", "\x03", "\x04"):
             self.stop.set()
+        elif self.may_reset:  # r has asked; every key but y is a no
+            self.may_reset = False
+            if key == "y":
+                self._invoke("reset", number, "--yes")
+            else:
+                say("Nothing was reset: your file is as it was.")
+                self.footer()
         elif key == "n":
             row = progress.current(progress.standings(self.course.root))
             if row is None:
@@ -163,16 +181,13 @@ class Watch:
             self._invoke("hint", number)
         elif key == "e":
             self._invoke("explain", number)
+        elif key == "p":
+            self._invoke("swap", number)
         elif key == "s":
             self._invoke("solution", number)
         elif key == "r":
             click.echo(f"Put the skeleton back into problem {number}? (y/n)")
             self.may_reset = True
-        elif key == "y" and self.may_reset:
-            self.may_reset = False
-            self._invoke("reset", number, "--yes")
-        else:
-            self.may_reset = False
 
     def _invoke(self, *arguments: str) -> None:
         """Run another command of `learn` here; what goes wrong in it is a line."""
@@ -184,7 +199,7 @@ class Watch:
             try:
                 found.main(rest, prog_name=f"learn {name}", obj=self.course, standalone_mode=False)
             except (ValueError, OSError, click.ClickException) as error:
-                click.echo(getattr(error, "message", str(error)))
-            except click.Abort:
-                click.echo("left as it is")
+                say(getattr(error, "message", str(error)))
+            except (click.Abort, click.exceptions.Exit):
+                pass  # it has said what there was to say
         self.footer()

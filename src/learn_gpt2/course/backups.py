@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,18 @@ def untouched(root: Path, problem: Problem) -> bool:
     """Whether the learner's file is the skeleton."""
     mine = source_digest(problem.problem_path(root))
     return mine is not None and mine == source_digest(problem.skeleton_path(root))
+
+
+def why_lost(root: Path, problem: Problem) -> str:
+    """Why a learner's file can't be read, in a few words; "" when it can."""
+    try:
+        loading.read_source(problem.problem_path(root))
+    except loading.PieceError as error:
+        if error.kind != "file-missing":
+            return "problem.py can't be read"
+        there = problem.problem_path(root).parent.is_dir()
+        return "problem.py is not there" if there else "its folder is not there"
+    return ""
 
 
 # ── backups ─────────────────────────────────────────────────────────────────────────────────────
@@ -109,6 +123,16 @@ def read_memory(root: Path) -> dict:
     if not isinstance(memory, dict):
         return {}
     return {key: entry for key, entry in memory.items() if isinstance(entry, dict)}
+
+
+@contextmanager
+def memory_lock(root: Path, seconds: float = 10.0) -> Iterator[None]:
+    """One at a time changes what is remembered. OSError (TimeoutError) after so many seconds."""
+    from filelock import FileLock
+
+    folder(root).mkdir(parents=True, exist_ok=True)
+    with FileLock(folder(root) / "progress.lock", timeout=seconds):
+        yield
 
 
 def write_memory(root: Path, memory: dict) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import learn_gpt2
 from learn_gpt2.assembly import swap
-from learn_gpt2.checking import limits
+from learn_gpt2.checking import headers, limits, loading
 from learn_gpt2.course import layout
 from learn_gpt2.manifest import PROBLEMS
 
@@ -169,6 +169,18 @@ def _set_up(root: Path) -> str:
 
 
 def _files(root: Path) -> list[Finding]:
+    renamed = [
+        Finding(
+            BAD,
+            f"the folder problems/{p.folder} is not there; problems/{other} is",
+            f"Give it its name back: mv problems/{other} problems/{p.folder}",
+        )
+        for p in PROBLEMS
+        if not (folder := p.problem_path(root).parent).is_dir()
+        and (other := loading.renamed(folder))
+    ]
+    if renamed:
+        return renamed
     lost = [
         path.relative_to(root).as_posix()
         for p in PROBLEMS
@@ -200,12 +212,17 @@ def _model(root: Path) -> list[Finding]:
                 BAD, f"src/gpt2/model.py: {error}", "`learn swap --reference all` writes it anew."
             )
         ]
-    mine = [f"{n:02d}" for n, p in pieces.items() if p.owner != "reference"]
-    return [
-        Finding(
-            GOOD, f"src/gpt2/model.py: {'yours: ' + ', '.join(mine) if mine else 'the reference'}"
-        )
+    placed = headers.placed(swap.read_model(root))
+    mine = [
+        f"{n:02d}" + (f" ({headers.FORCED_IN})" if placed[n].forced else "")
+        for n, p in pieces.items()
+        if p.owner != "reference"
     ]
+    forced = [n for n in pieces if placed[n].forced]
+    text = f"src/gpt2/model.py: {'yours: ' + ', '.join(mine) if mine else 'the reference'}"
+    if forced:
+        return [Finding(NOTE, text, f"`learn swap --reference {forced[0]:02d}` takes it out.")]
+    return [Finding(GOOD, text)]
 
 
 def _write(root: Path) -> list[Finding]:

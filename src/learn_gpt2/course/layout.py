@@ -168,8 +168,7 @@ def _pyproject(source: Source) -> str:
     section = re.search(r"^\[tool\.pytest\.ini_options\]\n.*?(?=^\[|\Z)", text, re.M | re.S)
     if section is None:
         raise ValueError(f"{source.files / 'pyproject.toml'} has no [tool.pytest.ini_options]")
-    settings = re.sub(r"^testpaths.*\n", "", section[0], flags=re.M).strip()
-    return f'{settings}\n\n[tool.learn-gpt2]\nversion = "{source.version}"\n'
+    return f'{section[0].strip()}\n\n[tool.learn-gpt2]\nversion = "{source.version}"\n'
 
 
 def fingerprint(data: bytes) -> str:

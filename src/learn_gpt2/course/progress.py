@@ -7,19 +7,23 @@ from pathlib import Path
 
 from learn_gpt2 import manifest
 from learn_gpt2.assembly import swap
+from learn_gpt2.checking import headers, runner
 from learn_gpt2.checking.runner import Report
 from learn_gpt2.course import backups
 from learn_gpt2.manifest import PROBLEMS, Problem
 
 UNTOUCHED, IN_PROGRESS, PASSED = "untouched", "in progress", "passed"
+FORCED = headers.FORCED_IN  # it stands in the model although its checks don't pass
 
 
 @dataclass(frozen=True)
 class Standing:
     """Where one problem stands.
 
-    state: untouched, in progress or passed. checked: whether the counts are of the file as it is
-    now. swapped: whose piece runs in the model. changed: what changed since it was swapped in.
+    state: untouched, in progress, passed, or forced into the model. checked: whether the counts
+    are of the file as it is now. swapped: whose piece runs in the model. changed: what changed
+    since it was swapped in. fails_in_model: whether the piece in there is known to fail its
+    checks. lost: why there is no file to check, or "".
     """
 
     number: int
@@ -32,37 +36,66 @@ class Standing:
     swapped: str
     changed: str
     peeked: bool
+    fails_in_model: bool = False
+    lost: str = ""
 
     @property
     def words(self) -> str:
         """The state in words, with counts."""
-        if self.state == UNTOUCHED:
-            return "untouched"
-        counts = f"{self.passed} of {self.total} checks" if self.total else "not checked yet"
-        if self.state == PASSED:
-            return "passed"
-        return f"in progress ({counts}{'' if self.checked or not self.total else ', then changed'})"
+        if self.lost:
+            return self.lost
+        if self.state != IN_PROGRESS:
+            return self.state
+        if not self.total:
+            return "in progress (not checked yet)"
+        if not self.checked:
+            return "in progress (changed since its last check)"
+        return f"in progress ({self.passed} of {self.total} checks pass)"
+
+    @property
+    def in_model(self) -> str:
+        """Whose piece runs in the model, and what is to be known of it."""
+        notes = []
+        if self.fails_in_model and self.state != FORCED:
+            notes.append("fails its checks")
+        if self.changed:
+            notes.append(self.changed)
+        return self.swapped + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _key(problem: Problem) -> str:
     return f"{problem.number:02d}"
 
 
-def remember(root: Path, report: Report) -> None:
-    """Keep what a run of the learner's own file came to."""
+def remember(root: Path, report: Report) -> str:
+    """Keep what a run of the learner's own file came to. Returns why that could not be done, as a
+    sentence, or "".
+    """
     problem = manifest.get(report.problem)
     if Path(report.path) != problem.problem_path(root):
-        return
+        return ""
     passed, total = report.counts
     first = report.first_failure
-    entry = {"digest": report.digest, "passed": passed, "total": total}
+    if first and "broken-model" in first.mistakes:
+        return ""  # says nothing of this file
+    # a file that does not parse has a digest all the same: the board says that it was checked
+    digest = backups.source_digest(Path(report.path)) if report.digest == "-" else report.digest
+    failed = sum(r.status == "failed" for r in report.results)
+    found: dict[str, object] = {"digest": digest, "passed": passed, "total": total}
+    found["failed"] = failed
     if first:
-        entry |= {"failing": first.name, "hint": first.hint, "mistakes": first.mistakes}
-    memory = backups.read_memory(root)
-    old = memory.get(_key(problem), {})
-    kept = {k: old[k] for k in ("hints", "peeked") if k in old}
-    memory[_key(problem)] = kept | entry
-    backups.write_memory(root, memory)
+        found |= {"failing": first.name, "hint": first.hint, "mistakes": first.mistakes}
+    return update(root, problem, replaced=CHECK_RESULTS, **found)
+
+
+CHECK_RESULTS = ("digest", "passed", "total", "failed", "failing", "hint", "mistakes")
+
+
+def check(root: Path, problem: Problem) -> Report:
+    """Run a problem's checks on the learner's file, in a process of its own, and remember."""
+    report = runner.run_isolated(root, problem)
+    remember(root, report)
+    return report
 
 
 def entry(root: Path, problem: Problem) -> dict:
@@ -70,11 +103,24 @@ def entry(root: Path, problem: Problem) -> dict:
     return backups.read_memory(root).get(_key(problem), {})
 
 
-def update(root: Path, problem: Problem, **values: object) -> None:
-    """Remember more of one problem."""
-    memory = backups.read_memory(root)
-    memory[_key(problem)] = entry(root, problem) | values
-    backups.write_memory(root, memory)
+def update(root: Path, problem: Problem, replaced: tuple[str, ...] = (), **values: object) -> str:
+    """Remember more of one problem, and forget what `replaced` names. Returns why that could not
+    be done, as a sentence, or "": nothing that was found out is lost because a disk is read-only.
+    """
+    try:
+        with backups.memory_lock(root):
+            memory = backups.read_memory(root)
+            before = memory.get(_key(problem), {})
+            kept = {name: value for name, value in before.items() if name not in replaced}
+            memory[_key(problem)] = kept | values
+            backups.write_memory(root, memory)
+    except OSError as error:
+        why = error.strerror or str(error) or type(error).__name__
+        return (
+            f"This result could not be stored in {backups.folder(root)} ({why}), so `learn status` "
+            "will not show it."
+        )
+    return ""
 
 
 def standings(root: Path) -> list[Standing]:
@@ -89,10 +135,16 @@ def _standing(root: Path, problem: Problem, row: swap.Row, seen: dict) -> Standi
     passed, total = int(seen.get("passed", 0)), int(seen.get("total", 0))
     checked = bool(total) and seen.get("digest") == digest
     in_model = row.owner == "yours" and not row.changed
+    # what was forced in fails until a check of the very same text has passed
+    known = bool(total) and seen.get("digest") == row.digest
+    fails = row.owner == "yours" and (passed < total if known else row.forced)
     if backups.untouched(root, problem):
         state, passed, total = UNTOUCHED, 0, 0
-    elif (checked and passed == total) or (in_model and not checked):
-        # what runs in the model has passed its checks, or was forced in, which its check tells
+    elif checked and passed == total:
+        state = PASSED
+    elif in_model and fails and row.forced:
+        state = FORCED
+    elif in_model and not checked:
         state = PASSED
     else:
         state = IN_PROGRESS
@@ -107,14 +159,18 @@ def _standing(root: Path, problem: Problem, row: swap.Row, seen: dict) -> Standi
         swapped=row.owner,
         changed=row.changed,
         peeked=bool(seen.get("peeked")),
+        fails_in_model=fails,
+        lost="" if digest else backups.why_lost(root, problem),
     )
 
 
 def current(rows: list[Standing]) -> Standing | None:
-    """The problem to work on: the first in progress, else the first untouched, else None."""
-    for state in (IN_PROGRESS, UNTOUCHED):
+    """The problem to work on: the first in progress or forced into the model, else the first
+    untouched, else None.
+    """
+    for states in ((IN_PROGRESS, FORCED), (UNTOUCHED,)):
         for row in rows:
-            if row.state == state:
+            if row.state in states:
                 return row
     return None
 
@@ -127,6 +183,8 @@ def next_step(rows: list[Standing]) -> str:
         return f"learn swap {ready[0].number:02d}    (passed: run your piece in the model)"
     if row is None:
         return "gpt2 generate    (all twelve pieces are yours: let your GPT-2 write)"
+    if row.state == FORCED:
+        return f"learn check {row.number:02d}    (your piece in the model fails its checks)"
     if row.state == UNTOUCHED:
         return f"learn next    (open problems/{row.folder}/README.md and problem.py)"
     return f"learn check {row.number:02d}    (problems/{row.folder}/problem.py)"

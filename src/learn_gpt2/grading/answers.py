@@ -15,6 +15,7 @@ MOST_LINES = 12
 MOST_MISTAKES = 8
 MOST_NUMBER = 10_000_000  # of lines, TODOs and hints
 ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
+NAME = re.compile(r"\w{0,100}\Z", re.ASCII)
 DIGEST = re.compile(r"[0-9a-f]{0,128}\Z")
 PRINTS = ("exact", "layout", "names")  # fingerprints of a file, from strict to tolerant
 
@@ -44,6 +45,9 @@ def result(data: object, asked: Asked) -> dict:
     mistakes = data.get("mistakes", [])
     if not isinstance(mistakes, list) or len(mistakes) > MOST_MISTAKES:
         raise BadAnswer(f"the mistakes of {asked.name} are not a short list")
+    cause = data.get("cause", "")
+    if not isinstance(cause, str) or not NAME.match(cause):
+        raise BadAnswer(f"the cause of {asked.name} is not a check's name")
     return {
         "name": asked.name,
         "title": asked.title,
@@ -54,6 +58,7 @@ def result(data: object, asked: Asked) -> dict:
         "todo": _number(data.get("todo")),
         "points": asked.points,
         "line": _number(data.get("line")),
+        "cause": cause,
     }
 
 

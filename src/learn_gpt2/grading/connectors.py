@@ -470,9 +470,12 @@ def _each(report: dict, folder: str, file: str, make: Callable[[dict], dict]) ->
     """A JSON file per student, in a folder of the student's name."""
     written = Written()
     names = file_names([student["student"] for student in report["students"]])
-    for student in report["students"]:
+    for student in filter(handed_in, report["students"]):
         text = json_text(make(student), indent=1)
         written.files[f"{folder}/{names[student['student']]}/{file}"] = f"{text}\n".encode()
+    empty = [s["student"] for s in report["students"] if not handed_in(s)]
+    if empty:
+        written.notes.append(f"nothing handed in, and no file: {_listed(empty)}")
     return written
 
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_gpt2 import manifest
+from learn_gpt2.checking import loading
 from learn_gpt2.checking.limits import TimeLimit, time_limit
 from learn_gpt2.checking.loading import PieceError
 from learn_gpt2.checking.runner import Examination, Result, load_checks, run_checks
@@ -153,7 +154,7 @@ def install_model(text: str) -> None:
     module = types.ModuleType("gpt2.model", "GPT-2, assembled for grading.")
     module.__file__ = "gpt2/model.py"
     sys.modules["gpt2.model"] = gpt2.model = module
-    exec(compile(text, "gpt2/model.py", "exec", dont_inherit=True), module.__dict__)
+    loading.execute(text, "gpt2/model.py", module)
 
 
 # ── one question ────────────────────────────────────────────────────────────────────────────────

@@ -710,6 +710,7 @@ NO_MISCONCEPTIONS = frozenset(
         "changes-torch",
         "crashed",
         "default-device",
+        "default-dtype-set",
         "examiner-ended",
         "import-error",
         "import-loops",

@@ -197,11 +197,14 @@ class _Bounded(io.RawIOBase):
     """A stream that ends with Refused after MAX_UNPACKED bytes."""
 
     def __init__(self, file: BinaryIO):
-        self._file, self._left = file, MAX_UNPACKED
+        self._file, self._left, self._empty = file, MAX_UNPACKED, 0
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(min(size, 1 << 20) if size >= 0 else 1 << 20)
         self._left -= len(data)
+        self._empty += not data
+        if self._empty > 4:  # tarfile goes on to a claimed size, however large
+            raise EOFError("it ends before its files do")
         if self._left < 0:
             raise Refused(f"unpacks to more than {MAX_UNPACKED >> 20} MB")
         return data
@@ -438,23 +441,29 @@ def main() -> None:
 
 def confine() -> None:
     """Give up what reading an open file does not need, as far as the system lets go of it."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        for limit, most in (
-            ("RLIMIT_AS", MEMORY),
-            ("RLIMIT_CPU", CPU_SECONDS),
-            ("RLIMIT_FSIZE", 0),
-            ("RLIMIT_CORE", 0),
-            ("RLIMIT_NPROC", 0),
-        ):
-            number = getattr(resource, limit, None)
-            if number is not None:
-                with contextlib.suppress(OSError, ValueError):
-                    resource.setrlimit(number, (most, most))
+    _limit()
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             _close_file_system()
+
+
+def _limit() -> None:
+    """Memory, time, and nothing that could be written or started."""
+    try:
+        import resource
+    except ImportError:
+        return
+    for limit, most in (
+        ("RLIMIT_AS", MEMORY),
+        ("RLIMIT_CPU", CPU_SECONDS),
+        ("RLIMIT_FSIZE", 0),
+        ("RLIMIT_CORE", 0),
+        ("RLIMIT_NPROC", 0),
+    ):
+        number = getattr(resource, limit, None)
+        if number is not None:
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(number, (most, most))
 
 
 def _close_file_system() -> None:

@@ -10,7 +10,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+# the first letters of the months' names in English, German, French, Spanish and their neighbors
+MONTHS = {
+    **{"jan": 1, "feb": 2, "mar": 3, "apr": 4, "may": 5, "jun": 6, "jul": 7, "aug": 8, "sep": 9},
+    **{"oct": 10, "nov": 11, "dec": 12},
+    **{"mär": 3, "mai": 5, "okt": 10, "dez": 12, "fév": 2, "fev": 2, "avr": 4, "aoû": 8, "déc": 12},
+    **{"ene": 1, "abr": 4, "ago": 8, "dic": 12, "maa": 3, "mei": 5, "set": 9, "out": 10, "gen": 1},
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,8 @@ class Named:
 
 
 _DATE = (
-    r"(?P<time>(?:[A-Za-z]{3,9}\.? \d{1,2}, \d{4}|\d{1,2} [^\W\d]{3,9}\.?,? \d{4}|"
+    r"(?P<time>(?:[^\W\d]{3,10}\.? \d{1,2}, \d{4}|"
+    r"\d{1,2}\.? (?:de )?[^\W\d]{3,10}\.?,? (?:de )?\d{4},?|"
     r"\d{4}-\d{2}-\d{2}) \d{1,2}:?\d{2}(?: ?[AaPp]\.?[Mm]\.?)?)"
 )
 
@@ -108,7 +115,7 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern(
         "brightspace",
         "file",
-        rf"(?P<id>\d+)-\d+ - (?:[A-Za-z]?\d{{6,}} - )?(?P<student>.+?) - {_DATE} - (?P<file>.+)",
+        rf"(?P<id>\d+)-\d+ - (?:[A-Za-z]?\d{{6,}} - )?(?P<student>.+?) ?- {_DATE} - (?P<file>.+)",
         (
             "12345-67890 - First Last - Nov 30, 2026 1020 AM - 01-embeddings.py",
             {
@@ -193,10 +200,35 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern(
         "ilias",
         "folder",
-        r"(?P<last>[^_]+)_(?P<first>[^_]+)_(?P<login>[^_]+)_(?P<id>\d+)",
+        r"(?P<last>[^_]+)_(?P<first>[^_]+)_(?P<login>[^_]+)_(?P<id>\d{3,})",
         (
             "Muster_Max_mmuster_4711",
             {"student": "Max Muster", "login": "mmuster", "id": "4711"},
+        ),
+    ),
+    Pattern(
+        "ilias",
+        "folder",
+        r"(?P<student>[^@]+?)[ _](?P<email>[^@\s_]+@[^@\s_]+)[ _](?P<id>\w+)",
+        (
+            "Muster Max mmuster@school.edu 4711",
+            {"student": "Muster Max", "email": "mmuster@school.edu", "id": "4711"},
+        ),
+    ),
+    Pattern(
+        "vpl",
+        "folder",
+        r"(?P<student>[^\d_]+?) (?P<id>\d{2,}) (?P<login>[^\s/]+)",
+        ("Ann Lee 1234 alee", {"student": "Ann Lee", "id": "1234", "login": "alee"}),
+    ),
+    Pattern(
+        "zybooks",
+        "folder",
+        r"(?P<last>[^_]+)_(?P<first>[^_]+)_(?P<email>[^_]+\.[a-z]{2,})_"
+        r"(?P<time>\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})",
+        (
+            "Lee_Ann_alee@school.edu_2026-11-30_10-20-30",
+            {"student": "Ann Lee", "email": "alee@school.edu", "time": "20261130102030"},
         ),
     ),
     Pattern(
@@ -329,13 +361,13 @@ def _named(pattern: Pattern, found: dict[str, str]) -> Named:
 def sortable(time: str) -> str:
     """A date and time as digits that sort, "" when it is not understood."""
     numbers = re.findall(r"\d+", time)
-    word = re.search(r"[^\W\d]{3,}", time)
+    word = next((w for w in re.findall(r"[^\W\d]{3,}", time) if w.lower()[:3] in MONTHS), "")
     if len(numbers) >= 5 and len(numbers[0]) == 4:
         parts = numbers[:6]
     elif re.match(r"\d{4}-", time) and len(numbers) == 4:  # 2026-11-30 1020
         parts = [*numbers[:3], numbers[3][:-2] or "0", numbers[3][-2:]]
-    elif word and word[0].lower()[:3] in MONTHS and len(numbers) >= 3:
-        month = str(MONTHS.index(word[0].lower()[:3]) + 1)
+    elif word and len(numbers) >= 3:
+        month = str(MONTHS[word.lower()[:3]])
         day, year, clock = numbers[0], numbers[1], "".join(numbers[2:4])
         hour = int(clock[:-2] or 0)
         half = re.search(r"(?i)([ap])\.?m\.?\s*$", time)

@@ -16,7 +16,7 @@ import tokenize
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from learn_gpt2.grading import platforms
@@ -37,13 +37,16 @@ NOTEBOOK = re.compile(r"(?i)(.*?)((?:\.ipynb)+)((?:\.(?:json|txt|download))*)")
 TEXT = re.compile(r"(?i)(.*?)(\.(?:txt|text))()")
 PAGE = re.compile(r"(?i)(.*?)(\.html?)()")
 
+# problem.py (1), problem.py-2: the number belongs before the ending
+LATE_NUMBER = re.compile(r"(?i)(\.(?:py|ipynb))([-_ ]*\(\d{1,3}\)|[-_ ]+\d{1,3})\Z")
+
 # Files that are around a piece and are not one
 NOT_PIECES = re.compile(
     r"(?ix) test[s]?[-_].* | .*[-_]tests? | conftest | mistakes | setup | __init__ | __main__"
 )
-# What else a course's folder holds
-COURSE_FOLDERS = frozenset(
-    ("solutions", "src", "tests", "docs", "build", "dist", "data", "runs", "scripts", "site")
+# What else a course's folder holds, by the first parts of its path
+COURSE_FOLDERS = re.compile(
+    r"(?i)(?:solutions/\d\d-[^/]+|src/(?:gpt2|learn_gpt2|[^/]+\.egg-info)/.*|tests/.*|docs/.*)"
 )
 COURSE_FILES = re.compile(
     r"(?ix) readme.* | licen[cs]e.* | pyproject\.toml | makefile | constraints\.txt | glossary\.md "
@@ -52,10 +55,12 @@ COURSE_FILES = re.compile(
     r"| missed\.png | uv\.lock | changelog.* | citation\.cff"
 )
 
+DOCUMENT = re.compile(r"(?i).*\.(?:pdf|docx?|odt|rtf|pages|zip|tar|t?gz|7z|rar)")
+
 # Endings of a name that tell one hand-in of a file from another: (what, rank). A higher rank is a
 # later one; a number in it (group n) counts inside the rank.
 SUFFIXES: tuple[tuple[str, int], ...] = (
-    (r"[-_ .]*\((?P<n>\d{1,4})\)", 1),  # a browser's second download, Windows' second file
+    (r"[-_ .]*[(\[](?P<n>\d{1,4})[)\]]", 1),  # a browser's second download, Windows' second file
     (r"[-_ .]+v(?:er(?:sion)?)?[-_. ]?(?P<n>\d{1,4})(?:\.\d+)*", 1),
     (r"[-_ .]+(?:rev|take|try|attempt|versuch|nr|no)[-_. ]?(?P<n>\d{1,4})", 1),
     (r"[-_ ]+(?P<n>\d{1,3})", 1),  # Canvas numbers what is handed in again
@@ -112,6 +117,10 @@ _NUMBERED = tuple(
     for words, sure in NUMBERED
 )
 
+_WITHIN_NAME = re.compile(
+    r"(?:^|-)(?:problem|prob|exercise|ex|task|question|aufgabe|p|q)-?0*(\d{1,2})(?=-|$)"
+)
+
 # How sure a place or a name is, from the course's own layout down
 LAYOUT, FOLDER_AND_NAME, FULL_NAME, NAME, WITHIN, CONTENT, ALONE = 6, 5, 4, 3, 2, 1, 0
 
@@ -144,6 +153,7 @@ class Found:
     notices: list[str] = field(default_factory=list)
     attention: list[str] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
+    others: list[int] = field(default_factory=list)  # problems that are there and not graded
 
 
 # ── names ───────────────────────────────────────────────────────────────────────────────────────
@@ -153,14 +163,16 @@ def plain(text: str) -> str:
     """A name in lower case with hyphens between its words: "05_Causal Masking" →
     05-causal-masking.
     """
-    text = unicodedata.normalize("NFKC", text.replace("%20", " ")).casefold()
-    return re.sub(r"[\s_.+~-]+", "-", text).strip("-")
+    text = unicodedata.normalize("NFKC", re.sub(r"%2[0dD]", "-", text)).casefold()
+    return re.sub(r"[\s_.+~\u2010-\u2015\u2212-]+", "-", text).strip("-")
 
 
 def split_name(name: str) -> tuple[str, str]:
     """(stem, kind): code, notebook, text, page or other."""
     if len(name) > MOST_LETTERS:
         name = name[:100] + name[100 - MOST_LETTERS :]
+    name = re.sub(r"\?[\w=&-]*\Z", "", name)  # what an address had behind the name
+    name = LATE_NUMBER.sub(r"\2\1", name)
     for kind, regex in (("notebook", NOTEBOOK), ("code", CODE), ("text", TEXT), ("page", PAGE)):
         if (match := regex.fullmatch(name)) and match[1].strip(" ."):
             return match[1], kind
@@ -210,21 +222,29 @@ def _words(problem: Problem) -> tuple[str, ...]:
     return tuple({_compact(name) for name in names if len(_compact(name)) > 4})
 
 
+@cache
+def _full_names(problem: Problem) -> tuple[str, str]:
+    """Number and slug without marks, with and without a leading zero."""
+    return _compact(problem.folder), f"{problem.number}{_compact(problem.slug)}"
+
+
 def _compact(text: str) -> str:
     return re.sub(r"[^\w]|_", "", plain(text))
 
 
 def problem_of(stem: str, problems: Iterable[Problem]) -> tuple[Problem, int, bool] | None:
     """(problem, how sure, whether the name alone will do) of a name without endings; or None."""
+    return _problem_of(stem, tuple(problems))
+
+
+@lru_cache(maxsize=20_000)
+def _problem_of(stem: str, problems: tuple[Problem, ...]) -> tuple[Problem, int, bool] | None:
     name = plain(stem)
     flat = _compact(stem)
     if not flat:
         return None
-    problems = list(problems)
     for problem in problems:
-        if name == problem.folder or flat == _compact(problem.folder):
-            return problem, FULL_NAME, True
-        if flat == f"{problem.number}{_compact(problem.slug)}":
+        if name == problem.folder or flat in _full_names(problem):
             return problem, FULL_NAME, True
     for problem in problems:
         if flat in _words(problem):
@@ -240,6 +260,10 @@ def problem_of(stem: str, problems: Iterable[Problem]) -> tuple[Problem, int, bo
     longest.sort(key=lambda pair: -pair[0])
     if longest and (len(longest) == 1 or longest[0][0] > longest[1][0] or _one(longest)):
         return longest[0][1], NAME, True
+    told = {int(number) for number in _WITHIN_NAME.findall(name)}
+    for problem in problems:
+        if told == {problem.number}:  # hw3-problem-1, lee-alice-p1
+            return problem, NAME, True
     match = re.match(r"(?:.*?[^\d])??0*(\d{1,2})(?:[^\d].*)?$", name)
     if match and len(re.findall(r"\d+", name)) == 1:
         for problem in problems:
@@ -270,7 +294,27 @@ def without_problem(stem: str, problems: Iterable[Problem]) -> str:
     rest = re.sub(
         r"(?i)(?<![^\W_])(?:problem|prob|exercise|homework|hw)[-_ ]*\d{1,2}(?!\w)", " ", rest
     )
+    rest = re.sub(r"(?i)(?<![^\W_])problems?(?![^\W_])", " ", rest) if rest != stem else rest
     return re.sub(r"\s+", " ", rest.replace("_", " ")).strip(" -_.")
+
+
+def without_numbered(stem: str, problems: Iterable[Problem]) -> str:
+    """A name without a problem's number and name: alice_01-embeddings → alice. The name as it is
+    when it holds none, or nothing else.
+    """
+    for problem in problems:
+        slug = r"[-_ .]*".join(re.escape(word) for word in problem.slug.split("-"))
+        number = f"0*{problem.number}"
+        either = (
+            rf"(?:(?:problem|prob|p)?[-_ ]*{number}[-_ .]*{slug}|(?:problem|prob)[-_ ]*{number})"
+        )
+        rest = re.sub(rf"(?i)(?<![^\W_]){either}(?![^\W_])", " ", stem)
+        if rest == stem:
+            continue
+        rest = re.sub(r"\s+", " ", rest).strip(" -_.")
+        if re.search(r"[^\W\d_]{2}", rest):
+            return rest
+    return stem
 
 
 # ── content ─────────────────────────────────────────────────────────────────────────────────────
@@ -386,6 +430,9 @@ def from_notebook(data: bytes, problems: Iterable[Problem]) -> dict[int, tuple[b
 
     Refused when it can't be read.
     """
+    problems = [p for p in problems if _mentions(data, p)]
+    if not problems:
+        return {}
     wanted = {str(p.number): sorted({name.split(".")[0] for name in p.provides}) for p in problems}
     answer = _ask_child(["notebook", json.dumps(wanted)], data)
     found = {}
@@ -395,6 +442,12 @@ def from_notebook(data: bytes, problems: Iterable[Problem]) -> dict[int, tuple[b
             source = got["source"].encode("utf-8", "replace")
             found[problem.number] = (source, got["cells"])
     return found
+
+
+def _mentions(data: bytes, problem: Problem) -> bool:
+    """Whether a notebook's bytes hold what a problem's code has to hold."""
+    words = (name if name.islower() else f"class {name}" for name in problem.classes)
+    return all(word.encode() in data for word in words)
 
 
 def _ask_child(command: list[str], data: bytes) -> dict:
@@ -439,9 +492,28 @@ class Candidate:
     skeleton: bool = False
     fitting: bool = False
     literal: bool = False
+    around: tuple[int, int] = (0, 0)  # the version that its folder's or archive's name tells
     old: bool = False
     cells: list[int] = field(default_factory=list)
     note: str = ""
+
+    def clearly_before(self, other: Candidate) -> bool:
+        """Whether something says that this one is an earlier hand-in, or a lesser one, than
+        another.
+        """
+        mine, theirs = self.file, other.file
+        if (mine.time, mine.attempt) != (theirs.time, theirs.attempt) or self.kind != other.kind:
+            return True
+        if (self.old and not other.old) or self.version.rank < min(0, other.version.rank + 1):
+            return True
+        if self.sure <= WITHIN < other.sure:
+            return True
+        told = (self.around, self.version, mine.upload) != (
+            other.around,
+            other.version,
+            theirs.upload,
+        )
+        return told and self.sure == other.sure
 
     @property
     def rank(self) -> tuple:
@@ -453,9 +525,11 @@ class Candidate:
             (self.file.time, self.file.attempt),
             kinds[self.kind],
             not self.old,
-            self.sure,
+            self.sure >= NAME,
+            self.around,
             (self.version.rank, self.version.number),
             self.file.upload,
+            self.sure,
             self.fitting,
             self.literal,
             -len(self.file.folders),
@@ -498,6 +572,8 @@ class _Weighing:
         self._alone(rest)
         for problem in self.problems:
             self._choose(problem)
+        graded = {p.number for p in self.problems}
+        self.found.others = [n for n, c in self.candidates.items() if c and n not in graded]
         self._unread()
         return self.found
 
@@ -565,10 +641,10 @@ class _Weighing:
                 new = (said[1], said[0], version, said[2])
             else:
                 continue
-            if best is None or (new[3], new[0]) > (best[3], best[0]):
+            if best is None or (new[3], new[0]) >= (best[3], best[0]):
                 best = new
         if best is None and around and kind != "page":
-            best = (WITHIN, around[0], versions(stem)[-1][1], False)
+            best = (WITHIN, around[0], versions(stem)[-1][1], True)
         if best is None or (kind in ("text", "page") and best[0] < WITHIN):
             return False
         level, problem, version, alone_will_do = best
@@ -614,10 +690,15 @@ class _Weighing:
         for name in file.folders:
             if match := VERSION_FOLDER.fullmatch(name):
                 file.attempt = max(file.attempt, int(match[1]))
-            elif name.isdigit() and len(name) <= 3 and sure >= NAME:
+            elif name.isdigit() and len(name) <= 2 and sure >= NAME:
                 file.attempt = max(file.attempt, int(name))
             elif len(name) > 9 and (time := platforms.sortable(name)):
                 file.time = max(file.time, time)
+        for name in file.folders[-2:]:
+            told = versions(name)[-1][1]
+            said = problem_of(name, self.every)
+            if not (said and said[2]) and (told.rank, told.number) != (0, 0):
+                candidate.around = (told.rank, told.number)
         candidate.old = any(OLD_FOLDER.fullmatch(name) for name in file.folders[-2:])
         return candidate
 
@@ -724,15 +805,20 @@ class _Weighing:
             self.found.files[number] = best.data
             self._tell(best)
         others = [
-            c.file.place
+            c
             for c in ranked[1:]
-            if c.refused or (not c.skeleton and _lines(c.data) != _lines(best.data))
+            if (c.refused and c.kind != "notebook")
+            or (not c.refused and not c.skeleton and _lines(c.data) != _lines(best.data))
         ]
         if others:
-            self.found.notices.append(
+            places = [c.file.place for c in others]
+            notice = (
                 f"problem {number:02d} is there more than once; {best.file.place} is graded, "
-                f"not {named(list(dict.fromkeys(others)))}"
+                f"not {named(list(dict.fromkeys(places)))}"
             )
+            self.found.notices.append(notice)
+            if any(not c.clearly_before(best) and not c.refused for c in others):
+                self.found.attention.append(notice)  # nothing says which of them is the later one
 
     def _tell(self, best: Candidate) -> None:
         """A notice where somebody might have meant something else."""
@@ -766,9 +852,15 @@ class _Weighing:
             note = f" ({file.node.note})" if file.node.note else ""
             if platforms.PLATFORM_FILES.fullmatch(file.name) and not note:
                 continue
-            if _in_course(file, self.courses) and COURSE_FILES.fullmatch(file.name):
+            if not note and _in_course(file, self.courses) and self._from_course(file):
                 continue
             self.found.unread.append(f"{file.place}{note}")
+
+    def _from_course(self, file: File) -> bool:
+        """Whether a file in a copy of the course is one that came with it, by its name."""
+        _, kind = split_name(file.name)
+        own = kind in ("code", "notebook") or DOCUMENT.fullmatch(file.name)
+        return not own or bool(COURSE_FILES.fullmatch(file.name))
 
 
 def _is_notebook(data: bytes) -> bool:
@@ -812,5 +904,4 @@ def _of_the_course(file: File, courses: set[str]) -> bool:
     root = _root_of(file, courses)
     if root is None:
         return False
-    inner = file.place[len(root) :].strip("/").split("/")
-    return len(inner) > 1 and inner[0].casefold() in COURSE_FOLDERS
+    return bool(COURSE_FOLDERS.fullmatch(file.place[len(root) :].strip("/")))

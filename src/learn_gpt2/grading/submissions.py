@@ -23,6 +23,7 @@ from learn_gpt2.grading.trees import Node, Refused
 from learn_gpt2.manifest import Problem
 
 MAX_BYTES = trees.MAX_BYTES  # of one piece
+MOST_UNREAD = 200  # files that a report names; more are counted
 MAX_LEVELS = 6  # folders around the students that are looked through
 WORK_LEVELS = 4  # folders around one student's work, when it is looked for
 # A loose file called like this says neither whose it is nor what it is for.
@@ -145,6 +146,7 @@ class _Intake:
         self.problems, self.skeletons = problems, skeletons
         self.every = list(manifest.PROBLEMS)
         self.handed: dict[tuple, Handed] = {}
+        self._rivals: dict[str, bool] = {}
 
     # ── levels
 
@@ -157,7 +159,7 @@ class _Intake:
 
     def _level(self, node: Node, folders: tuple[str, ...], depth: int) -> None:
         """Gather those whose work lies directly in a folder, and look through wrappers."""
-        entries = [e for e in node.listed if not (e.name.startswith(".") and e.kind != "archive")]
+        entries = [e for e in node.listed if not (e.name.startswith(".") and _no_code(e))]
         metadata = _metadata(node)
         receipts = _receipts(entries)
         before = _common_assignment(entries)
@@ -178,16 +180,21 @@ class _Intake:
                 continue
             else:
                 plain.append(entry)
+        labels = {trees.stem(e.name) if e.kind != "folder" else e.name for e in plain}
         alone = len(plain) == 1 and len(entries) - len(plain) <= 3
         for entry in plain:
             if entry.name in logins:
                 login = logins[entry.name]
                 self._add(Part(entry, Named("github", login=login, student=login), folders))
-            elif entry.holds and self._is_group(entry, plain, alone, depth):
+            elif entry.holds and self._safely_a_group(entry, plain, alone, depth):
                 self._level(entry, (*folders, entry.stem), depth + 1)
             elif entry.holds or entry.kind in ("bad", "link", "other"):
                 label = trees.stem(entry.name) if entry.kind != "folder" else entry.name
-                self._add(Part(entry, Named("", student=label), folders))
+                again = re.fullmatch(r"(.+?) ?\((\d{1,2})\)", label)
+                said = Named("", student=recognizing.without_numbered(label, self.every))
+                if again and again[1] in labels:  # downloaded, or handed in, once more
+                    said = Named("", student=again[1], attempt=int(again[2]))
+                self._add(Part(entry, said, folders))
             else:
                 self._loose(entry, folders)
 
@@ -231,6 +238,7 @@ class _Intake:
             label = left
         else:
             label = recognizing.without_problem(stem, self.every)
+            label = re.sub(r"(?i)(?<=\w)[-_ ]+(?:hw|homework|work|code|notebook)\Z", "", label)
         if not re.search(r"[^\W\d]", label) or SAYS_NOTHING.fullmatch(label):
             label = entry.name
         self._add(Part(entry, Named("", student=label, file=entry.name), folders))
@@ -287,8 +295,19 @@ class _Intake:
         named = re.search(r"[^\W\d]{2}", label) and not SAYS_NOTHING.fullmatch(label)
         return bool(said and named)
 
-    def _is_group(self, entry: Node, siblings: list[Node], alone: bool, depth: int) -> bool:
-        """Whether a folder or an archive holds several students, and is not one's own."""
+    def _safely_a_group(self, entry: Node, siblings: list[Node], alone: bool, depth: int) -> bool:
+        """`_is_group`; what can't even be looked at is one student's."""
+        try:
+            return self._is_group(entry, siblings, alone, depth)
+        except Exception:  # whatever it is, `submissions` says it of that student
+            return False
+
+    def _is_group(
+        self, entry: Node, siblings: list[Node], alone: bool, depth: int, inside: bool = False
+    ) -> bool:
+        """Whether a folder or an archive holds several students, and is not one's own. inside: it
+        is looked at for what is around it.
+        """
         if depth >= MAX_LEVELS:
             return False
         children = entry.listed
@@ -307,23 +326,38 @@ class _Intake:
             return not _same_person({name.student or name.login for name in said}, entry.stem)
         holders = [c for c in children if c.holds and not _is_version(c.name)]
         holders = [c for c in holders if not any(x.name == "pyvenv.cfg" for x in c.children)]
+        holders = [c for c in holders if recognizing.split_name(c.name)[1] != "code"]
         if only and not any(self._is_piece(c) for c in children if not c.holds):
             loose = [c for c in children if recognizing.split_name(c.name)[1] == "code"]
-            if holders or len(loose) > 1:
+            if len(holders) > inside or len(loose) > 1:
                 return True
         if self._is_work(entry):
             return False
         if wrapper and (holders or (alone and len(children) > 1)):
             return True
         if len(holders) == 1 and alone:
-            return self._is_group(holders[0], holders, alone, depth + 1)
-        if len(holders) < 2:
+            return self._is_group(holders[0], holders, alone, depth + 1, inside=True)
+        if len(_bases(holders)) < 2:
             return False
         if alone and (self._overlap(holders) or len(holders) > 4):
             return True
+        rivals = [s for s in siblings if s.holds]
+        several = [s for s in rivals if self._holds_rivals(s)]
+        if entry in several and len(several) > 1 and 2 * len(several) >= len(rivals):
+            return True  # sections of a class, each with its students
         names = {c.name for c in holders}
         others = [s for s in siblings if s is not entry and s.holds]
         return any(len(names & {c.name for c in other.listed if c.holds}) > 1 for other in others)
+
+    def _holds_rivals(self, entry: Node) -> bool:
+        """Whether two folders in a folder have a file for the same problem."""
+        if entry.path not in self._rivals:
+            holders = [c for c in entry.listed if c.holds and not _is_version(c.name)]
+            work = self._is_work(entry)
+            self._rivals[entry.path] = (
+                not work and len(_bases(holders)) > 1 and self._overlap(holders)
+            )
+        return self._rivals[entry.path]
 
     def _overlap(self, holders: list[Node]) -> bool:
         """Whether two of some folders have a file for the same problem."""
@@ -358,12 +392,15 @@ class _Intake:
                 lost.notices = lost.attention = [trees.shown(reason)]
                 lost.refused = {p.number: trees.shown(reason) for p in self.problems}
                 found.append(_identified(lost, handed))
+            for part in handed.parts:
+                part.node.forget()
         return found
 
     def _split(self, handed: Handed) -> list[Submission]:
         """One submission; two where a plain name stands twice with different work."""
         containers = [p for p in handed.parts if p.node.holds or p.node.kind == "bad"]
-        if handed.named.platform or len(containers) < 2:
+        attempts = {p.named.attempt for p in containers}
+        if handed.named.platform or len(containers) < 2 or len(attempts) == len(containers):
             return [self._one(handed, handed.parts)]
         loose = [p for p in handed.parts if p not in containers]
         each = [self._one(handed, [part, *loose]) for part in containers]
@@ -395,8 +432,10 @@ class _Intake:
             notices=got.notices,
             source=", ".join(dict.fromkeys(p.node.path or p.node.name for p in parts))[:400],
             late=any(p.named.late for p in parts),
-            unread=got.unread,
+            unread=got.unread[:MOST_UNREAD],
         )
+        if len(got.unread) > MOST_UNREAD:
+            submission.unread.append(f"{len(got.unread) - MOST_UNREAD} more files")
         _identified(submission, handed)
         self._tell(submission, parts, files, got)
         return submission
@@ -420,10 +459,15 @@ class _Intake:
         if told:
             submission.attention += [text for text in told if text not in submission.attention]
             submission.refused |= dict.fromkeys(missing, told[0])
+        elif len(missing) == len(numbers) and got.others and not got.unread:
+            there = named([f"{n:02d}" for n in got.others], 12)
+            which = named([f"{n:02d}" for n in missing], 12)
+            submission.notices.append(f"nothing for problem {which}; problem {there} is there")
         elif len(missing) == len(numbers):
-            holds = f"nothing recognized; holds {named(got.unread)}"
+            there = got.unread or [f.place for f in files]
+            holds = f"nothing recognized; holds {named(there)}"
             nothing = "nothing is in it: it is empty"
-            submission.attention.append(holds if got.unread else nothing)
+            submission.attention.append(holds if there else nothing)
         elif missing and any(not PICTURES.fullmatch(name) for name in got.unread):
             which = named([f"{n:02d}" for n in missing], 12)
             submission.attention.append(
@@ -488,6 +532,18 @@ def _names_students(node: Node) -> bool:
     return any(_read_name(c) for c in node.listed[:50])
 
 
+def _bases(holders: list[Node]) -> set[str]:
+    """Names without what tells one hand-in from another: hw.zip and hw (1).zip have one."""
+    return {recognizing.plain(recognizing.versions(h.stem)[-1][0]) for h in holders}
+
+
+def _no_code(node: Node) -> bool:
+    """Whether something hidden is what a system or a tool left, and nobody's work."""
+    if node.kind == "folder":
+        return all(_no_code(inner) for inner, _ in zip(node.walk(), range(200), strict=False))
+    return recognizing.split_name(node.name)[1] not in ("code", "notebook") and not node.holds
+
+
 def _is_version(name: str) -> bool:
     """Whether a folder's name tells one hand-in from another rather than who handed in."""
     plain = name.strip()
@@ -495,7 +551,7 @@ def _is_version(name: str) -> bool:
         recognizing.VERSION_FOLDER.fullmatch(plain)
         or recognizing.OLD_FOLDER.fullmatch(plain)
         or re.fullmatch(
-            r"(?i)(?:final|new|latest|screenshots?|images?|pics?|docs?|notes?|\d+)", plain
+            r"(?i)(?:final|new|latest|screenshots?|images?|pics?|docs?|notes?|\d{1,2})", plain
         )
     )
 
@@ -564,7 +620,8 @@ def _repositories(node: Node, entries: list[Node]) -> dict[str, str]:
     elif len(names) > 1:
         common = _common(names).rpartition("-")[0]
         cloned = [e for e in folders if any(c.name == ".git" for c in e.children)]
-        if len(common) > 2 and (assignment or len(cloned) * 2 >= len(folders)):
+        short = any(len(name) < len(common) + 3 for name in names)
+        if len(common) > 2 and not short and (assignment or len(cloned) * 2 >= len(folders)):
             prefix = f"{common}-"
     if not prefix or any(len(name) <= len(prefix) for name in names):
         return {}
@@ -585,7 +642,7 @@ def _files(part: Part, several: bool) -> list[File]:
     root = f"{node.path}/" if node.path else ""
     for inner in node.walk():
         place = inner.path.removeprefix(root)
-        folders = tuple(place.split("/")[:-1])
+        folders = tuple(trees.stem(name) for name in place.split("/")[:-1])
         if said.platform == "sakai" and any(platforms.RETURNED.fullmatch(f) for f in folders):
             continue
         name, upload = inner.name, said.upload
@@ -597,7 +654,8 @@ def _files(part: Part, several: bool) -> list[File]:
         if several:
             place = f"{node.name}/{place}"
         stamps["upload"] = upload
-        files.append(File(inner, place, name, (*part.folders, *folders), **stamps))
+        outer = (*part.folders, trees.stem(said.file or node.name))
+        files.append(File(inner, place, name, (*outer, *folders), **stamps))
     return files
 
 

@@ -84,6 +84,7 @@ JUNK_FILES = frozenset(
     (
         ".directory",
         ".ds_store",
+        ".git",
         ".gitattributes",
         ".gitignore",
         ".gitkeep",
@@ -129,6 +130,8 @@ def _escaped(name: str) -> bool:
 
 def _plain(char: str) -> bool:
     if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp"):
+        return False
+    if char in "\u00ad\u200b\u2060\ufeff":  # nothing is seen of them
         return False
     return not (0x202A <= ord(char) <= 0x202E or 0x2066 <= ord(char) <= 0x2069)
 
@@ -189,6 +192,12 @@ class Node:
                 )
             self._data = data
         return self._data
+
+    def forget(self) -> None:
+        """Let go of the bytes that were read, here and below."""
+        self._data = None
+        for child in self._children or ():
+            child.forget()
 
     def walk(self) -> Iterator[Node]:
         """Every file below, archives opened; what is not read comes too, junk does not."""
@@ -303,7 +312,7 @@ def _free(name: str, taken: set[str]) -> str:
     while new in taken:
         number += 1
         first, dot, last = name.rpartition(".")
-        new = f"{first} ({number}).{last}" if dot and first else f"{name} ({number})"
+        new = f"{first} [{number}].{last}" if dot and first else f"{name} [{number}]"
     taken.add(new)
     return new
 

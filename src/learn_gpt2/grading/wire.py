@@ -244,8 +244,9 @@ class Codec:
         if id(t) not in parts.numbers:
             about = write_tensor(t, parts)
             about["grad"] = 0 if not t.requires_grad else 1 if t.is_leaf else 2
-            if getattr(t, "lies_elsewhere", False) is True:
-                about["away"] = True
+            elsewhere = getattr(t, "lies_elsewhere", None)
+            if isinstance(elsewhere, bool):
+                about["away"] = elsewhere
             parts.tensors.append(about)
             parts.sources.append(t)
             parts.numbers[id(t)] = len(parts.tensors) - 1
@@ -283,8 +284,8 @@ class Message:
             raise WireError("a tensor that the message does not hold")
         if number not in self.tensors:
             self.tensors[number] = read_tensor(self.about[number], self.blobs)
-            if self.about[number].get("away") is True:
-                self.tensors[number].lies_elsewhere = True
+            if isinstance(self.about[number].get("away"), bool):
+                self.tensors[number].lies_elsewhere = self.about[number]["away"]
         return self.tensors[number]
 
     def grad(self, number: int) -> int:
@@ -511,15 +512,15 @@ class Peer(Codec):
             if grad:
                 leaf = message.tensor(number)
                 with NO_OVERRIDES():
-                    away = getattr(leaf, "lies_elsewhere", False)
+                    away = getattr(leaf, "lies_elsewhere", None)
                     leaf.requires_grad_()
                     if grad == 2:
                         with torch.enable_grad():
                             message.tensors[number] = leaf.clone(
                                 memory_format=torch.preserve_format
                             )
-                        if away:
-                            message.tensors[number].lies_elsewhere = True
+                        if away is not None:
+                            message.tensors[number].lies_elsewhere = away
                 found.append((leaf, message.tensors[number]))
         return found
 
@@ -588,11 +589,11 @@ class Peer(Codec):
         held = _Held(self, number)
         back.held = held  # goes with the graph
         with NO_OVERRIDES():
-            away = [getattr(message.tensor(i), "lies_elsewhere", False) for i in outputs]
+            away = [getattr(message.tensor(i), "lies_elsewhere", None) for i in outputs]
             made = Graph.apply(back, [message.tensor(i) for i in outputs], *inputs)
             for i, t, elsewhere in zip(outputs, made, away, strict=True):
-                if elsewhere:
-                    t.lies_elsewhere = True
+                if elsewhere is not None:
+                    t.lies_elsewhere = elsewhere
                 message.tensors[i] = t
 
 

@@ -338,6 +338,8 @@ class Worker(wire.Peer):
 
     def _move(self, roots: list[nn.Module]) -> None:
         for root in roots:
+            for t in surroundings.tensors_that_stay(root):
+                t.lies_elsewhere = False
             for t in (*root.parameters(), *root.buffers()):
                 t.lies_elsewhere = True
 

@@ -6,7 +6,6 @@ Shapes: T queries, S keys, D n_embd (the width of one query vector, d_k).
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 

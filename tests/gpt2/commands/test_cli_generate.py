@@ -145,7 +145,7 @@ def test_every_option_at_once(run, folder: Path) -> None:
         return iter(())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gpt2.generation.generating.stream", stream)
+        patch.setattr("gpt2.generation.writing.stream", stream)
         args = "--max-new-tokens 7 --temperature 0.5 --top-k 4 --top-p 0.25 --no-cache --sliding"
         more = "--repetition-penalty 1.5 --dtype bfloat16 --device cpu --seed 3"
         write(run, folder, "--prompt", "a", *args.split(), *more.split())
@@ -245,7 +245,7 @@ def test_a_sample_is_the_text_of_its_own_seed(run, folder: Path, monkeypatch) ->
     alone = [write(run, folder, *args, "--seed", seed) for seed in (5, 6, 7)]
     expected = "".join(f"--- sample {i} of 3 ---\n{text}" for i, text in enumerate(alone, 1))
     assert write(run, folder, *args, "--seed", 5, "--num-samples", 3) == expected
-    monkeypatch.setattr(command, "rows_at_once", lambda *_: 2)
+    monkeypatch.setattr("gpt2.generation.writing.rows_at_once", lambda *_: 2)
     assert write(run, folder, *args, "--seed", 5, "--num-samples", 3) == expected
 
 

@@ -125,6 +125,17 @@ def test_a_name_that_nobody_looks_up(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting.set()
 
 
+def test_a_slow_network_is_given_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a limit that nobody behind a slow proxy can lift."""
+    assert network.patience() == network.SECONDS
+    monkeypatch.setenv("GPT2_NETWORK_SECONDS", "7.5")
+    assert network.patience() == 7.5
+    for wrong in ("0", "-1", "nan", "soon"):
+        monkeypatch.setenv("GPT2_NETWORK_SECONDS", wrong)
+        with pytest.raises(ValueError, match="GPT2_NETWORK_SECONDS"):
+            network.patience()
+
+
 def test_which_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a proxy that is used for a host which the environment excepts."""
     assert proxy_for(HUB) is None

@@ -294,7 +294,7 @@ def test_a_changed_source_is_mentioned(tmp_path: Path) -> None:
     assert not [line for line in said if "note" in line]
     write(tmp_path / "c", {"b.txt": "beta"})
     prepare(str(tmp_path / "c"), tmp_path / "d", tokenizer="char", say=said.append)
-    assert "304 bytes of text now and had 300" in said[-1]
+    assert "take 304 bytes now and took 300" in said[-1]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes are Linux's")

@@ -18,8 +18,9 @@ from gpt2 import cli
 from gpt2.formats import gguf as ours
 from gpt2.formats.checkpoints import open_checkpoint, save_pretrained
 from gpt2.formats.gguf import FILE_TYPES, MAX_STRINGS, TYPES, open_gguf, read_header, save_gguf
-from gpt2.formats.opening import load_tokenizer
+from gpt2.formats.opening import load_tokenizer, open_model
 from gpt2.model import GPT2Model
+from gpt2.text.roles import Roles
 from gpt2.text.tokenizers import END_OF_TEXT, GPT2Tokenizer, JSONTokenizer
 
 package = pytest.importorskip("gguf", reason="the gguf package is not installed")
@@ -337,6 +338,51 @@ def test_gpt2s_own_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "Hello. The dog's 3 naïve 日本"
     )
     assert again.eos_token_id == 50256
+
+
+def words_of(tokens: list[str], **ids: int):
+    """→ a writer's metadata with this vocabulary and these ids."""
+
+    def meta(writer) -> None:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("gpt-2")
+        writer.add_token_list(tokens)
+        writer.add_token_merges(["a b"])
+        for key, i in ids.items():
+            writer.add_uint32(f"tokenizer.ggml.{key}", i)
+
+    return meta
+
+
+@pytest.mark.parametrize(
+    ("rows", "ids", "roles"),
+    [
+        (6, {"eos_token_id": 4, "bos_token_id": 3, "padding_token_id": 5}, Roles((4,), 3, 5)),
+        (6, {"eos_token_id": 4, "eot_token_id": 5, "eom_token_id": 4}, Roles((4, 5), 3)),
+        (6, {"eos_token_id": 99}, Roles((3,), 3)),
+        (6, {}, Roles((3,), 3)),
+        (9, {"eos_token_id": 4}, Roles((4,), 3)),
+        (5, {"eos_token_id": 4, "padding_token_id": 5}, Roles((4,), 3)),
+    ],
+)
+def test_roles_and_lists_of_another_length(
+    tmp_path: Path, rows: int, ids: dict[str, int], roles: Roles
+) -> None:
+    """Catches an end token that only `<|endoftext|>` can be, and a list of tokens that is shorter
+    or longer than the table refused, or believed where the table ends.
+    """
+    tokens = ["a", "b", "ab", END_OF_TEXT, "</s>", "[PAD]"]
+    model = tiny(vocab_size=rows)
+    path = rewrite(model, tmp_path / "m.gguf", lambda t: None, words_of(tokens, **ids))
+    opened = open_model(path)
+    assert opened.roles == roles
+    assert opened.unspoken() == list(range(6, rows))
+    assert opened.encode("ab") == [2]
+    assert (99 in ids.values()) == any("99 is not a row" in note for note in opened.notes)
+    again = open_model(save_gguf(model, tmp_path / "n.gguf", opened.tokenizer, roles=roles))
+    assert again.roles == roles
+    assert again.tokenizer.vocab_size == min(rows, 6)
+    same(GPT2Model.from_pretrained(path), model)
 
 
 @pytest.mark.parametrize(

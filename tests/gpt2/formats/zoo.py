@@ -190,7 +190,8 @@ def plain(rows: int | None = None, padded: int = 0) -> Parts:
 class Kind:
     """ends: the ids that end its texts. refused: what the refusal says, as a pattern; None: it
     loads. theirs: does `transformers` read the same model from the folder? same_end: do its texts
-    end there by the folder's own word? note: what is said of it.
+    end there by the folder's own word? note: what is said of it. reached: does the text that the
+    weights give come to its end?
     """
 
     name: str
@@ -201,6 +202,7 @@ class Kind:
     same_end: bool = True
     tokenizer: bool = True
     note: str | None = None
+    reached: bool = True
 
 
 def _with(**changes: Any) -> Callable[[], Parts]:
@@ -408,6 +410,18 @@ def zoo() -> list[Kind]:
                 },
             ),
             (e,),
+        ),
+        Kind(
+            "end-named-and-in-no-vocabulary",
+            _gpt2s_arrangement(
+                rows_more=1,
+                config=lambda: plain(plain_size() + 2, 1).config,
+                special_tokens_map={"eos_token": "<end>", "pad_token": "[PAD]"},
+            ),
+            (e + 1,),
+            same_end=False,
+            note="the tokenizer's ids end at",
+            reached=False,
         ),
         Kind(
             "a-token-more-than-rows",

@@ -342,3 +342,18 @@ def test_the_training_benchmark_compares_the_same_work() -> None:
     names = {result.name for result in table.results}
     assert names == {"gpt2.model", "a plain model", "transformers"}
     assert "backward" in table.markdown()
+
+
+def test_bits_per_byte_while_training_are_of_the_tokens_scored(tmp_path: Path) -> None:
+    """Catches the whole split's bytes per token in the log, where --eval-tokens scores its start:
+    three bytes a token there, and one later.
+    """
+    from gpt2.data.preparing import prepare
+
+    (tmp_path / "a.txt").write_text("ab" * 150 + "日" * 100 + "ab" * 150, encoding="utf-8")
+    prepare(str(tmp_path / "a.txt"), tmp_path / "d", tokenizer="char", val_fraction=2 / 3)
+    config = settings(tmp_path / "d", max_steps=1, eval_tokens=40)
+    train(config, tmp_path / "run")
+    row = next(row for row in read_log(tmp_path / "run" / "log.jsonl") if "val_loss" in row)
+    expected = row["val_loss"] / math.log(2) / 3  # 40 tokens of three bytes
+    assert row["val_bits_per_byte"] == pytest.approx(expected, abs=1e-5)

@@ -16,6 +16,7 @@ from torch import Tensor
 from gpt2.cache import KVCache
 from gpt2.formats.checkpoints import save_pretrained
 from gpt2.generation.generating import filter_logits, prefill
+from gpt2.inference.fused import FusedAttention
 from gpt2.model import GPT2Model, LayerNorm, ScaledDotProductAttention
 from gpt2.validation import oracle
 from gpt2.validation.stages import validate
@@ -127,8 +128,8 @@ def test_fused_attention_adds_up_in_float32(
     """Catches a fused kernel that rounds scores, exponentials' sum or the weighted sum of values on
     the way: a step with the cache, a piece of a prompt, a whole prompt.
     """
-    attention = ScaledDotProductAttention(64, 0.0).eval()
-    assert attention_is_exact(attention._fused, dtype, T, S, masked)
+    fused = FusedAttention(ScaledDotProductAttention(64, 0.0).eval())
+    assert attention_is_exact(lambda *inputs: fused(*inputs)[0], dtype, T, S, masked)
 
 
 @halves

@@ -328,12 +328,6 @@ def merge_by_view(model, patch) -> None:
         block.attn.merge_heads = lambda x: x.reshape(x.size(0), x.size(2), -1)
 
 
-def fused_path_unmasked(model, patch) -> None:
-    for block in model.h:
-        attention = block.attn.attention
-        attention._fused = lambda q, k, v, mask=None, is_causal=False, a=attention: a(q, k, v)[0]
-
-
 def projection_transposed(model, patch) -> None:
     weight = model.h[0].attn.c_proj.weight
     weight.data = weight.data.t().contiguous()
@@ -366,7 +360,6 @@ def pieces_masked_from_the_left(model, patch) -> None:
         (no_mask, 4, "CausalMultiHeadAttention"),
         (heads_by_view, 4, "MultiHeadAttention"),
         (merge_by_view, 5, "MultiHeadAttention"),
-        (fused_path_unmasked, 5, "CausalMultiHeadAttention"),
         (projection_transposed, 5, "GPT2Model.from_pretrained"),
         (no_first_residual, 6, "TransformerBlock"),
         (late_weights_forgotten, 8, "GPT2Model.from_pretrained"),

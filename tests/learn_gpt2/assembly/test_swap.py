@@ -168,7 +168,7 @@ def test_a_forced_wrong_piece_runs_in_the_model_and_undo_takes_it_out(course):
     put(course, 3, UNSCALED)
     refused = swap.swap(course, [PROBLEMS[2]], run_tests=verdict(3))
     assert refused[0].state == "refused"
-    assert "1 of 2 checks don't pass, first check_b: is 2.00 times" in refused[0].message
+    assert "1 of 2 checks fails; first check_b: is 2.00 times" in refused[0].message
     assert model(course) == before
     (outcome,) = swap.swap(course, [PROBLEMS[2]], run_tests=verdict(3), force=True)
     assert outcome.state == "swapped"
@@ -352,7 +352,7 @@ def test_a_file_that_changes_while_its_tests_run_is_refused(course, unverified):
 
     before = model(course)
     (outcome,) = swap.swap(course, [PROBLEMS[2]], run_tests=run_tests)
-    assert "changed while its tests ran" in outcome.message
+    assert "changed while its checks ran" in outcome.message
     assert model(course) == before
 
 
@@ -496,7 +496,7 @@ def test_the_tests_of_a_piece_decide(course):
     put(course, 3, UNSCALED)
     result = learn(course, "swap", "3")
     assert result.exit_code == 1
-    assert "--force puts it in all the same" in result.output
+    assert "Use --force to put it in anyway" in result.output
     put(course, 3, right)
     (outcome,) = swap.swap(course, [problem])
     assert outcome.state == "swapped", outcome.message

@@ -182,3 +182,112 @@ def test_right_dropout_passes() -> None:
     """Catches a dropout check that nothing passes."""
     layer = Half(0.3, "last")
     checks.expect_dropout(layer, layer, 0.3)
+
+
+# ── several mistakes that fit, or hardly fit ────────────────────────────────────────────────────
+
+OTHER_HALF = mistake("other-half", "You take the mean of it and nothing.", 1, factor=0.50000001)
+NEARLY = mistake("nearly", "A constant is a little off.", 1, factor=1.0 + 3e-4)
+
+
+def test_two_mistakes_that_fit_equally_well_are_both_said() -> None:
+    """Catches the first of two mistakes with the same numbers, said as if it were known."""
+    error = failure(WANT * 0.5, HALF, OTHER_HALF)
+    assert str(error).startswith(checks.EITHER)
+    assert error.mistakes == ("half", "other-half")
+
+
+def test_what_passed_before_decides_between_two_mistakes() -> None:
+    """Catches an alternative that an earlier comparison has ruled out."""
+
+    def elsewhere(factor=1.0, term=0.0):
+        return WANT if factor == 0.5 else WANT * factor
+
+    checks._forget_other_pieces(object())
+    compare(WANT, WANT, (HALF, OTHER_HALF), elsewhere)  # half changes nothing here
+    assert failure(WANT * 0.5, HALF, OTHER_HALF).mistakes == ("half",)
+    checks._forget_other_pieces(object())
+
+
+def test_a_mistake_that_was_right_elsewhere_is_said_to_be_one_of_this_case() -> None:
+    """Catches "there is no scale" said of code that scales in eval mode."""
+    checks._forget_other_pieces(object())
+    compare(WANT, WANT, (HALF,), variant)
+    assert checks.ONLY_HERE in str(failure(WANT * 0.5, HALF))
+    checks._forget_other_pieces(object())
+
+
+def test_what_is_nearly_right_is_given_no_name() -> None:
+    """Catches a mistake that hardly matters here, named for numbers that are right but for a
+    rounding.
+    """
+    rounded = WANT * (1 + 2e-4)
+    with pytest.raises(CheckFailed) as caught:
+        compare(rounded, WANT, (NEARLY,), variant, rtol=1e-4, atol=1e-6)
+    assert caught.value.mistakes == ()
+
+
+def test_the_same_error_at_another_operation_is_another_mistake() -> None:
+    """Catches `v @ weights` called a key that is not transposed: PyTorch's error is the same."""
+    a, b, c = torch.ones(2, 3), torch.zeros(2, 3), torch.ones(2, 3) * 7
+
+    def product(first=a, second=b):
+        return first @ (second if second is not b else b.T)
+
+    wrong = mistake("first", "The first product.", 1, second=c)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        compare(lambda: a @ (b + 5), torch.ones(2, 2), (wrong,), product)
+    with pytest.raises(CheckFailed) as caught:
+        compare(lambda: a @ c, torch.ones(2, 2), (wrong,), product)
+    assert caught.value.mistakes == ("first",)
+
+
+def test_a_ratio_that_two_sizes_explain_names_both() -> None:
+    """Catches a size named for a number that another size gives as well."""
+    said = first_clue(WANT * 2, sizes={"n_head": 4, "T": 2})
+    assert "√4 = √n_head or 2 = T" in said
+
+
+def test_a_fixed_name_is_never_given_up() -> None:
+    """Catches advice to rename `wte` to `wpe`: both names are fixed."""
+
+    class Half(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wte = torch.nn.Embedding(3, 2)
+
+    with pytest.raises(CheckFailed) as caught:
+        checks.attribute(Half(), "wpe", torch.nn.Embedding)
+    assert "rename" not in str(caught.value)
+
+
+class Stale(torch.nn.Module):
+    """Computes through a lambda that holds self, so that copies use the original's layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 3)
+        self.run = lambda x: self.layer(x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.run(x)
+
+
+class Kept(torch.nn.Module):
+    """Keeps a tensor as a plain attribute."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.arange(3.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.table
+
+
+@pytest.mark.parametrize(("module", "name"), [(Stale, "bad-copy"), (Kept, "plain-attribute")])
+def test_a_device_mistake_has_its_own_name(module, name: str) -> None:
+    """Catches "forward makes a tensor on a fixed device" where forward makes none."""
+    x = torch.ones(2, 3)
+    with pytest.raises(CheckFailed) as caught:
+        checks.expect_one_device(module(), lambda m, move: m(move(x)))
+    assert caught.value.mistakes == (name,)

@@ -198,3 +198,50 @@ def test_an_isolated_run_passes_the_reference(course) -> None:
     report = runner.run_isolated(course, manifest.get(3), "reference")
     assert report.passed
     assert Path(report.path) == manifest.get(3).solution_path(course)
+
+
+def failing(message: str, **options):
+    """A check that fails with this message."""
+
+    @check(todo=1, **options)
+    def fails(piece):
+        """Fails"""
+        ids = [m for m in ("first-mistake", "second-mistake", "module-remembers") if m in message]
+        raise CheckFailed(message, ids)
+
+    return fails
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "follows", "status"),
+    [
+        ("a first-mistake", "a first-mistake again", False, "skipped"),
+        ("a first-mistake", "the output is wrong", False, "skipped"),
+        ("a first-mistake", "a second-mistake", False, "failed"),
+        ("a first-mistake", "a second-mistake", True, "skipped"),
+        ("it module-remembers", "a second-mistake", False, "skipped"),
+    ],
+)
+def test_one_mistake_is_told_once(tmp_path: Path, first, second, follows, status) -> None:
+    """Catches a consequence of a mistake that is diagnosed again, under another name."""
+    one = failing(first)
+    one.check = one.check.__class__(**{**vars(one.check), "name": "one"})
+    two = failing(second)
+    after = ("one",) if follows else ()
+    two.check = two.check.__class__(**{**vars(two.check), "name": "two", "follows": after})
+    report = examination(tmp_path, one, two).run_all()
+    assert [r.status for r in report.results] == ["failed", status]
+    if status == "skipped":
+        assert "first mend one" in report.results[1].message
+
+
+def test_what_needs_a_consequence_is_skipped_for_the_same_reason(tmp_path: Path) -> None:
+    """Catches a chain of skips that loses its first cause."""
+    one, two = failing("a first-mistake"), failing("a first-mistake again")
+    one.check = one.check.__class__(**{**vars(one.check), "name": "one"})
+    two.check = two.check.__class__(**{**vars(two.check), "name": "two"})
+    three = failing("never run")
+    three.check = three.check.__class__(**{**vars(three.check), "name": "three", "needs": ("two",)})
+    report = examination(tmp_path, one, two, three).run_all()
+    assert [r.status for r in report.results] == ["failed", "skipped", "skipped"]
+    assert "needs one" in report.results[2].message

@@ -1,10 +1,6 @@
 """The real commands in a real (pseudo-)terminal: keys, colours, saves, an endless loop."""
 
-import os
-import select
 import shutil
-import signal
-import sys
 import time
 from pathlib import Path
 
@@ -12,54 +8,9 @@ import pytest
 
 from learn_gpt2 import manifest
 from learn_gpt2.course import backups
+from tests.terminal import Terminal
 
-pty = pytest.importorskip("pty", reason="pseudo-terminals are Unix's")
 PROBLEM = manifest.get(3)
-
-
-class Terminal:
-    """`learn …` in a pseudo-terminal."""
-
-    def __init__(self, course: Path, *arguments: str):
-        self.pid, self.descriptor = pty.fork()
-        if self.pid == 0:
-            os.chdir(course)
-            # a terminal's child has it so, whatever these tests were started by
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.environ.update(PYTHONPATH=str(course / "src"), TERM="xterm", OMP_NUM_THREADS="1")
-            os.execv(sys.executable, [sys.executable, "-m", "learn_gpt2", *arguments])
-
-    def read_until(self, text: str, seconds: float = 120.0) -> str:
-        """What is printed up to and with `text`. Fails with what came when it does not come."""
-        seen, end = b"", time.monotonic() + seconds
-        while text.encode() not in seen:
-            assert time.monotonic() < end, f"{text!r} did not come; this did:\n{seen.decode()}"
-            if select.select([self.descriptor], [], [], 0.1)[0]:
-                try:
-                    seen += os.read(self.descriptor, 1 << 16)
-                except OSError:  # the other side is closed
-                    assert text.encode() in seen, seen.decode("utf-8", "replace")
-        return seen.decode("utf-8", "replace")
-
-    def press(self, keys: str) -> None:
-        """Type."""
-        os.write(self.descriptor, keys.encode())
-
-    def end(self, seconds: float = 30.0) -> int:
-        """Exit code; the process must end by itself."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            done, status = os.waitpid(self.pid, os.WNOHANG)
-            if done:
-                return os.waitstatus_to_exitcode(status)
-            if select.select([self.descriptor], [], [], 0.05)[0]:
-                try:
-                    os.read(self.descriptor, 1 << 16)
-                except OSError:
-                    time.sleep(0.05)
-        os.kill(self.pid, 9)
-        os.waitpid(self.pid, 0)
-        raise AssertionError("the command did not end")
 
 
 def save(course: Path, *edits: tuple[str, str], through_temporary: bool = True) -> None:
@@ -84,7 +35,7 @@ LOOP = ("scores = q @", "while True: pass\n        scores = q @")
 @pytest.mark.parametrize("poll", [False, True], ids=["events", "polling"])
 def test_watch_sees_every_save_and_survives_a_loop(course: Path, poll: bool) -> None:
     """Catches a save that is missed, and a loop that ends the watching."""
-    terminal = Terminal(course, "watch", "3", *(["--poll"] if poll else []))
+    terminal = Terminal(course, "learn_gpt2", "watch", "3", *(["--poll"] if poll else []))
     terminal.read_until("q quit")
     save(course, UNSCALED)
     assert "[no-scale]" in terminal.read_until("q quit")
@@ -99,7 +50,7 @@ def test_watch_sees_every_save_and_survives_a_loop(course: Path, poll: bool) -> 
 def test_the_keys_of_watch(course: Path) -> None:
     """Catches a key that does nothing, or resets without asking."""
     save(course, UNSCALED)
-    terminal = Terminal(course, "watch", "3")
+    terminal = Terminal(course, "learn_gpt2", "watch", "3")
     terminal.read_until("q quit")
     terminal.press("h")
     assert "hint 2" in terminal.read_until("q quit")
@@ -127,7 +78,7 @@ def test_ctrl_c_ends_watch_and_restores_the_terminal(course: Path) -> None:
     """Catches a terminal that stays without echo."""
     import termios
 
-    terminal = Terminal(course, "watch", "3")
+    terminal = Terminal(course, "learn_gpt2", "watch", "3")
     before = termios.tcgetattr(terminal.descriptor)
     terminal.read_until("q quit")
     assert termios.tcgetattr(terminal.descriptor)[3] != before[3]  # single keys
@@ -137,24 +88,24 @@ def test_ctrl_c_ends_watch_and_restores_the_terminal(course: Path) -> None:
 
 def test_a_first_hour(course: Path) -> None:
     """Catches a step of the way from the clone to one's own piece in the model that is broken."""
-    terminal = Terminal(course, "next")
+    terminal = Terminal(course, "learn_gpt2", "next")
     assert "problems/01-embeddings/README.md" in terminal.read_until("learn check 01")
     assert terminal.end() == 0
     shutil.copy(manifest.get(1).solution_path(course), manifest.get(1).problem_path(course))
-    terminal = Terminal(course, "check")
+    terminal = Terminal(course, "learn_gpt2", "check")
     assert "\x1b[32m" in terminal.read_until("Put it into the model?")  # colours, in a terminal
     terminal.press("y\n")
     terminal.read_until("swapped (yours)")
     assert terminal.end() == 0
-    terminal = Terminal(course, "status")
+    terminal = Terminal(course, "learn_gpt2", "status")
     board = terminal.read_until("Next:")
     assert "1 of 12 passed, 1 of yours run" in board
     assert terminal.end() == 0
-    terminal = Terminal(course, "reset", "1")
+    terminal = Terminal(course, "learn_gpt2", "reset", "1")
     terminal.read_until("Put the skeleton back into 01?")
     terminal.press("y\n")
     terminal.read_until("is the skeleton again")
     assert terminal.end() == 0
-    terminal = Terminal(course, "undo")
+    terminal = Terminal(course, "learn_gpt2", "undo")
     terminal.read_until("as it was before reset")
     assert terminal.end() == 0

@@ -307,3 +307,45 @@ def test_an_examiner_that_fails_gives_nobody_zero(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="reference of problem 03"):
         autograder.run(base)
     assert not (base / "results" / "results.json").exists()
+
+
+# ── the commands ────────────────────────────────────────────────────────────────────────────────
+
+
+def learn(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-P", "-m", "learn_gpt2", "--root", str(class_of_40.ROOT), *words]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="takes minutes without fork")
+def test_from_the_download_to_the_gradebook(tmp_path: Path) -> None:
+    """Catches a command that does not find the students of the class list, or writes nothing."""
+    handed_in = tmp_path / "in"
+    put(handed_in / "Ann Example_1000_assignsubmission_file_", 9, solution(9), 2)
+    (tmp_path / "roster.csv").write_text(MOODLE, encoding="utf-8")
+    out = tmp_path / "report"
+    words = ("--problems", "9", "--roster", str(tmp_path / "roster.csv"), "--out", str(out))
+    done = learn("grade", str(handed_in), *words, "--for", "moodle", "--for", "gradescope")
+    assert done.returncode in (0, 3), done.stderr
+    table = list(csv.reader(io.StringIO((out / "moodle.csv").read_text(encoding="utf-8"))))
+    assert [row[4] for row in table] == ["Grade", "50", "12.00"]
+    (results,) = (out / "gradescope").glob("*/results.json")
+    expect_gradescope(json.loads(results.read_text(encoding="utf-8")))
+    assert (out / "index.html").exists()
+    assert "Amy Absent" in done.stdout
+    why = learn("grade", str(handed_in), "--why", "ann", "09")
+    assert why.returncode == 0, why.stderr
+    assert "19 of 19 points" in why.stdout
+
+
+def test_wrong_calls_are_told(tmp_path: Path) -> None:
+    """Catches a traceback for a platform or a student that is not there."""
+    put(tmp_path / "in" / "ann", 9, solution(9))
+    assert learn("grade", str(tmp_path / "in"), "--for", "nowhere").returncode == 2
+    unknown = learn("grade", str(tmp_path / "in"), "--why", "bob", "09")
+    assert unknown.returncode == 1
+    assert unknown.stderr.count("\n") == 1
+    assert "bob" in unknown.stderr
+    assert learn("grade", str(tmp_path / "in"), "--why", "ann", "1-3").returncode == 2
+    assert learn("export", "gradescope", "--problems", "99").returncode == 2

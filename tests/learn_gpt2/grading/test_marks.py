@@ -80,6 +80,7 @@ REFUSED = {
     "import torch.nn.functional as F\nF.relu = F.gelu": "changes-torch",
     "from torch import nn\nnn.Module.__repr__ = lambda self: 'mine'": "changes-torch",
     "import torch\ntorch.set_default_device('meta')": "default-device",
+    "import torch\ntorch.set_default_dtype(torch.float64)": "default-dtype-set",
     "import threading, time\n"
     "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()": ("leaves-a-thread"),
     "import sys\nsys.settrace(lambda *a: None)": "traces",

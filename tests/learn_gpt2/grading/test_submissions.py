@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -252,6 +253,29 @@ CASES: dict[str, tuple[dict[str, bytes], dict[str, str]]] = {
         },
         {"alice": "right, right", "bob": "right, right"},
     ),
+    "sections of a class": (
+        {
+            "group A/alice/01-embeddings.py": ONE,
+            "group A/bob/problem.py": ONE,
+            "group A/bob/01-embeddings.py": ONE,
+            "group B/carol/01-embeddings.py": WRONG[1],
+            "group B/dave/01-embeddings.py": ONE,
+            "group B/erin.zip": zipped({"01-embeddings.py": ONE}),
+        },
+        {"alice": "right", "bob": "right", "carol": "wrong", "dave": "right", "erin": "right"},
+    ),
+    "numbers instead of names": (
+        {"spring 26/4711/01-embeddings.py": ONE, "spring 26/4712/01-embeddings.py": WRONG[1]},
+        {"4711": "right", "4712": "wrong"},
+    ),
+    "a student with two computers": (
+        {
+            "alice/laptop/01-embeddings.py": ONE,
+            "alice/desktop/01-embeddings.py": ONE,
+            "bob/01-embeddings.py": ONE,
+        },
+        {"alice": "right", "bob": "right"},
+    ),
     "a problem around the class": (
         {
             "01-embeddings/alice/problem.py": ONE,
@@ -317,6 +341,60 @@ CASES: dict[str, tuple[dict[str, bytes], dict[str, str]]] = {
             "Di Po/2026-11-30T10:20:30/01-embeddings.py": ONE,
         },
         dict.fromkeys(("Ann Lee", "Bo Ng", "Cy Oz", "Di Po"), "right"),
+    ),
+    "versions of archives": (
+        {
+            "a/hw.zip": zipped({"01-embeddings.py": WRONG[1]}),
+            "a/hw (1).zip": zipped({"01-embeddings.py": ONE}),
+            "b/hw_final.zip": zipped({"x/01-embeddings.py": ONE}),
+            "b/hw.zip": zipped({"x/01-embeddings.py": WRONG[1]}),
+            "c/hw-2.tar.gz": tarred({"01-embeddings.py": ONE}),
+            "c/hw-1.tar.gz": tarred({"01-embeddings.py": WRONG[1]}),
+            "d.zip": zipped({"01-embeddings.py": WRONG[1]}),
+            "d (1).zip": zipped({"01-embeddings.py": ONE}),
+            "e (2).zip": zipped({"01-embeddings.py": ONE}),
+        },
+        {"a": "right", "b": "right", "c": "right", "d": "right", "e (2)": "right"},
+    ),
+    "the problem in an archive's name": (
+        {
+            "doejane_11_2001_01-embeddings.zip": zipped({"main.py": b"class Wrong: pass"}),
+            "ann_01-embeddings.zip": zipped({"main.py": ONE}),
+            "ann_problem 2.zip": zipped({"main.py": TWO}),
+            "bo/02-attention-basics.zip": zipped({"code.py": b"class Wrong: pass"}),
+        },
+        {"doejane": "other", "ann": "right, right", "bo": ", other"},
+    ),
+    "odd dashes, endings and letters": (
+        {
+            "a/01\u2013embeddings.py": ONE,
+            "b/０１＿Embeddings.py": ONE,
+            "c/01%20embeddings.py": ONE,
+            "d/01-embeddings.py (1)": ONE,
+            "e/01-embeddings.py?download=1": ONE,
+            "f/problems_01-embeddings_problem.py": ONE,
+            "g/01-embeddings": ONE,
+            "h/01-embeddings.py.download": ONE,
+            "i/01-embeddings.py.py": ONE,
+            "j/01-embeddings .py": ONE,
+            "k/01. Embeddings.py": ONE,
+            "l/Problem #1 (Embeddings).py": ONE,
+            "m/p1.py": ONE,
+            "n/01-embedings.py": ONE,
+        },
+        dict.fromkeys("abcdefghijklmn", "right"),
+    ),
+    "something hidden": (
+        {".ann/01-embeddings.py": ONE, ".config/x.json": b"{}", "bo/01-embeddings.py": ONE},
+        {".ann": "right", "bo": "right"},
+    ),
+    "the same class twice": (
+        {
+            "submissions.zip": zipped({"ann/01-embeddings.py": ONE, "bo/problem.py": ONE}),
+            "submissions/ann/01-embeddings.py": ONE,
+            "submissions/bo/problem.py": ONE,
+        },
+        {"ann": "right", "bo": "right"},
     ),
     "versions in names": (
         {
@@ -510,7 +588,7 @@ def _packed(method: int) -> bytes:
     """A zip of another method than deflate, that unpacks to much."""
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", method) as archive:
-        archive.writestr("01-embeddings.py", b"#" * 50_000_000)
+        archive.writestr("01-embeddings.py", b"#" * 3_000_000)
     return data.getvalue()
 
 
@@ -533,7 +611,7 @@ HOSTILE: dict[str, tuple[str, bytes]] = {
     "a 7z": ("eve.7z", b"7z\xbc\xaf\x27\x1c" + bytes(50)),
     "a bzip2 tar": ("eve.tar.bz2", b"BZh91AY&SY"),
     "an XZ tar": ("eve.tar.xz", b"\xfd7zXZ\x00"),
-    "a tar bomb": ("eve.tar.gz", tarred({"01-embeddings.py": b"#" * 50_000_000})),
+    "a tar bomb": ("eve.tar.gz", tarred({"01-embeddings.py": b"#" * 3_000_000})),
     "a tar that claims": ("eve.tar", _claims(1 << 40)),
     "a gzip of noise": ("eve.tar.gz", b"\x1f\x8b\x08\x00" + os.urandom(200)),
     "outside": ("eve.zip", zipped({"../../01-embeddings.py": ONE, "/tmp/01-embeddings.py": ONE})),
@@ -668,6 +746,8 @@ def test_ordinary_names_are_no_platforms(name: str, of: str) -> None:
         ("2026-11-30-10-20-30", "20261130102030"),
         ("2026-11-30T10:20:30Z", "20261130102030"),
         ("2026-11-30 1020", "20261130102000"),
+        ("30. Oktober 2026 10:20", "20261030102000"),
+        ("5 de diciembre de 2026 9:05", "20261205090500"),
         ("whenever", ""),
     ],
 )
@@ -739,6 +819,65 @@ def test_a_file_alone_where_one_problem_is_graded(tmp_path: Path, name: str) -> 
     assert row.where[1] == name
 
 
+STYLES = [
+    *("{folder}.py", "{under}.py", "{n}-{slug}.py", "{slug}.py", "{flat}.py", "{title}.py"),
+    *("problem{n}.py", "Problem {n}.py", "problem_{n:02d}.py", "p{n}.py", "q{n:02d}.py", "{n}.py"),
+    *("ann_{folder}.py", "{folder}_ann_lee.py", "hw3_problem_{n}.py", "lee_ann_p{n}.py"),
+    *("problem{n}_final.py", "solution{n}.py", "gpt2_{slug}.py", "my_{under}_v2.py"),
+    *("problem {n}/main.py", "{n:02d}/problem.py", "{slug}/main.py", "week 3/{n:02d}.py"),
+    *("problems/{under}/Problem.py", "{folder}/code.py", "{folder} (1).py", "{folder}.py.txt"),
+]
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("broken", [False, True], ids=["right", "unreadable"])
+def test_all_twelve_are_told_apart_by_name(style: str, broken: bool) -> None:
+    """Catches a way of naming that mixes two problems up, or that needs the file to be right."""
+    root, files, expected = Path(__file__).resolve().parents[3], [], {}
+    for problem in manifest.PROBLEMS:
+        slug, n = problem.slug, problem.number
+        place = style.format(
+            folder=problem.folder,
+            under=problem.folder.replace("-", "_"),
+            slug=slug,
+            flat=slug.replace("-", ""),
+            title=problem.title,
+            n=n,
+        )
+        data = b"def f(:\n" if broken else problem.solution_path(root).read_bytes()
+        *folders, name = place.split("/")
+        node = trees.Node(name, place, "file", reads=lambda most, data=data: data[:most])
+        files.append(recognizing.File(node, place, name, tuple(folders)))
+        expected[n] = place
+    got = recognizing.recognize(files, list(manifest.PROBLEMS), {})
+    assert got.where == expected
+
+
+def test_a_tie_is_to_be_looked_at(tmp_path: Path) -> None:
+    """Catches a choice between two answers that nothing supports, made in silence; and a question
+    where the names do tell.
+    """
+    write(
+        tmp_path / "in",
+        {
+            "a/01-embeddings.py": ONE,
+            "a/embeddings.py": WRONG[1],
+            "b/01-embeddings.py": ONE,
+            "b/01-embeddings-old.py": WRONG[1],
+            "c/x/01-embeddings.py": ONE,
+            "c/y/01-embeddings.py": WRONG[1],
+            "d/01-embeddings.py": ONE,
+            "d/01-embeddings.ipynb": notebook(WRONG[1].decode()),
+            "e/01-embeddings.py": WRONG[1],
+            "e/embeddings_v2.py": ONE,
+        },
+    )
+    found = read(tmp_path / "in")
+    assert {name for name, row in found.items() if row.attention} == {"a", "c", "e"}
+    assert all("more than once" in row.notices[0] for row in found.values())
+    assert {name for name, row in found.items() if kind(row, 1) == "right"} >= set("abde")
+
+
 # ── what is said ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -765,6 +904,15 @@ def test_what_is_not_understood_is_named(tmp_path: Path) -> None:
     assert "nothing was taken of second.py" in found["iris"].attention[0]
     assert not found["jack"].attention
     assert found["jack"].notices == ["not used: plot.png"]
+
+
+def test_what_is_handed_in_for_other_problems_is_said(tmp_path: Path) -> None:
+    """Catches "it is empty" said of a folder that holds what is not graded today."""
+    write(tmp_path / "in", {"ann/01-embeddings.py": ONE, "bo/02-attention-basics.py": TWO})
+    found = read(tmp_path / "in", (2,))
+    assert found["ann"].notices == ["nothing for problem 02; problem 01 is there"]
+    assert not found["ann"].attention
+    assert kind(found["bo"], 2) == "right"
 
 
 ROSTERS = {
@@ -908,7 +1056,8 @@ def test_forty_are_graded_to_the_right_marks(tmp_path: Path) -> None:
                 if wanted == "right":
                     assert points == most[number], (student.full, row)
                 elif wanted == "wrong":
-                    assert 0 < points < most[number], (student.full, row)
+                    assert points < most[number], (student.full, row)
+                    assert points > 0 or number == 2, (student.full, row)
                 else:
                     assert points == 0, (student.full, row)
             if not any(student.work.pieces.values()):
@@ -920,3 +1069,74 @@ def test_forty_are_graded_to_the_right_marks(tmp_path: Path) -> None:
     (missing,) = [r for r in rows if r["id"] == "99999"]
     assert missing["points"] == "0"
     assert "handed in nothing" in missing["notices"]
+
+
+# ── nothing is lost ─────────────────────────────────────────────────────────────────────────────
+
+TOPS = [
+    *("alice", "bob", "Ann Lee", "4711", "x.y", "final", "carol (1)", "carol", "group A"),
+    *("Ann Lee_101_assignsubmission_file_", "doejane_11_2001_@", "roejim_LATE_12_2002_@"),
+    *("7-9 - Cy Oz - Nov 9, 2026 1159 PM", "submission_55", "Last, First(eid)", "hw1-zed"),
+    *("week 1", "submissions", "Problem 1", "01-embeddings", "alice_@", "@"),
+    "PS_jdoe_attempt_2026-11-29-10-20-30_@",
+]
+INSIDE = [
+    *("01-embeddings.py", "02-attention-basics.py", "problem.py", "main.py", "problem (1).py"),
+    *("notes.txt", "shot.png", "report.pdf", "helpers.py", "old_01-embeddings.py"),
+    *("Copy of problem.py", "test_embeddings.py", "hw.ipynb", "README.md"),
+]
+AROUND = ["", "", "problems/01-embeddings/", "01-embeddings/", "src/", "Version 2/", "a/b/", "old/"]
+
+
+def _any_class(chance: random.Random) -> dict[str, bytes]:
+    """Some hand-ins of all kinds in one folder, as nobody would plan them."""
+    made: dict[str, bytes] = {}
+
+    def content(name: str) -> bytes:
+        if name.endswith(".ipynb"):
+            return notebook(chance.choice([ONE, TWO]).decode())
+        if not name.endswith(".py"):
+            return b"hello"
+        return chance.choice([ONE, TWO, SKELETON[1], b"x = 1\n", b""])
+
+    for _ in range(chance.randint(1, 6)):
+        top, inside = chance.choice(TOPS), {}
+        if "@" in top:
+            name = chance.choice(INSIDE)
+            made[top.replace("@", name)] = content(name)
+            continue
+        for _ in range(chance.randint(0, 4)):
+            name = chance.choice(INSIDE)
+            inside[chance.choice(AROUND) + name] = content(name)
+        if chance.random() < 0.3:
+            made[f"{top}.zip"] = zipped(inside)
+        else:
+            made |= {f"{top}/": b""} | {f"{top}/{name}": data for name, data in inside.items()}
+    return made
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_whatever_is_handed_in_is_graded_or_named(tmp_path: Path, seed: int) -> None:
+    """Catches a file that is neither taken nor named, and a reader that ends at a mixture: every
+    answer in any arrangement is some row's, or stands by name in what is said.
+    """
+    files = _any_class(random.Random(seed))
+    folder = write(tmp_path / "in", files)
+    if not any(
+        name.endswith((".py", ".zip", ".ipynb", "/", ".txt", ".png", ".pdf")) for name in files
+    ):
+        return  # a README alone is nobody's
+    found = read(folder)
+    said, taken = "", set()
+    for row in found.values():
+        said += "\n".join([row.student, row.source, *row.where.values(), *row.unread, *row.notices])
+        taken |= set(row.files.values())
+        assert "could not be read" not in said
+        assert row.files or row.notices, row
+    for name, data in files.items():
+        last = name.rpartition("/")[2]
+        if data in (ONE, TWO) and not last.startswith("test_"):
+            assert data in taken or last in said, name
+    if found.keys() != {"in"}:
+        for entry in folder.iterdir():
+            assert entry.name in said or platforms.PLATFORM_FILES.fullmatch(entry.name)
