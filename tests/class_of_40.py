@@ -32,7 +32,7 @@ MISTAKES = {  # what some hostile files must be told; the others say what they s
     "crashes": "crashed",
     "exits": "crashed",
     "exits_late": "crashed",
-    "loops": "endless-loop",
+    "loops": "import-loops",
     "loops_late": "endless-loop",
     "output": "too-much-output",
     "sleeps": "import-loops",

@@ -42,7 +42,7 @@ from learn_gpt2.manifest import Problem
 if TYPE_CHECKING:
     from learn_gpt2.checking.checks import Check
 
-PATIENCE = 4.0  # how many times its own limit a check may take in all, questions and answers
+PATIENCE = 2.0  # how many times its own limit a check may take in all, questions and answers
 GRACE = 5.0  # seconds beyond that before its process is ended
 START_SECONDS = 120.0  # for the server of workers to import torch
 JUDGE_MEMORY = 4096  # MB that a judge may take beyond what it has
@@ -441,7 +441,7 @@ class Sitting:
         down, down_in = os.pipe()
         up, up_in = os.pipe()
         seconds = min(
-            self.limits.load_seconds + PATIENCE * check.seconds + GRACE,
+            3 * self.limits.load_seconds + 3 * PATIENCE * check.seconds + GRACE,  # as `time_limit`
             max(1.0, self.end - time.monotonic()),
         )
         socket.send_fds(self.line, [json.dumps({"seconds": seconds}).encode()], [down, up_in])

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from learn_gpt2.checking import loading, surroundings
-from learn_gpt2.checking.limits import TimeLimit
+from learn_gpt2.checking.limits import PATIENCE, TimeLimit
 from learn_gpt2.checking.loading import Piece, PieceError
 from learn_gpt2.grading import wire
 from learn_gpt2.grading.wire import Message, Parts, WireError
@@ -277,7 +277,7 @@ class Judge(wire.Peer):
             pids = [pid for pid, t in slots.items() if t is not None and t.requires_grad]
             body["pids"] = pids
             inputs += [slots[pid] for pid in pids]
-        self.line.end = time.monotonic() + self.seconds + LATE
+        self.line.end = time.monotonic() + PATIENCE * self.seconds + LATE
         self._sources = sources
         answer = self.ask("do", body, parts)
         self.learn(answer)
@@ -287,7 +287,7 @@ class Judge(wire.Peer):
 
     def load(self, body: dict) -> dict[str, object]:
         """Have the worker run the file: name → its class, encoded, or what kind of thing it is."""
-        self.line.end = time.monotonic() + body["seconds"] + LATE
+        self.line.end = time.monotonic() + PATIENCE * body["seconds"] + LATE
         answer = self.ask("load", body)
         self.learn(answer)
         names = answer.body.get("names")
@@ -976,7 +976,7 @@ def open_piece(
     }
     try:
         piece.names = asked.load(body)
-    except TimeLimit:
+    except (TimeLimit, wire.Late):
         raise loading.loops(path, seconds) from None
     except WireError:
         raise
