@@ -135,7 +135,7 @@ def check_pip(words: list[str]) -> None:
             assert re.fullmatch(r"--?[a-z-]+", word), f"pip install {word!r} has no check"
 
 
-PYTEST_OPTIONS = ("--tb", "--pdb", "-s", "-x")  # of pytest's own, those that are taught
+PYTEST_OPTIONS = ("--tb", "--pdb")  # of pytest's own, those that are taught
 
 
 def check_pytest(words: list[str]) -> None:
@@ -145,7 +145,7 @@ def check_pytest(words: list[str]) -> None:
         if word.startswith("--"):
             name = word.split("=")[0]
             assert f'"{name}"' in plugin or name in PYTEST_OPTIONS, f"pytest has no {word} here"
-        elif word not in ("-q", "-v", "-x"):
+        elif word not in ("-q", "-v", "-x", "-s"):
             assert (ROOT / word.split("::")[0]).exists(), f"{word} does not exist"
 
 
