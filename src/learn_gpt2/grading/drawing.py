@@ -63,10 +63,8 @@ def draw_from(secret: str, attempt: int = 0) -> None:
             return super().manual_seed((seed * 0x9E3779B1 + salt) % (1 << 62))
 
     torch.Generator = Salted
-    counter = [0]
 
-    def choose(count: int) -> int:
-        counter[0] += 1
-        return digest[8 + counter[0] % 20] % count
+    def choose(count: int) -> int:  # the same each time that a file is loaded
+        return digest[8] % count
 
     checks.choose_sizes(choose)
