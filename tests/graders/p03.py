@@ -86,7 +86,7 @@ bank.wrong_edit(
 bank.wrong_edit(
     "dropout-in-eval",
     "F.dropout without training=",
-    (SOFTMAX, "weights = F.dropout(torch.softmax(scores, dim=-1), self.dropout.p)"),
+    (SOFTMAX, "weights = nn.functional.dropout(torch.softmax(scores, dim=-1), self.dropout.p)"),
 )
 bank.wrong_edit("no-return", "no return", (RETURN, "output = weights @ v, weights"))
 bank.wrong_edit(
@@ -435,7 +435,6 @@ bank.wrong_edit(
         RETURN,
         "return nn.functional.scaled_dot_product_attention(q * self.scale, k, v, mask), weights",
     ),
-    ("import torch.nn.functional as F\n", "import torch.nn.functional as F  # noqa\n"),
 )
 bank.wrong_edit(
     "softmax-over-queries",
