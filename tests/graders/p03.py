@@ -435,7 +435,6 @@ bank.wrong_edit(
         RETURN,
         "return nn.functional.scaled_dot_product_attention(q * self.scale, k, v, mask), weights",
     ),
-    ("import torch.nn.functional as F\n", "import torch.nn.functional as F  # noqa\n"),
 )
 bank.wrong_edit(
     "softmax-over-queries",

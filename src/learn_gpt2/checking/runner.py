@@ -329,7 +329,11 @@ class Examination:
         return result
 
     def _earlier_pieces(self) -> list[Placed]:
-        """The earlier pieces in the course's model that are not the reference's."""
+        """The earlier pieces in the course's model that are not the reference's; none where no
+        failure is traced to them, so that nothing is read then.
+        """
+        if self.root is None:
+            return []
         if self._earlier is None:
             names = {p.number for p in manifest.prerequisites(self.problem)}
             there = placed_now().items()
