@@ -26,14 +26,19 @@ from learn_gpt2.checking.checks import (
     fail,
     fill,
     mistake,
+    sizes_from,
     tensor,
     weights,
 )
-from learn_gpt2.checking.families import of_the_product, of_the_scale
+from learn_gpt2.checking.families import (
+    of_the_product,
+    of_the_scale,
+    of_written_out_attention,
+)
 
 # Sizes that all differ, so that a swapped axis can't hide, and no root of a size is a whole number,
 # so that 2·√D is not √C; P is n_positions.
-B, T, H, D, P = 2, 7, 5, 6, 11
+B, T, H, D, P = sizes_from((2, 7, 5, 6, 11), (3, 7, 4, 9, 13), (2, 7, 3, 10, 12))
 C = H * D
 NAMES = ("c_attn.weight", "c_attn.bias", "c_proj.weight", "c_proj.bias")
 
@@ -74,7 +79,9 @@ def attend_causally(
     h,
     cuts=None,
     *,
+    before=lambda x: x,
     into=lambda x, w: F.linear(x, w["c_attn.weight"], w["c_attn.bias"]),
+    unpack=lambda a, h: a.chunk(3, -1),
     order=(0, 1, 2),
     share=lambda q, k, v: (q, k, v),
     splitting=split,
@@ -92,7 +99,7 @@ def attend_causally(
     """Causal attention with any step replaced, the sequence fed in pieces of these sizes."""
     stored, outputs = None, []
     for piece in x.split(list(cuts) if cuts else x.size(1), 1):
-        thirds = into(piece, w).chunk(3, -1)
+        thirds = unpack(into(before(piece), w), h)
         q, k, v = (splitting(t, h) for t in share(*(thirds[i] for i in order)))
         if cuts:
             stored, (k, v) = append(stored, k, v)
@@ -180,6 +187,21 @@ MASKS = [
         mask=lambda t, s, cached: ~lower(t, s, s - t),
         masking=lambda s, m: s.masked_fill(~m, -1e9),
     ),
+    mistake(  # PyTorch's fused kernel gives 0 where nothing may be seen
+        "mask-inverted",
+        "Your mask is the wrong way round: what may be seen is hidden. True must mean may attend.",
+        2,
+        mask=lambda t, s, cached: ~lower(t, s, s - t),
+        softmax=lambda s: s.softmax(-1).nan_to_num(0.0),
+    ),
+    mistake(
+        "blocks-itself",
+        "A position does not see itself: the mask's diagonal is one too low. It must block what is "
+        "later than i, and position i is not.",
+        2,
+        mask=lambda t, s, cached: lower(t, s, s - t - 1),
+        softmax=lambda s: s.softmax(-1).nan_to_num(0.0),
+    ),
     mistake(
         "sees-only-itself",
         "Each position sees itself alone. It must see all earlier ones, too.",
@@ -248,6 +270,7 @@ LATE_MASK = mistake(
     masking=lambda s, m: s,
     after=lambda p, m: (p * m) / (p * m).sum(-1, keepdim=True),
 )
+BLOCKS_ITSELF = next(m for m in MASKS if m.id == "blocks-itself")
 PAST_MASKS = [
     mistake(
         "mask-top-left",
@@ -373,6 +396,7 @@ CACHE_RESULTS = [
         ),
     ),
 ]
+RESULT_IGNORED = next(m for m in CACHE_RESULTS if m.id == "cache-result-ignored")
 WORDS = ("query", "key", "value")
 
 
@@ -557,10 +581,15 @@ FORWARD = [
     ),
 ]
 # Without a cache T = S, so what differs only with a past can't be behind it.
-FORWARD += [*of_the_scale(7), *of_the_product(7)]
+FORWARD += [*of_the_scale(7), *of_the_product(7), *of_written_out_attention(7)]
 MISTAKES = [*MASKS, *FORWARD]
-# test_cache_result_is_used tells CACHE_RESULTS[0] from a mask that hides the past.
-CACHED = [*CACHE_RESULTS[1:], *PAST_MASKS, *MASKS[:8], *FORWARD]
+# test_cache_result_is_used tells a result that is ignored from a mask that hides the past.
+CACHED = [
+    *(m for m in CACHE_RESULTS if m.id != "cache-result-ignored"),
+    *PAST_MASKS,
+    *(m for m in MASKS if "mask" in m.switches),  # which positions may be seen
+    *FORWARD,
+]
 
 SUPER_MISSING = mistake(
     "super-init-missing",
@@ -866,7 +895,7 @@ def explained(compared, run, x):
                         fail(SEES_FUTURE, f"Output {i} changes when token {j} does.")
                     if not moved[i] and j <= i:
                         fail(
-                            MASKS[1] if i == j else PAST_LOST,
+                            BLOCKS_ITSELF if i == j else PAST_LOST,
                             f"Output {i} stays the same when token {j} changes.",
                         )
         raise
@@ -1101,7 +1130,7 @@ def test_causality(piece):
                 )
         if moved[i, j] != (j <= i):
             says = "depends on" if moved[i, j] else "does not depend on"
-            which = SEES_FUTURE if j > i else MASKS[1] if i == j else PAST_LOST
+            which = SEES_FUTURE if j > i else BLOCKS_ITSELF if i == j else PAST_LOST
             fail(which, f"Output {i} {says} input {j}.")
 
 
@@ -1230,7 +1259,7 @@ def test_cache_result_is_used(piece):
         want = F.linear(merge(y), w["c_proj.weight"], w["c_proj.bias"])
         compare(got, want, what=f"the output for a cache that returns other {name}", axes="B T C")
     if unused == ["keys", "values"]:
-        fail(CACHE_RESULTS[0])
+        fail(RESULT_IGNORED)
     if unused:
         fail(KEYS_IGNORED if unused == ["keys"] else VALUES_IGNORED)
 

@@ -86,7 +86,7 @@ bank.wrong_edit(
 bank.wrong_edit(
     "dropout-in-eval",
     "F.dropout without training=",
-    (SOFTMAX, "weights = F.dropout(torch.softmax(scores, dim=-1), self.dropout.p)"),
+    (SOFTMAX, "weights = nn.functional.dropout(torch.softmax(scores, dim=-1), self.dropout.p)"),
 )
 bank.wrong_edit("no-return", "no return", (RETURN, "output = weights @ v, weights"))
 bank.wrong_edit(

@@ -641,6 +641,53 @@ wrong(
     (MASK, "mask = self.mask[S - T : S, :S]"),
 )
 
+wrong(
+    "qkv-per-head",
+    "read head by head, as in many GPT-NeoX ports",
+    (
+        QKV,
+        "B, N, C = x.shape\n        t = self.c_attn(x).view(B, N, self.n_head, 3, -1)\n        q, k, v = (t[:, :, :, i].flatten(2) for i in range(3))",
+    ),
+)
+wrong(
+    "heads-averaged",
+    "the mean of the heads, for each of them",
+    (PROJECT, "y = self.c_proj(y.mean(1).repeat(1, 1, self.n_head))"),
+)
+wrong(
+    "layer-norm-added",
+    "a norm inside",
+    (QKV, "x = torch.nn.functional.layer_norm(x, x.shape[-1:])\n        " + QKV),
+)
+wrong(
+    "scale-by-n-head",
+    "√k.size(1)",
+    (
+        ATTEND,
+        own_attention(
+            "(att * self.head_dim**0.5 / k.size(1)**0.5).masked_fill(~mask, float('-inf'))"
+        ),
+    ),
+)
+wrong(
+    "mask-inverted",
+    "True taken for hidden, by the fused kernel",
+    (ATTEND, "y = torch.nn.functional.scaled_dot_product_attention(q, k, v, ~mask)"),
+)
+wrong(
+    "mask-added",
+    "a float mask of 0 and 1, by the fused kernel",
+    (ATTEND, "y = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask.float())"),
+)
+wrong(
+    "sigmoid",
+    "a sigmoid for the softmax",
+    (
+        ATTEND,
+        own_attention("att.masked_fill(~mask, float('-inf'))").replace("softmax(-1)", "sigmoid()"),
+    ),
+)
+
 
 PLAIN = """
     import torch

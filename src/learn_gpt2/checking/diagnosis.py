@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+
+from learn_gpt2.checking.surroundings import operands
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that one can be a key
@@ -86,19 +86,6 @@ class Passed:
         return isinstance(made, Tensor) and close(made, self.want, 10 * self.rtol, 10 * self.atol)
 
 
-class _Operands(TorchFunctionMode):
-    """Remembers the tensors that the last operation was given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.last: list[Tensor] = []
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        given = tree_leaves((args, kwargs or {}))
-        self.last = [t for t in given if isinstance(t, Tensor) and t.is_floating_point()]
-        return func(*args, **(kwargs or {}))
-
-
 def _attempt(run: Callable[[], object]) -> Tensor | str | None:
     """What a run gives: a tensor, or its error as text, or None when it gives nothing of use."""
     try:
@@ -111,13 +98,16 @@ def _attempt(run: Callable[[], object]) -> Tensor | str | None:
 
 def _operands(run: Callable[[], object], error: str) -> list[Tensor] | None:
     """What the operation was given at which the run stops with this error; None when it doesn't."""
-    recorder = _Operands()
+    given: list[Tensor] = []
 
     def recorded() -> object:
-        with recorder:
-            return run()
+        with operands() as last:
+            try:
+                return run()
+            finally:
+                given[:] = last
 
-    return recorder.last if _attempt(recorded) == error else None
+    return given if _attempt(recorded) == error else None
 
 
 def _same_operands(a: list[Tensor] | None, b: list[Tensor] | None) -> bool:
@@ -177,12 +167,15 @@ def named(
     fitting = [(e, (m,)) for m in single if (e := error_of(m.switches)) is not None]
     if fitting:
         return _decided(best(fitting), passed)
-    pairs = itertools.combinations(single, 2)
+    # by the later of the two: a catalog begins with what is common
+    pairs = ((single[i], single[j]) for j in range(len(single)) for i in range(j))
     apart = ((a, b) for a, b in pairs if not set(a.switches) & set(b.switches))
-    start = time.monotonic()
-    for a, b in itertools.islice(apart, 1500):
+    # a busy machine should not change a message, as long as the check's own limit allows for it
+    start, wall = time.thread_time(), time.monotonic()
+    for a, b in itertools.islice(apart, 5000):
         # a check is stopped after a few seconds, and a message without a name is better than that
-        if time.monotonic() - start > PAIR_SECONDS:
+        spent = max(time.thread_time() - start, (time.monotonic() - wall) / 2)
+        if spent > PAIR_SECONDS:
             break
         if (error := error_of({**a.switches, **b.switches})) is not None:
             fitting.append((error, (a, b)))

@@ -6,6 +6,11 @@ divided by, `average(p, v)` what the weights make of the values.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn import functional
+
 from learn_gpt2.checking.diagnosis import Mistake, mistake
 
 
@@ -90,3 +95,108 @@ def of_the_scale(hint: int) -> list[Mistake]:
             for name, divisor in numbers
         ),
     ]
+
+
+def _other_layout(a: Tensor, h: int, sizes: Callable, take: Callable) -> list[Tensor]:
+    """Query, key and value (B, T, C) from another layout of the 3C columns."""
+    parts = a.view(*a.shape[:2], *sizes(h, a.size(-1) // 3 // h))
+    return [take(parts, i).reshape(*a.shape[:2], -1) for i in range(3)]
+
+
+def of_written_out_attention(hint: int) -> list[Mistake]:
+    """What goes wrong when multi-head attention is written out again: `unpack(a, h)` makes query,
+    key and value (B, T, C) of c_attn's output, `splitting(x, h)` and `merging(y)` are the heads'.
+    """
+    return [
+        mistake(
+            "qkv-per-head",
+            "You read c_attn's columns head by head, each with its own q, k and v. First come all "
+            "queries (C columns), then all keys, then all values.",
+            hint,
+            unpack=lambda a, h: _other_layout(
+                a, h, lambda h, d: (h, 3, d), lambda p, i: p[:, :, :, i]
+            ),
+        ),
+        mistake(
+            "qkv-interleaved",
+            "You take every third column for the queries. c_attn's first C columns are the "
+            "queries, the next C the keys, the last C the values.",
+            hint,
+            unpack=lambda a, h: _other_layout(
+                a, h, lambda h, d: (h * d, 3), lambda p, i: p[..., i]
+            ),
+        ),
+        mistake(
+            "heads-averaged",
+            "The heads' outputs are averaged. Each keeps its own D columns of the output.",
+            hint,
+            merging=lambda y: _side_by_side(y.mean(1, keepdim=True).expand_as(y)),
+        ),
+        mistake(
+            "heads-averaged",
+            "The heads' outputs are added up. Each keeps its own D columns of the output.",
+            hint,
+            merging=lambda y: _side_by_side(y.sum(1, keepdim=True).expand_as(y)),
+        ),
+        mistake(
+            "heads-interleaved",
+            "The heads' columns are interleaved when they are merged. Each head's D columns lie "
+            "side by side, head after head.",
+            hint,
+            merging=lambda y: y.permute(0, 2, 3, 1).reshape(y.size(0), y.size(2), -1),
+        ),
+        mistake(
+            "one-head-for-all",
+            "Every head works on the first head's columns. Head h owns columns h·D … (h+1)·D − 1.",
+            hint,
+            splitting=lambda x, h: x[..., : x.size(-1) // h].unsqueeze(1).expand(-1, h, -1, -1),
+        ),
+        mistake(
+            "one-projection-for-all",
+            "Query, key and value are all the same third of c_attn. Each has its own.",
+            hint,
+            share=lambda q, k, v: (q, q, q),
+        ),
+        mistake(
+            "queries-are-keys",
+            "Keys are compared with keys. Compare each query with every key.",
+            hint,
+            share=lambda q, k, v: (k, k, v),
+        ),
+        mistake(
+            "softmax-over-batch",
+            "Your softmax runs over the batch; it must run over the keys, the last axis.",
+            hint,
+            softmax=lambda s: s.softmax(0),
+        ),
+        mistake(
+            "sigmoid",
+            "You use a sigmoid: each weight is in (0, 1), but a row does not sum to 1. Use a "
+            "softmax.",
+            hint,
+            softmax=lambda s: s.sigmoid(),
+        ),
+        mistake(
+            "layer-norm-added",
+            "x is normalized first. The layer norm stands outside, in the block (problem 08).",
+            hint,
+            before=lambda x: functional.layer_norm(x, x.shape[-1:]),
+        ),
+        mistake(
+            "scale-by-n-head",
+            "The scores are divided by √n_head. The width of one query counts: √head_dim.",
+            hint,
+            divisor=lambda q, c, h: h**0.5,
+        ),
+        mistake(
+            "scale-by-length",
+            "The scores are divided by the root of the sequence length. It must be √head_dim.",
+            hint,
+            divisor=lambda q, c, h: q.size(-2) ** 0.5,
+        ),
+    ]
+
+
+def _side_by_side(y: Tensor) -> Tensor:
+    """(B, H, T, D) → (B, T, C)."""
+    return y.transpose(1, 2).reshape(y.size(0), y.size(2), -1)

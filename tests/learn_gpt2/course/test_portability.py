@@ -54,8 +54,13 @@ ASKED_FOR = {
     "learn_gpt2/checking/warm.py": {"_in_child": "Warm asks for CAN_FORK"},
     "learn_gpt2/grading/examiner.py": {
         name: "_main takes _all_at_once where the system can't fork"
-        for name in ("answer", "_start_watcher", "_child", "_watch", "_fresh_scratch")
+        for name in ("answer", "_judge", "start_keeper", "_open_keeper", "_worker")
     },
+    "learn_gpt2/grading/keeper.py": {
+        name: "only started where the system can fork"
+        for name in ("serve", "_start_keeper", "run", "_work", "_watch", "_end", "_fresh_scratch")
+    },
+    "learn_gpt2/grading/worker.py": {"serve": "only started where the system can fork"},
     "learn_gpt2/grading/sandbox.py": {
         name: "for the processes that examiner.answer forks, and for what probe finds"
         for name in (
