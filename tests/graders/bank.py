@@ -130,9 +130,9 @@ def load(number: int) -> Bank:
     for title, source in manners.RIGHT[number]:
         if all(title != answer.title for answer in bank.right):
             bank.right.append(Answer(title, source))
-    for mistake, title, source in manners.WRONG[number]:
+    for mistake, title, source, also in manners.WRONG[number]:
         if all(title != answer.title for answer in bank.wrong):
-            bank.wrong.append(Answer(title, source, mistake))
+            bank.wrong.append(Answer(title, source, mistake, frozenset(also.split())))
     return bank
 
 

@@ -10,8 +10,8 @@ import textwrap
 
 # problem number → (title, source)
 RIGHT: dict[int, list[tuple[str, str]]] = {number: [] for number in range(1, 13)}
-# problem number → (the mistake that must be named, title, source)
-WRONG: dict[int, list[tuple[str, str, str]]] = {number: [] for number in range(1, 13)}
+# problem number → (the mistake that must be named, title, source, others that are true of it)
+WRONG: dict[int, list[tuple[str, str, str, str]]] = {number: [] for number in range(1, 13)}
 
 
 def right(number: int, title: str, source: str) -> None:
@@ -19,9 +19,9 @@ def right(number: int, title: str, source: str) -> None:
     RIGHT[number].append((title, textwrap.dedent(source).lstrip()))
 
 
-def wrong(number: int, mistake: str, title: str, source: str) -> None:
+def wrong(number: int, mistake: str, title: str, source: str, also: str = "") -> None:
     """Write down a wrong answer and what it must be told."""
-    WRONG[number].append((mistake, title, textwrap.dedent(source).lstrip()))
+    WRONG[number].append((mistake, title, textwrap.dedent(source).lstrip(), also))
 
 
 # ── 12 ──────────────────────────────────────────────────────────────────────────────────────────
@@ -204,6 +204,7 @@ wrong(
         CONFIG_OF_THEIRS,
         COPIED,
     ),
+    also="unexpected-ignored unhelpful-error",
 )
 wrong(
     12,
