@@ -28,26 +28,15 @@ from learn_gpt2.checking import runner
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = ROOT / "tests" / "hostile"
 TARGET = 3  # the problem that hostile files are for
-MISTAKES = {  # what each hostile file must be told; the others say what they say
-    "changes_files": "reaches-out",
+MISTAKES = {  # what some hostile files must be told; the others say what they say
     "crashes": "crashed",
     "exits": "crashed",
     "exits_late": "crashed",
-    "forges": "crashed",
-    "kills": "reaches-out",
     "loops": "endless-loop",
     "loops_late": "endless-loop",
-    "lying_tensor": "tampering",
-    "memory": "too-much-memory",
-    "network": "reaches-out",
-    "outlives": "reaches-out",
     "output": "too-much-output",
-    "patches_checks": "tampering",
-    "patches_late": "tampering",
-    "patches_torch": "tampering",
-    "reads_solution": "reaches-out",
     "sleeps": "import-loops",
-    "stands_between": "tampering",
+    "time_alarm_late": "endless-loop",
 }
 
 
@@ -57,6 +46,7 @@ class Made:
 
     folder: Path
     points: dict[tuple[str, int], int] = field(default_factory=dict)
+    most: dict[tuple[str, int], int] = field(default_factory=dict)  # of the hostile
     mistakes: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
@@ -147,17 +137,28 @@ def make_honest(folder: Path, count: int, numbers: list[int]) -> Made:
 
 
 def hostile_source(name: str, values: dict[str, str]) -> str:
-    """A hostile file above a right answer, or inside its forward."""
+    """A hostile file above a wrong answer, below it (`…_after`), or in its forward (`…_late`)."""
     text = (HOSTILE / f"{name}.py").read_text(encoding="utf-8")
     for key, value in values.items():
         text = text.replace(f"@{key}@", value)
-    right = solution(TARGET)
+    wrong = wrong_answer()
+    if name.endswith("_after"):
+        return f"{wrong}\n\n{text}"
     if name.endswith("_late"):
         body = "def hostile():\n" + "".join(f"    {line}\n" for line in text.splitlines())
-        start = right.index("scores = ")
-        return right[:start] + "hostile()\n        " + right[start:] + "\n\n" + body
-    start = right.index("import")
-    return right[:start] + text + "\n\n" + right[start:]
+        start = wrong.index("scores = ")
+        return wrong[:start] + "hostile()\n        " + wrong[start:] + "\n\n" + body
+    start = wrong.index("import")
+    return wrong[:start] + text + "\n\n" + wrong[start:]
+
+
+def wrong_answer() -> str:
+    """What hostile files are put around: it deserves the points of a module that is made."""
+    right = solution(TARGET)
+    wrong = right.replace("torch.softmax(scores", "torch.softmax(2 * scores")
+    if wrong == right:
+        raise ValueError("the solution of the hostile files' problem is written in another way now")
+    return wrong
 
 
 BROKEN = ["link", "slip", "newer_python", "huge", "binary", "linked_folder"]
@@ -179,7 +180,7 @@ def make_hostile(made: Made, values: dict[str, str], chosen: list[str]) -> None:
         student = made.folder / f"hostile-{name}"
         put(student, 2, solution(2))
         made.points[student.name, 2] = points_of(2, solution(2), known)
-        made.points[student.name, TARGET] = 1 if name.endswith("_late") else 0
+        made.most[student.name, TARGET] = points_of(TARGET, wrong_answer(), known)
         if name not in BROKEN:
             put(student, TARGET, hostile_source(name, values))
             if name in MISTAKES:
@@ -357,6 +358,14 @@ def compare(made: Made, report: dict, numbers: list[int]) -> tuple[list[str], li
         problem = got[place]
         if problem["points"] != points:
             marks.append(f"{place}: {problem['points']}, known to be {points}")
+        named = {m for r in problem["results"] for m in r["mistakes"]}
+        wanted = made.mistakes.get(place)
+        if wanted and wanted not in named:
+            mistakes.append(f"{place}: {sorted(named)}, known to be {wanted}")
+    for place, points in made.most.items():
+        problem = got.pop(place)
+        if problem["points"] > points:
+            marks.append(f"{place}: {problem['points']}, deserves {points} at most")
         named = {m for r in problem["results"] for m in r["mistakes"]}
         wanted = made.mistakes.get(place)
         if wanted and wanted not in named:

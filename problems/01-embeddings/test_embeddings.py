@@ -25,12 +25,13 @@ from learn_gpt2.checking.checks import (
     fail,
     fill,
     mistake,
+    sizes_from,
     tensor,
     weights,
 )
 
 # Sizes that all differ, so that a swapped axis can't hide.
-B, T, C, V, P = 2, 5, 6, 11, 23
+B, T, C, V, P = sizes_from((2, 5, 6, 11, 23), (3, 6, 8, 13, 29), (2, 4, 10, 17, 27))
 
 NORM_ADDED = mistake(
     "layer-norm-added",

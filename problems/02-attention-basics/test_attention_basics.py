@@ -23,12 +23,15 @@ from learn_gpt2.checking.checks import (
     fail,
     fill,
     mistake,
+    sizes_from,
     tensor,
     weights,
 )
 
 # Sizes that all differ, so that a swapped axis can't hide.
-B, T, C = 2, 5, 7  # no root or ratio of two of them is another
+B, T, C = sizes_from(
+    (2, 5, 7), (3, 7, 11), (2, 6, 13)
+)  # no root or ratio of two of them is another
 ROLES = ("query", "key", "value")
 
 

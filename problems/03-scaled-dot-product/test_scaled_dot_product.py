@@ -19,11 +19,12 @@ from learn_gpt2.checking.checks import (
     expect_state,
     fail,
     mistake,
+    sizes_from,
     tensor,
 )
 
 # Sizes that all differ, so that a swapped axis can't hide; no root of one is another, rounded.
-B, H, T, S, D = 2, 3, 5, 7, 10
+B, H, T, S, D = sizes_from((2, 3, 5, 7, 10), (3, 2, 4, 7, 11), (2, 4, 3, 7, 14))
 E = D  # the contract gives values the queries' width: √d_k may be read off any of the three
 
 NO_SCALE = mistake(

@@ -26,6 +26,7 @@ from learn_gpt2.checking.checks import (
     fail,
     fill,
     mistake,
+    sizes_from,
     tensor,
     weights,
 )
@@ -37,7 +38,7 @@ from learn_gpt2.checking.families import (
 
 # Sizes that all differ, so that a swapped axis can't hide, and no root of a size is a whole number,
 # so that 2·√D is not √C; P is n_positions.
-B, T, H, D, P = 2, 7, 5, 6, 11
+B, T, H, D, P = sizes_from((2, 7, 5, 6, 11), (3, 7, 4, 9, 13), (2, 7, 3, 10, 12))
 C = H * D
 NAMES = ("c_attn.weight", "c_attn.bias", "c_proj.weight", "c_proj.bias")
 

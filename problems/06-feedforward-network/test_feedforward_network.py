@@ -25,12 +25,13 @@ from learn_gpt2.checking.checks import (
     fail,
     fill,
     mistake,
+    sizes_from,
     tensor,
     weights,
 )
 
 # Sizes that all differ, so that a swapped axis can't hide; N is n_inner.
-B, T, C, N = 2, 5, 6, 11
+B, T, C, N = sizes_from((2, 5, 6, 11), (3, 4, 7, 12), (2, 4, 8, 13))
 INNER = math.sqrt(2 / math.pi)
 CUBIC = 0.044715
 

@@ -23,12 +23,13 @@ from learn_gpt2.checking.checks import (
     fail,
     fill,
     mistake,
+    sizes_from,
     tensor,
     weights,
 )
 
 # Sizes that all differ, so that a swapped axis can't hide.
-B, T, C, H = 2, 3, 8, 5
+B, T, C, H = sizes_from((2, 3, 8, 5), (3, 4, 10, 7), (2, 5, 9, 6))
 
 # ── layer norm: what can be wrong with it ───────────────────────────────────────────────────────
 

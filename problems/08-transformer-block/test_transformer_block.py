@@ -24,12 +24,15 @@ from learn_gpt2.checking.checks import (
     fail,
     fill,
     mistake,
+    sizes_from,
     tensor,
     weights,
 )
 
 # Sizes that all differ, so that a swapped axis or argument can't hide. D is 5.
-B, T, C, H, P, INNER = 2, 4, 15, 3, 11, 22
+B, T, C, H, P, INNER = sizes_from(
+    (2, 4, 15, 3, 11, 22), (3, 4, 14, 2, 9, 25), (2, 4, 21, 3, 12, 17)
+)
 
 STATE = (
     "ln_1.weight",

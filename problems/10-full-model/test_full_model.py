@@ -1,11 +1,11 @@
 """Checks of problem 10. The oracle is GPT-2 written out in plain PyTorch operators below."""
 
 import itertools
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from learn_gpt2.checking.checks import (
     CheckFailed,
@@ -24,13 +24,20 @@ from learn_gpt2.checking.checks import (
     fail,
     fill,
     mistake,
+    operations,
+    record_calls,
+    sizes_from,
     tensor,
     weights,
 )
 from learn_gpt2.checking.earlier import other_name
+from learn_gpt2.checking.surroundings import without_memory
 
 # Sizes that all differ, so that a swapped one can't hide. 12 is divisible by 2, 3 and 4.
-B, T, V, P, C, L, H = 4, 5, 23, 14, 12, 3, 2
+B, T, V, P, C, L, H = sizes_from(
+    (4, 5, 23, 14, 12, 3, 2), (3, 5, 26, 16, 12, 4, 2), (6, 5, 29, 15, 12, 3, 2)
+)
+PRODUCTS = ("matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "linear", "tensordot")
 EPS = 0.05  # large enough to show where it does not arrive
 
 # ── mistakes in __init__ ────────────────────────────────────────────────────────────────────────
@@ -1049,24 +1056,18 @@ def test_state_dict(piece):
 @check(todo=5, needs=test_attributes, follows=test_tied)
 def test_init_is_applied(piece):
     """__init__ ends with self.apply(self._init_weights): every module, children first"""
-    seen, tables = [], set()
-
-    class Recording(piece.GPT2Model):
-        def _init_weights(self, module):
-            if not hasattr(self, "config"):
-                fail(CONFIG_CHANGED, "It is not there yet when _init_weights is called.")
-            seen.append(module)
-            if isinstance(module, nn.Embedding):
-                tables.add(module.weight)
-
     try:
-        model = Recording(configure())
+        model, calls = record_calls(piece.GPT2Model, "_init_weights", configure())
     except TypeError as error:
         raise CheckFailed(
             f"_init_weights must be called with one module: self.apply(self._init_weights). {error} "
             "[init-not-applied]",
             ["init-not-applied"],
         ) from None
+    if not all(configured for _, configured in calls):
+        fail(CONFIG_CHANGED, "It is not there yet when _init_weights is called.")
+    seen = [module for module, _ in calls]
+    tables = {module.weight for module in seen if isinstance(module, nn.Embedding)}
     if all(module is model for module in seen):
         fail(INIT_NOT_APPLIED)
     order = {id(module): n for n, module in enumerate(seen)}
@@ -1094,7 +1095,7 @@ def test_parameter_counts(piece):
 
     for want, width, n_layer, n_head in sizes:
         # shapes without memory; drawing random numbers there would make PyTorch import its compiler
-        with torch.device("meta"), skip_init():
+        with without_memory(skip_init):
             model = build(piece, GPT2Config(n_embd=width, n_layer=n_layer, n_head=n_head))
         got = sum(p.numel() for p in model.parameters())
         if got != want:
@@ -1196,29 +1197,15 @@ def test_last_only(piece):
 def test_last_only_saves_work(piece):
     """With last_only, only the last position is projected to the vocabulary"""
     model, _ = model_of(piece)
-    projected = []
-
-    class Shapes(TorchFunctionMode):
-        def __torch_function__(self, function, types, args=(), kwargs=None):
-            result = function(*args, **(kwargs or {}))
-            if isinstance(result, torch.Tensor) and result.dim() > 1 and result.size(-1) == V:
-                projected.append(result.numel() // V)
-            return result
-
-    # an embedding table may be read by a product of one-hot rows, as wide as the vocabulary
-    before = len(projected)
-    embed = model.embeddings.forward
-
-    def embedding(*args, **kwargs):
-        nonlocal before
-        x = embed(*args, **kwargs)
-        before = len(projected)
-        return x
-
-    model.embeddings.forward = embedding
-    with Shapes():
+    with operations() as seen:
         model(ids_of(), last_only=True)
-    if B * T in projected[before:]:
+    # products alone: an embedding table may be read by one-hot rows, as wide as the vocabulary
+    projected = [
+        math.prod(shape[:-1])
+        for name, shape in seen
+        if name.startswith(PRODUCTS) and len(shape) > 1 and shape[-1] == V
+    ]
+    if B * T in projected:
         fail(LAST_ONLY_LATE, f"For {B} sequences, {B * T} rows of logits were computed.")
 
 

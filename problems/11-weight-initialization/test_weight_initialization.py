@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from learn_gpt2.checking.checks import CheckFailed, check, fail, fill, mistake
+from learn_gpt2.checking.checks import CheckFailed, check, fail, fill, mistake, sizes_from
 
 # Sizes whose roots and products all differ, so that a wrong number in the formula can be told.
-L, C, H, V, P = 7, 80, 4, 700, 150
+L, C, H, V, P = sizes_from((7, 80, 4, 700, 150), (6, 88, 4, 640, 160), (7, 72, 6, 760, 140))
 STD = 0.02
 
 # where a weight stands → its parameters' names end with

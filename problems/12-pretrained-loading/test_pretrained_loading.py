@@ -3,15 +3,11 @@
 The oracle computes GPT-2 from the checkpoint's own tensors, with Conv1D's x @ W + b. No network.
 """
 
-import contextlib
 import inspect
 import itertools
 import json
 import math
-import os
 import re
-import socket
-import sys
 import tempfile
 import types
 from contextlib import contextmanager
@@ -22,10 +18,25 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 
-from learn_gpt2.checking.checks import CheckFailed, check, compare, expect_no_seed, fail, mistake
+from learn_gpt2.checking.checks import (
+    CheckFailed,
+    check,
+    compare,
+    expect_no_seed,
+    fail,
+    mistake,
+    sizes_from,
+)
+from learn_gpt2.checking.surroundings import (
+    Folder,
+    downloads,
+    no_network,
+    quiet_transformers,
+    unset_memory_is_nan,
+)
 
 # Sizes that all differ. attn.c_proj is (C, C): its shape can't tell whether it was transposed.
-V, P, C, L, H = 29, 13, 12, 3, 4
+V, P, C, L, H = sizes_from((29, 13, 12, 3, 4), (31, 17, 12, 4, 2), (35, 14, 24, 3, 4))
 EPS = 0.03
 
 PARTS = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
@@ -357,7 +368,7 @@ def checkpoint(tensors, settings, prefix="transformer.", extra=None):
         stored = {f"{prefix}{name}": t.clone().contiguous() for name, t in tensors.items()}
         stored |= {name: t.clone().contiguous() for name, t in (extra or {}).items()}
         save_file(stored, Path(folder) / "model.safetensors", metadata={"format": "pt"})
-        yield folder
+        yield Folder(folder)
 
 
 def ours(name):
@@ -397,59 +408,9 @@ def gpt2(t, settings, ids, *, heads=None, eps=None):
 # ── running the learner's code ──────────────────────────────────────────────────────────────────
 
 
-@contextmanager
-def no_network():
-    """Whoever asks for the network is refused at once."""
-
-    def refuse(*arguments, **keywords):
-        raise OSError("no network in the tests")
-
-    settings = sys.modules.get("huggingface_hub.constants")
-    with (
-        mock.patch.object(socket, "getaddrinfo", refuse),
-        mock.patch.object(socket.socket, "connect", refuse),
-        mock.patch.dict(os.environ, {} if settings else {"HF_HUB_OFFLINE": "1"}),
-        mock.patch.object(settings or os, "HF_HUB_OFFLINE", True, create=True),
-    ):
-        yield
-
-
-@contextlib.contextmanager
-def _unset_memory_is_nan():
-    """Under skip_init a weight that is not loaded is whatever lay there: let that be NaN.
-
-    Otherwise it may be the file's own tensor, read a moment ago and freed, and look loaded.
-    """
-    # not torch.use_deterministic_algorithms, which imports the compiler: a second
-    before = torch.are_deterministic_algorithms_enabled()
-    torch._C._set_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch._C._set_deterministic_algorithms(before)
-
-
-@contextlib.contextmanager
-def _quiet_transformers():
-    """No bars and reports of transformers, of which the checks would fill pages."""
-    module = sys.modules.get("transformers.utils.logging")
-    if module is None:
-        yield
-        return
-    level, bars = module.get_verbosity(), module.is_progress_bar_enabled()
-    module.set_verbosity_error()
-    module.disable_progress_bar()
-    try:
-        yield
-    finally:
-        module.set_verbosity(level)
-        if bars:
-            module.enable_progress_bar()
-
-
 def call(piece, folder, **keywords):
     """GPT2Model.from_pretrained(folder), errors and all."""
-    with no_network(), _unset_memory_is_nan(), _quiet_transformers():
+    with no_network(), unset_memory_is_nan(), quiet_transformers():
         return piece.GPT2Model.from_pretrained(folder, **keywords)
 
 
@@ -811,15 +772,10 @@ def test_options(piece):
     """revision, cache_dir and token go to open_checkpoint, and a hub name to the hub"""
     from gpt2.formats import checkpoints
 
-    settings, asked = settings_of(), []
+    settings = settings_of()
     with checkpoint(tensors_of(settings), settings) as folder:
-
-        def download(repo, *given):
-            asked.append((repo, *given))
-            return Path(folder)
-
         options = {"revision": "v2", "cache_dir": "there", "token": "secret"}
-        with mock.patch.object(checkpoints, "_download", download):
+        with downloads(folder, checkpoints, "_download") as asked:
             try:
                 call(piece, "owner/name", **options)
             except NotImplementedError:

@@ -155,11 +155,10 @@ def _broken_model(error: BaseException) -> str:
         return f"{path} lacks what this command needs ({error.msg.split(' (')[0]}); {mend}"
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f"{path}:{error.lineno} is not valid Python ({error.msg}); {mend}"
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-    importing = [
-        f for f in traceback.extract_tb(error.__traceback__) if "importlib._bootstrap" in f.filename
-    ]
-    if lines and importing and "gpt2.model" not in sys.modules:
+    frames = traceback.extract_tb(error.__traceback__)
+    # while the file is imported, and not when a command runs what it holds
+    lines = [f.lineno for f in frames if f.filename == str(path) and f.name == "<module>"]
+    if lines:
         name = type(error).__name__
         return f"{path}:{lines[-1]} can't be imported ({name}: {error}); {mend}"
     return ""

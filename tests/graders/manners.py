@@ -10,7 +10,7 @@ import textwrap
 
 # problem number → (title, source)
 RIGHT: dict[int, list[tuple[str, str]]] = {number: [] for number in range(1, 13)}
-# problem number → (the mistake that must be named, title, source, others that are true of it)
+# problem number → (the mistake that must be named, title, source, what else is true of it)
 WRONG: dict[int, list[tuple[str, str, str, str]]] = {number: [] for number in range(1, 13)}
 
 
@@ -20,7 +20,7 @@ def right(number: int, title: str, source: str) -> None:
 
 
 def wrong(number: int, mistake: str, title: str, source: str, also: str = "") -> None:
-    """Write down a wrong answer and what it must be told."""
+    """Write down a wrong answer and what it must be told. also: other mistakes that it has."""
     WRONG[number].append((mistake, title, textwrap.dedent(source).lstrip(), also))
 
 
@@ -204,7 +204,7 @@ wrong(
         CONFIG_OF_THEIRS,
         COPIED,
     ),
-    also="unexpected-ignored unhelpful-error",
+    "unexpected-ignored unhelpful-error wrong-error-type",
 )
 wrong(
     12,
@@ -747,13 +747,15 @@ right(
 right(
     5,
     "the fused kernel with PyTorch's lower-right bias",
-    causal("""
-        from torch.nn.attention.bias import causal_lower_right
+    "import torch.nn.attention.bias\n"
+    + textwrap.dedent(
+        causal("""
         y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=causal_lower_right(T, S)._materialize(x.device),
+            q, k, v, attn_mask=torch.nn.attention.bias.causal_lower_right(T, S)._materialize(x.device),
             dropout_p=self.p if self.training else 0.0,
         )
-    """),
+    """)
+    ),
 )
 right(
     5,

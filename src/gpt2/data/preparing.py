@@ -224,7 +224,7 @@ def _model_tokenizer(name: str) -> Tokenizer:
         raise ValueError(
             f"tokenizer {name!r} is none of char, bpe and gpt2, and as a model's: {error}"
         ) from None
-    if getattr(found, "adds_space", False):
+    if found.adds_space:
         raise ValueError(
             f"the tokenizer of {name} puts a blank before each text (add_prefix_space), so a text "
             "cannot be encoded in pieces"

@@ -450,7 +450,7 @@ def _hidden(path: Path) -> bool:
 def _read_through(
     found: list[tuple[Path, bool]], left_out: list[LeftOut]
 ) -> tuple[list[Document], int]:
-    """Files → documents with their sizes, and how many copies there were; what is no document
+    """Files → documents with their sizes, and how many copies there were; what is not a document
     joins `left_out`.
 
     ValueError that names every file that is meant as text and is not.

@@ -46,6 +46,7 @@ class Tokenizer(ABC):
     vocab_size: int  # one more than the largest id
     roles: Roles = Roles()  # its own: a document ends with the first of `roles.eos`
     begins: bool = False  # does a prompt begin with `roles.bos`?
+    adds_space: bool = False  # is a text that begins without a blank given one?
     special_tokens: dict[str, int]  # tokens that plain text never becomes
 
     @property
@@ -302,8 +303,6 @@ class JSONTokenizer(Tokenizer):
 
     Its decoder must be Fuse (tokens are text and are joined as they are) or ByteLevel (tokens are
     bytes in GPT-2's visible spelling; one that is spelled otherwise is its own text).
-
-    adds_space: a text that does not begin with a blank is given one before it is encoded.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, source: str = "the tokenizer"):
@@ -396,7 +395,7 @@ class JSONTokenizer(Tokenizer):
     def token(self, token_id: int) -> str:
         """One token as the files write it. ValueError for no such id."""
         self.token_bytes(token_id)
-        return self._backend.id_to_token(token_id)
+        return self._backend.id_to_token(token_id) or ""
 
     def describe(self) -> dict[str, Any]:
         """tokenizer.json's content."""
@@ -693,11 +692,14 @@ def _bpe_from_files(
         lines = merges.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as failure:
         raise error or ValueError(f"{merges} cannot be read: {failure}") from None
-    pairs = [tuple(line.split(" ")) for line in map(str.strip, lines) if line]
-    pairs = [pair for pair in pairs if not pair[0].startswith("#version")]
-    known = all(len(pair) == 2 and {*pair, "".join(pair)} <= ids.keys() for pair in pairs)
-    if not known:
-        raise error or ValueError(f"{merges} and {vocabulary} are not of one model")
+    pairs: list[tuple[str, str]] = []
+    for line in map(str.strip, lines):
+        if not line or line.startswith("#version"):
+            continue
+        left, _, right = line.partition(" ")
+        if not {left, right, left + right} <= ids.keys():
+            raise error or ValueError(f"{merges} and {vocabulary} are not of one model")
+        pairs.append((left, right))
     try:
         backend = Backend(models.BPE(vocab=ids, merges=pairs))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)

@@ -29,6 +29,7 @@ from learn_gpt2.assembly import sections
 from learn_gpt2.assembly.assemble import assemble
 from learn_gpt2.assembly.sections import Section, Source
 from learn_gpt2.checking.headers import HEADER, placed
+from learn_gpt2.checking.loading import not_there
 from learn_gpt2.manifest import PROBLEMS, Problem
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def load_source(root: Path, number: int, choice: Choice) -> Source:
     except ValueError:
         shown = path.as_posix()
     if not path.is_file():
-        raise FileNotFoundError(f"{shown} is not there: problem {number:02d} has no piece to take")
+        raise FileNotFoundError(f"{not_there(path)} Problem {number:02d} has no piece to take.")
     return sections.read_source(number, owner, path, shown)
 
 
@@ -576,7 +577,7 @@ def _swap_yours(
     if text == before:
         return None
     install(root, text, why, backup=backup, before=before)
-    return report.words if report.passed else f"FORCED, although {report.words}"
+    return report.words if report.passed else f"FORCED: {report.words}"
 
 
 def _span(problems: list[Problem]) -> str:

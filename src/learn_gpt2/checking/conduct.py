@@ -292,8 +292,8 @@ class Seal:
             inner = getattr(value, "__func__", value)
             if not callable(inner) or key.startswith("_abc"):
                 continue
-            if name == "builtins" and key in TALKING:
-                continue
+            if (name == "builtins" and key in TALKING) or (name, key) == ("torch", "Storage"):
+                continue  # torch replaces its Storage itself when the default dtype changes
             self._named.append((f"{name}.{key}", names, key, value))
             if isinstance(inner, types.FunctionType):
                 self._codes.append((f"{name}.{key}", inner, _code(inner)))
@@ -334,7 +334,7 @@ class Seal:
 
     def _is_torchs_own(self, value: object) -> bool:
         code = getattr(value, "__code__", None)
-        folder = os.path.dirname(self._torch.__file__) + os.sep
+        folder = os.path.dirname(self._torch.__file__ or "") + os.sep
         return code is not None and code.co_filename.startswith(folder)
 
     def _between(self) -> Fact | None:

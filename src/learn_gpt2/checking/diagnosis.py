@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+
+from learn_gpt2.checking.surroundings import operands
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that one can be a key
@@ -88,19 +88,6 @@ class Passed:
         return isinstance(made, Tensor) and close(made, self.want, 10 * self.rtol, 10 * self.atol)
 
 
-class _Operands(TorchFunctionMode):
-    """Remembers the tensors that the last operation was given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.last: list[Tensor] = []
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        given = tree_leaves((args, kwargs or {}))
-        self.last = [t for t in given if isinstance(t, Tensor) and t.is_floating_point()]
-        return func(*args, **(kwargs or {}))
-
-
 def _attempt(run: Callable[[], object]) -> Tensor | str | None:
     """What a run gives: a tensor, or its error as text, or None when it gives nothing of use."""
     try:
@@ -113,13 +100,16 @@ def _attempt(run: Callable[[], object]) -> Tensor | str | None:
 
 def _operands(run: Callable[[], object], error: str) -> list[Tensor] | None:
     """What the operation was given at which the run stops with this error; None when it doesn't."""
-    recorder = _Operands()
+    given: list[Tensor] = []
 
     def recorded() -> object:
-        with recorder:
-            return run()
+        with operands() as last:
+            try:
+                return run()
+            finally:
+                given[:] = last
 
-    return recorder.last if _attempt(recorded) == error else None
+    return given if _attempt(recorded) == error else None
 
 
 def _same_operands(a: list[Tensor] | None, b: list[Tensor] | None) -> bool:

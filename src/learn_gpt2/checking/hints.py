@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from learn_gpt2.checking.loading import not_there
 from learn_gpt2.manifest import Problem
 
 
@@ -23,6 +24,8 @@ def read_hints(root: Path, problem: Problem) -> dict[int, Hint]:
     path = problem.readme_path(root)
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(not_there(path)) from None
     except OSError as error:
         raise ValueError(f"{path} can't be read: {error.strerror}") from None
     section = re.search(r"^## Hints$(.*?)(?=^## |\Z)", text, re.M | re.S)

@@ -58,6 +58,8 @@ class Piece:
     source: str
     module: types.ModuleType
     open_todos: dict[int, int] = field(default_factory=dict)  # TODO number → line of its raise
+    torch_left = None  # a piece in a worker: a function that asks how it leaves torch there
+    examined_as = None  # a piece in a worker, loaded anew for each check: what stays the same
 
     def __getattr__(self, name: str):
         try:
@@ -112,7 +114,7 @@ def read_source(path: Path) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise PieceError(_not_there(path), "file-missing") from None
+        raise PieceError(not_there(path), "file-missing") from None
     except OSError as error:
         raise PieceError(
             f"{shown(path)} can't be read: {error.strerror}.", "file-missing"
@@ -136,7 +138,7 @@ def read_source(path: Path) -> str:
     return text
 
 
-def _not_there(path: Path) -> str:
+def not_there(path: Path) -> str:
     """What to say of a file that is missing: its folder may have been renamed."""
     folder = path.parent
     if folder.is_dir():
@@ -200,7 +202,7 @@ def open_todos(tree: ast.Module) -> dict[int, int]:
     return found
 
 
-def _owned_names(problem: Problem) -> dict[str, Problem]:
+def owned_names(problem: Problem) -> dict[str, Problem]:
     """Names in gpt2.model that this problem's file must not take from there → whose they are."""
     names: dict[str, Problem] = {}
     for later in PROBLEMS[problem.number - 1 :]:
@@ -214,7 +216,7 @@ def _owned_names(problem: Problem) -> dict[str, Problem]:
 
 def refuse_borrowed_answers(tree: ast.Module, problem: Problem, path: Path) -> None:
     """PieceError when the file takes its answer from elsewhere instead of writing it."""
-    owned = _owned_names(problem)
+    owned = owned_names(problem)
     methods = {name.split(".")[1] for name in problem.provides if "." in name}
     model_names: set[str] = set()  # names by which this file knows the module gpt2.model
     base_names: set[str] = set()  # names by which it knows the given GPT2Model
@@ -312,7 +314,7 @@ def model_for(problem: Problem, base: types.ModuleType | None = None) -> Iterato
     real = the_model()
     base = base or real
     view = types.ModuleType("gpt2.model", base.__doc__)
-    owned = _owned_names(problem)
+    owned = owned_names(problem)
     view.__dict__.update({k: v for k, v in base.__dict__.items() if k not in owned})
     if problem.number > 10:
         view.GPT2Model = _blanked(base.GPT2Model, problem)
@@ -433,20 +435,26 @@ def load(
         with model_for(problem, base), time_limit(LOAD_SECONDS):
             exec(compile(tree, str(path), "exec", dont_inherit=True), module.__dict__)
     except TimeLimit:
-        raise PieceError(
-            f"{shown(path)} was still running after {LOAD_SECONDS:.0f} s of being imported. "
-            "Is there a loop outside the classes?",
-            "import-loops",
-        ) from None
+        raise loops(path, LOAD_SECONDS) from None
     except (KeyboardInterrupt, PieceError):
         raise
     except BaseException as error:
-        raise PieceError(_import_failed(error, path), "import-error") from error
+        raise PieceError(import_failed(error, path), "import-error") from error
     _check_names(piece)
     return piece
 
 
-def _import_failed(error: BaseException, path: Path) -> str:
+def loops(path: Path, seconds: float) -> PieceError:
+    """What to say when importing the file does not end."""
+    return PieceError(
+        f"{shown(path)} was still running after {seconds:.0f} s of being imported. "
+        "Is there a loop outside the classes?",
+        "import-loops",
+    )
+
+
+def import_failed(error: BaseException, path: Path) -> str:
+    """What to say when importing the file raises."""
     line, code = line_in(error, path)
     where = f"{shown(path)}:{line}" if line else shown(path)
     if isinstance(error, SystemExit):

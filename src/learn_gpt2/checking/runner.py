@@ -166,6 +166,7 @@ class Examination:
         self.root = root
         self.through = (KeyboardInterrupt, *through)
         self.results: dict[str, Result] = {}
+        self.patience = 1.0  # how many times as long as its limit a check may take in all
         self._piece: Piece | PieceError | None = None
         self._on_reference: Piece | None = None
         self._base: types.ModuleType | None = None
@@ -202,6 +203,10 @@ class Examination:
             return False
         todos = self._piece.open_todos
         return all(any(n <= c.todo for n in todos) for c in self.checks.values())
+
+    def skips(self, check: Check) -> bool:
+        """Whether a check that it needs has failed, so that it will not be run."""
+        return self._skip(check, Result(check.name, check.title, "passed"))
 
     def _skip(self, check: Check, result: Result) -> bool:
         broken = [
@@ -259,7 +264,7 @@ class Examination:
                 one_thread(),
                 loading.model_for(self.problem),
                 one_check(),
-                time_limit(seconds),
+                time_limit(seconds * self.patience),
             ):
                 call(piece)
         except self.through:
@@ -267,6 +272,16 @@ class Examination:
         except TimeLimit as error:
             line, code = loading.line_in(error, self.path)
             where = f" It was at {shown(self.path)}:{line}: {code}" if line else ""
+            if code.startswith(("import ", "from ")):
+                self._failed(
+                    result,
+                    f"Stopped after {seconds:g} s, in the middle of an import.{where}\n"
+                    "Imports take long the first time: put them at the top of the file, where "
+                    "they are not part of a check's time. [slow-import]",
+                    ["slow-import"],
+                    error,
+                )
+                return
             self._failed(
                 result,
                 f"Stopped after {seconds:g} s: does a loop never end?{where} [endless-loop]",
@@ -329,7 +344,11 @@ class Examination:
         return result
 
     def _earlier_pieces(self) -> list[Placed]:
-        """The earlier pieces in the course's model that are not the reference's."""
+        """The earlier pieces in the course's model that are not the reference's; none where no
+        failure is traced to them, so that nothing is read then.
+        """
+        if self.root is None:
+            return []
         if self._earlier is None:
             names = {p.number for p in manifest.prerequisites(self.problem)}
             there = placed_now().items()

@@ -95,7 +95,8 @@ def command(
         raise click.UsageError("times must be above 0, and --memory at least 64 (MB)")
     limits = Limits(seconds=seconds, load_seconds=load_seconds, memory=memory)
     if print_weights:
-        _print_weights(gradebook.weights(course.root, chosen), as_json)
+        reported = {} if as_json else gradebook.reported(course.root, chosen)
+        _print_weights(gradebook.weights(course.root, chosen), reported, as_json)
         return
     people = roster.read(roster_file) if roster_file else None
     if dry_run:
@@ -276,7 +277,9 @@ def _print_protections(means, limits) -> None:
         click.echo(f"{mark} {protection.name}: {protection.how}")
 
 
-def _print_weights(weights: dict[int, list[tuple[str, int]]], as_json: bool) -> None:
+def _print_weights(
+    weights: dict[int, list[tuple[str, int]]], reported: dict[int, list[str]], as_json: bool
+) -> None:
     if as_json:
         click.echo(json.dumps(weights, ensure_ascii=False))
         return
@@ -284,9 +287,12 @@ def _print_weights(weights: dict[int, list[tuple[str, int]]], as_json: bool) -> 
         most = sum(points for _, points in checks)
         click.echo(f"{number:02d} {manifest.get(number).title}: {most} points")
         for title, points in checks:
-            click.echo(f"  {points}  {title}")
+            mark = "·" if title in reported.get(number, ()) else " "
+            click.echo(f"  {points}{mark} {title}")
     total = sum(points for checks in weights.values() for _, points in checks)
     click.echo(f"{total} points in all")
+    if any(reported.values()):
+        click.echo("· in part goes by what the process reports that runs the file")
 
 
 def _summary(report: dict, out: Path, written: list[str]) -> None:

@@ -1,10 +1,10 @@
-"""The process that grades: torch and the checks imported once, a confined child for every check.
+"""The process that grades: torch and the checks imported once, a judge for every question.
 
 It is asked on standard input, one JSON line per student and problem, and answers on standard
-output. Three kinds of process: this server, which runs nothing of a student's; for each question a
-watcher, which doesn't either, and which in a process namespace is the first process; and below it
-for each check a child that is confined, loads the file, runs the check and says what came of it.
-Where the system can't fork, a question is a process of its own that runs all checks.
+output. For each question it forks a judge (`judge.py`), which knows the checks and never imports
+the student's file. What the judge asks is answered by a worker (`worker.py`), a fresh one for each
+check, which a server of its own forks and confines (`keeper.py`): that server knows nothing of the
+course. Where the system can't fork, a question is a process of its own that runs all checks.
 """
 
 from __future__ import annotations
@@ -15,32 +15,37 @@ import gc
 import json
 import os
 import re
-import secrets
 import select
 import shutil
 import signal
+import socket
+import subprocess
 import sys
 import tempfile
 import time
 import types
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_gpt2 import manifest
 from learn_gpt2.checking import loading
+from learn_gpt2.checking.limits import TimeLimit, time_limit
+from learn_gpt2.checking.loading import PieceError
 from learn_gpt2.checking.runner import Examination, Result, load_checks, run_checks
-from learn_gpt2.grading import answers, sandbox
-from learn_gpt2.grading.sandbox import Cage, Limits, Means
+from learn_gpt2.grading import drawing, sandbox
+from learn_gpt2.grading.judge import Judge, RemotePiece, given_texts, open_piece
+from learn_gpt2.grading.sandbox import Limits, Means
+from learn_gpt2.grading.wire import Gone, Late, Line, WireError
 from learn_gpt2.manifest import Problem
 
 if TYPE_CHECKING:
     from learn_gpt2.checking.checks import Check
-    from learn_gpt2.checking.conduct import Seal, Watch
 
-GRACE = 2.0  # seconds beyond a check's own limit before its process is ended
-MAX_ANSWER = 1_000_000
+PATIENCE = 4.0  # how many times its own limit a check may take in all, questions and answers
+GRACE = 5.0  # seconds beyond that before its process is ended
+START_SECONDS = 120.0  # for the server of workers to import torch
+JUDGE_MEMORY = 4096  # MB that a judge may take beyond what it has
 
 
 @dataclass
@@ -51,11 +56,18 @@ class Server:
     limits: Limits
     means: Means
     checks: dict[int, list[Check]] = field(default_factory=dict)
-    seal: Seal | None = None
+    model: str = ""  # the reference's text
+    keeper: socket.socket | None = None  # asks the server of workers
+    keeper_process: subprocess.Popen | None = None
+    given: dict[tuple[int, str], dict] = field(default_factory=dict)
+    views: dict[int, dict] = field(default_factory=dict)
 
 
-def prepare(root: Path, numbers: list[int], limits: Limits, means: Means) -> Server:
-    """Import what checks need, put the reference model in place, and run the reference once.
+def prepare(
+    root: Path, numbers: list[int], limits: Limits, means: Means, secret: str = ""
+) -> Server:
+    """Import what checks need, put the reference model in place, and run the reference once, with
+    numbers drawn from the secret.
 
     ValueError when the reference does not pass here: then nobody's grade would mean anything.
     """
@@ -63,25 +75,76 @@ def prepare(root: Path, numbers: list[int], limits: Limits, means: Means) -> Ser
     import torch._dynamo  # replaces functions of torch when it is first needed
 
     from learn_gpt2.assembly import swap
-    from learn_gpt2.checking.conduct import Seal
 
     torch.set_num_threads(1)  # a child of a process with threads could hang
-    install_model(swap.assemble_model(root, {}))
-    server = Server(root, limits, means)
-    for number in numbers:
+    server = Server(root, limits, means, model=swap.assemble_model(root, {}))
+    if means.fork:
+        start_keeper(server)  # imports torch while this process runs the reference
+    install_model(server.model)
+    for attempt in range(drawing.ATTEMPTS if secret else 1):
+        drawing.draw_from(secret, attempt)
+        why = _why_not(server, numbers)
+        if not why:
+            break
+    else:
+        raise ValueError(why)
+    for number in numbers if means.fork else ():
         problem = manifest.get(number)
-        report = run_checks(root, problem, "reference")
-        if not report.passed:
-            failed = next((r for r in report.results if r.status == "failed"), None)
-            why = f"{failed.title}: {failed.message}" if failed else "it has no checks"
-            raise ValueError(f"the reference of problem {number:02d} fails here. {why}")
-        server.checks[number] = load_checks(root, problem)
-    with contextlib.suppress(Exception):
-        torch.compile(lambda x: x)(torch.ones(1))  # what torch replaces for that, it replaces now
-    server.seal = Seal([f"checks_{number:02d}" for number in numbers])
+        server.given[number, ""] = given_texts(root, problem, server.model)
+        server.views[number] = asdict(sandbox.view(root, number))
+    if means.fork:
+        wait_for_keeper(server)
     gc.collect()
     gc.freeze()
     return server
+
+
+def _why_not(server: Server, numbers: list[int]) -> str:
+    """Load the checks, and run the reference: "" when it passes, else what it fails."""
+    for number in numbers:
+        problem = manifest.get(number)
+        report = run_checks(server.root, problem, "reference")
+        if not report.passed:
+            failed = next((r for r in report.results if r.status == "failed"), None)
+            why = f"{failed.title}: {failed.message}" if failed else "it has no checks"
+            return f"the reference of problem {number:02d} fails here. {why}"
+        server.checks[number] = load_checks(server.root, problem)
+    return ""
+
+
+def start_keeper(server: Server) -> None:
+    """Start the server of workers: torch, and nothing of the course."""
+    ours, theirs = socket.socketpair()
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "LEARN_GPT2")}
+    server.keeper_process = subprocess.Popen(
+        [
+            sys.executable,
+            "-P",
+            "-s",
+            "-B",
+            str(Path(__file__).with_name("keeper.py")),
+            str(theirs.fileno()),
+        ],
+        pass_fds=[theirs.fileno()],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    theirs.close()
+    server.keeper = ours
+
+
+def wait_for_keeper(server: Server) -> None:
+    """Until the server of workers is ready. ValueError when it does not get there."""
+    server.keeper.settimeout(START_SECONDS)
+    try:
+        ready = server.keeper.recv(1)
+    except OSError:
+        ready = b""
+    if ready != b"r":
+        raise ValueError("the process that students' code is forked from does not start")
+    server.keeper.settimeout(None)
 
 
 def install_model(text: str) -> None:
@@ -92,22 +155,6 @@ def install_model(text: str) -> None:
     module.__file__ = "gpt2/model.py"
     sys.modules["gpt2.model"] = gpt2.model = module
     loading.execute(text, "gpt2/model.py", module)
-
-
-def forget_answers(problem: Problem) -> None:
-    """Take this and later problems' answers out of memory; `loading.model_for` only hides them."""
-    module = sys.modules["gpt2.model"]
-    for name in loading._owned_names(problem):
-        module.__dict__.pop(name, None)
-    for later in manifest.PROBLEMS[max(problem.number, 11) - 1 :]:
-        for name in later.provides:
-            model = getattr(module, "GPT2Model", None)
-            if model is not None and hasattr(model, method := name.partition(".")[2]):
-                setattr(model, method, _forgotten)
-
-
-def _forgotten(*arguments: object, **options: object) -> None:
-    """In place of an answer. Does nothing, as the given `_init_weights` of problem 10 does."""
 
 
 # ── one question ────────────────────────────────────────────────────────────────────────────────
@@ -138,7 +185,10 @@ def ask(number: int, source: bytes, model: str = "", uid: int = 0) -> str:
 
 
 def answer(server: Server, question: Question) -> dict:
-    """Have a question answered by a watcher of its own, and wait for it."""
+    """Have a question answered by a judge of its own, and wait for it."""
+    if server.keeper_process is None or server.keeper_process.poll() is not None:
+        start_keeper(server)  # where a student's code may send signals, it may have ended it
+        wait_for_keeper(server)
     scratch = Path(os.path.realpath(tempfile.mkdtemp(prefix="learn-grade-")))
     os.chmod(scratch, 0o755)
     readable, writable = os.pipe()
@@ -146,7 +196,7 @@ def answer(server: Server, question: Question) -> dict:
     if child == 0:
         try:
             os.close(readable)
-            _start_watcher(server, question, scratch, writable)
+            _judge(server, question, scratch, writable)
         finally:
             os._exit(1)
     os.close(writable)
@@ -157,11 +207,12 @@ def answer(server: Server, question: Question) -> dict:
         with contextlib.suppress(OSError):
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        sandbox.clear(scratch)
         shutil.rmtree(scratch, ignore_errors=True)
     try:
         return json.loads(data)
     except ValueError:
-        return {"error": "the process that watches the checks ended without an answer"}
+        return {"error": "the process that judges ended without an answer"}
 
 
 def _read_until(readable: int, seconds: float) -> bytes:
@@ -174,75 +225,55 @@ def _read_until(readable: int, seconds: float) -> bytes:
     return b"".join(chunks)
 
 
-def _start_watcher(server: Server, question: Question, scratch: Path, writable: int) -> None:
-    """Become the watcher, or in namespaces the parent of the watcher. Does not return."""
-    spaces = server.means.namespaces
+def _judge(server: Server, question: Question, scratch: Path, writable: int) -> None:
+    """Judge one file, and say what came of it. Does not return."""
     try:
+        import resource
+
         sandbox.end_with_parent()
-        if spaces:
-            sandbox.unshare(spaces)  # before `guard`, after which /proc/self is root's
-            child = os.fork()
-            if child:
-                os.close(writable)
-                os.waitpid(child, 0)
-                os._exit(0)
-            sandbox.end_with_parent()
-            sandbox.build_root(server.root, scratch, server.limits)
-            scratch = sandbox.SCRATCH
-        sandbox.guard()
-        data = Watcher(server, question, scratch).run()
+        if sandbox.LINUX:
+            bound = sandbox.status("VmSize") + JUDGE_MEMORY * sandbox.MEGABYTE
+            resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+        data = Sitting(server, question, scratch).run()
     except Exception as error:  # ours, not the student's: told as it is
         data = {"error": f"{type(error).__name__}: {error}"}
-    sandbox.end_all(bool(spaces))
     with os.fdopen(writable, "wb") as pipe:
         pipe.write(json.dumps(data).encode())
     os._exit(0)
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How a child ended. how: ended, time, memory, output or processes."""
-
-    how: str
-    code: int
-    lines: list[str]  # what it said with the mark in front
-
-    @property
-    def crash(self) -> str:
-        """The code or the signal, in words."""
-        if self.code >= 0:
-            return f"with code {self.code}"
-        try:
-            return f"by {signal.Signals(-self.code).name}"
-        except ValueError:
-            return f"by signal {-self.code}"
-
-
-class Watcher:
-    """Runs the checks of one question, each in a child that it watches and cleans up after."""
+class Sitting:
+    """The checks of one question, each with a worker of its own."""
 
     def __init__(self, server: Server, question: Question, scratch: Path):
-        self.server = server
+        self.server, self.question, self.scratch = server, question, scratch
         self.limits = server.limits
-        self.question = question
-        self.scratch = scratch
-        self.cage = Cage(server.means, server.limits, server.root, scratch, question.uid)
         self.file = scratch / "problems" / question.problem.folder / "problem.py"
         self.end = time.monotonic() + server.limits.seconds
         self.credit = server.limits.longest - server.limits.seconds  # for importing what is large
-        # where a course in /tmp leaves no way from there to the scratch folder
-        own = server.means.namespaces and not sandbox.TMP.is_symlink()
-        self.tmp = sandbox.TMP if own else scratch / "none"
-        self.kept = frozenset(_listed(self.tmp))  # ways to the course, and nothing of the student's
-        self.untouched: bool | None = None  # all TODOs open; None: not known yet
+        self.begun = 0.0  # when the last worker was started
         self.started: list[str] = []  # programs that the file started, in words
+        self.line: socket.socket | None = None
+        self.judge: Judge | None = None
+        self.how = ("ended", 0)  # how the last worker ended
 
     def run(self) -> dict:
-        """What came of the checks, as plain data, and what the file looks like."""
-        about = self._about()
-        results: dict[str, Result] = {}
+        """What came of the checks, as plain data, and the file's fingerprints."""
+        self.file.parent.mkdir(parents=True)
+        self.file.write_bytes(self.question.source)
+        (self.scratch / "box").mkdir()
+        problem = self.question.problem
+        key = (problem.number, self.question.model)
+        if key not in self.server.given:
+            self.server.given[key] = given_texts(self.server.root, problem, self.question.model)
+        self.given = self.server.given[key]
+        self._open_keeper()
+        checks = self.server.checks[problem.number]
+        examination = Examination(problem, self.file, "yours", checks)
+        examination.patience = PATIENCE
+        results = []
         stopped: Result | None = None  # why the file could not even be loaded
-        for check in self.server.checks[self.question.problem.number]:
+        for check in checks:
             result = Result(check.name, check.title, "failed", points=check.points)
             if stopped is not None:
                 result.message, result.mistakes = stopped.message, stopped.mistakes
@@ -253,68 +284,100 @@ class Watcher:
                     "checks before. [out-of-time]"
                 )
                 result.mistakes = ["out-of-time"]
-            elif not self._skipped(check, results, result):
-                result, loaded = self._check(check, results)
+            else:
+                loaded, result = self._check(examination, check)
                 stopped = None if loaded else result
-            results[check.name] = result
-        data = [{k: v for k, v in vars(r).items() if k != "exception"} for r in results.values()]
-        about["unusual"] = [*about.get("unusual", []), *dict.fromkeys(self.started)]
-        return {"results": data, **about}
+            examination.results[check.name] = result
+            results.append({k: v for k, v in vars(result).items() if k != "exception"})
+        return {
+            "results": results,
+            "unusual": list(dict.fromkeys(self.started))[:20],
+            **self._about(),
+        }
 
-    def _skipped(self, check: Check, before: dict[str, Result], result: Result) -> bool:
-        """Whether what it needs has failed, as the runner sees it; then no child is needed."""
-        if self.untouched is not False:
-            return False
-        examination = Examination(
-            self.question.problem,
-            self.file,
-            "yours",
-            self.server.checks[self.question.problem.number],
-        )
-        examination.results = before
-        examination._piece = types.SimpleNamespace()  # loaded, and known not to be untouched
-        return examination._skip(check, result)
+    def _check(self, examination: Examination, check: Check) -> tuple[bool, Result]:
+        """Run one check: whether the file could be loaded, and the result."""
+        piece = examination._piece
+        if isinstance(piece, RemotePiece) and examination.skips(check):
+            return True, examination.run(check.name)
+        result = Result(check.name, check.title, "failed", points=check.points)
+        loaded = False
+        try:
+            examination._piece = open_piece(
+                self.question.problem,
+                self.file,
+                lambda path, lines: self._worker(path, lines, check),
+                self.given,
+                self.limits.load_seconds,
+            )
+            loaded = True
+            examination._piece.examined_as = examination
+            self._import_was_long()
+            self.judge.seconds = check.seconds
+            result = examination.run(check.name)
+            if isinstance(result.exception, WireError):
+                raise result.exception
+            self._conduct(result)
+        except PieceError as error:
+            self._unloaded(result, error)
+            with contextlib.suppress(WireError):
+                self._conduct(result)
+        except WireError as error:
+            self._stop()
+            message, mistake = self._explain(error)
+            result = Result(check.name, check.title, "failed", f"{message} [{mistake}]", [mistake])
+            result.points = check.points
+        finally:
+            self._stop()
+        if loaded:
+            self._name_memory(result)
+        result.message = clean(result.message, self.scratch)
+        result.mistakes = [m for m in result.mistakes if re.fullmatch(r"[a-z0-9-]{1,60}", m)][:8]
+        return loaded, result
 
-    # ── children
+    def _conduct(self, result: Result) -> None:
+        """What the file does besides defining its piece, and grading does not take."""
+        if self.judge is None:
+            return
+        fact, started = self.judge.conduct()
+        self.started += started
+        if fact is not None:
+            kind, text = fact
+            result.status, result.mistakes = "failed", [kind]
+            result.message = f"The file {text} [{kind}]"
 
-    def _check(self, check: Check, before: dict[str, Result]) -> tuple[Result, bool]:
-        """Run one check in a child: its result, and whether the file could be loaded."""
-        seconds = self.limits.load_seconds + check.seconds + GRACE
+    def _import_was_long(self) -> None:
+        """Each check imports anew what the file imports; a learner's run does it once."""
+        given = min(time.monotonic() - self.begun, self.credit)
+        self.credit, self.end = self.credit - given, self.end + given
 
-        def run(say: Callable[[dict], None]) -> None:
-            _examine(self.server, self.question, self.file, check, before, say)
+    def _unloaded(self, result: Result, error: PieceError) -> None:
+        result.message, result.mistakes = str(error), [error.kind]
+        cause = error.__cause__
+        if getattr(cause, "of_given", False):
+            result.message = (
+                "Your own earlier pieces, which this one is built on here, can't be imported: "
+                f"{type(cause).__name__}: {str(cause)[:300]} [own-pieces]"
+            )
+            result.mistakes = ["own-pieces"]
+        if error.kind == "syntax-error":
+            version = ".".join(map(str, sys.version_info[:2]))
+            result.message += f"\nThis was Python {version}; does it run in yours?"
+        self._name_memory(result)
 
-        ending = self._child(run, seconds, check.seconds + GRACE)
-        said: dict = {}
-        for line in ending.lines:
-            with contextlib.suppress(ValueError, TypeError, RecursionError):
-                said |= json.loads(line)
-        loaded = bool(said.get("loaded"))
-        self.untouched = said.get("untouched") is True if loaded else self.untouched
-        self.started += answers.names(said.get("started"))
-        if ending.how == "ended" and "result" in said:
-            try:
-                result = Result(**answers.result(said["result"], asked(check)))
-            except answers.BadAnswer:
-                return self._not_an_answer(check), loaded
-            result.message = self._clean(result.message)
-            return result, loaded
-        message, mistake = self._explain(ending, check)
-        result = Result(check.name, check.title, "failed", f"{message} [{mistake}]", [mistake])
-        result.points = check.points
-        return result, loaded
+    def _name_memory(self, result: Result) -> None:
+        if result.status == "failed" and re.search(
+            r"MemoryError|can't allocate memory|Cannot allocate memory", result.message
+        ):
+            result.message += f"\nMore than {self.limits.memory} MB were asked for. "
+            result.message += "[too-much-memory]"
+            result.mistakes = [*result.mistakes, "too-much-memory"]
 
-    def _not_an_answer(self, check: Check) -> Result:
-        message = (
-            "The process that ran this check said something that is not a result: does the file "
-            "change json or the checks? [crashed]"
-        )
-        result = Result(check.name, check.title, "failed", message, ["crashed"])
-        result.points = check.points
-        return result
-
-    def _explain(self, ending: Ending, check: Check) -> tuple[str, str]:
-        limits = self.limits
+    def _explain(self, error: WireError) -> tuple[str, str]:
+        """Why there was no answer."""
+        limits, (how, code) = self.limits, self.how
+        if how in ("ended", "stopped"):
+            how = {Late: "time", Gone: "ended"}.get(type(error), "no answer")
         return {
             "time": (
                 "Stopped: its time was over. Does a loop never end, or catch everything?",
@@ -333,263 +396,87 @@ class Watcher:
                 "starts-processes",
             ),
             "ended": (
-                f"The process that ran this check ended {ending.crash} and no result: "
-                "does the file end the program, or crash it?",
+                f"The process that ran the file ended {_crash(code)}: does the file end the "
+                "program, or crash it?",
                 "crashed",
             ),
-        }[ending.how]
+        }.get(
+            how,
+            (
+                f"What runs the file gave no answer that can be read ({error}): does the file "
+                "change more than its own classes?",
+                "tampering",
+            ),
+        )
 
     def _about(self) -> dict:
-        """Fingerprints of the file and what is unusual in it: parsed in a child, not run."""
-        from learn_gpt2.grading import integrity, similarity
+        """Fingerprints of the file: it is parsed, not run."""
+        from learn_gpt2.grading import similarity
 
-        def look(say: Callable[[dict], None]) -> None:
-            source = self.question.source
-            files = self.question.problem.number == 12
-            say({"prints": asdict(similarity.fingerprints(source))})
-            say({"unusual": integrity.unusual(source, files)[:20]})
+        with contextlib.suppress(Exception, TimeLimit), time_limit(self.limits.load_seconds):
+            return {"prints": asdict(similarity.fingerprints(self.question.source))}
+        return {}
 
-        about: dict = {}
-        for line in self._child(look, self.limits.load_seconds).lines:
-            with contextlib.suppress(ValueError, TypeError, RecursionError):
-                about |= json.loads(line)
-        return about
+    # ── workers
 
-    def _child(
-        self,
-        work: Callable[[Callable[[dict], None]], None],
-        seconds: float,
-        then: float = 0.0,
-    ) -> Ending:
-        """Run work(say) in a confined child, for so long at most, and end all that it started.
+    def _open_keeper(self) -> None:
+        """A keeper for this question."""
+        self.line, theirs = socket.socketpair()
+        job = {
+            "means": vars(self.server.means),
+            "limits": self.limits.to_json(),
+            "view": self.server.views[self.question.problem.number],
+            "scratch": str(self.scratch / "box"),
+            "uid": self.question.uid,
+        }
+        with theirs:
+            socket.send_fds(self.server.keeper, [json.dumps(job).encode()], [theirs.fileno()])
+        self.line.settimeout(60.0)
+        if self.line.recv(1) != b"r":
+            raise OSError("students' code can't be confined as it should")
 
-        then: the seconds left once it has said something for the first time.
-        """
-        self._fresh_scratch()
-        mark = secrets.token_hex(16)
-        results, results_in = os.pipe()
-        output, output_in = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                _only_these(results_in, output_in)
-                self._confine()
-                work(_speaker(4, mark))
-            except BaseException:
-                os._exit(1)
-            finally:
-                os._exit(0)
-        os.close(results_in)
-        os.close(output_in)
-        try:
-            how, code, data = self._watch(child, results, output, mark, seconds, then)
-        finally:
-            os.close(results)
-            os.close(output)
-            sandbox.end_all(bool(self.server.means.namespaces), [child])
-        lines = data.decode("utf-8", "replace").splitlines()
-        said = [line.removeprefix(mark) for line in lines if line.startswith(mark)]
-        return Ending(how, code, said)
+    def _worker(self, path: Path, lines: int, check: Check) -> Judge:
+        """Who asks a new worker."""
+        self.begun = time.monotonic()
+        down, down_in = os.pipe()
+        up, up_in = os.pipe()
+        seconds = min(
+            self.limits.load_seconds + PATIENCE * check.seconds + GRACE,
+            max(1.0, self.end - time.monotonic()),
+        )
+        socket.send_fds(self.line, [json.dumps({"seconds": seconds}).encode()], [down, up_in])
+        os.close(down)
+        os.close(up_in)
+        self.judge = Judge(Line(up, down_in), path, lines)
+        return self.judge
 
-    def _watch(
-        self, child: int, results: int, output: int, mark: str, seconds: float, then: float
-    ) -> tuple[str, int, bytes]:
-        """(how it ended, its code, what it wrote as results)."""
-        said, printed = bytearray(), 0
-        now = time.monotonic()
-        begun, end, look = now, min(now + seconds, self.end), now + 0.3
-        for pipe in (results, output):
-            os.set_blocking(pipe, False)
-        waiting = [results, output]
-        while True:
-            # both closed: it is about to end
-            ready = select.select(waiting, [], [], 0.05 if waiting else 0.001)[0]
-            for pipe in ready:
-                with contextlib.suppress(BlockingIOError):
-                    chunk = os.read(pipe, 1 << 16)
-                    if not chunk:
-                        waiting.remove(pipe)
-                    elif pipe == results:
-                        said += chunk
-                        if then and mark.encode() in said:
-                            now = time.monotonic()
-                            # each check imports anew what the file imports; a learner's run, once
-                            given = min(now - begun, self.credit)
-                            self.credit, self.end = self.credit - given, self.end + given
-                            end, then = min(now + then, self.end), 0.0
-                    else:
-                        printed += len(chunk)
-            if printed > self.limits.output or len(said) > MAX_ANSWER:
-                return "output", 0, bytes(said)
-            process, status = os.waitpid(child, os.WNOHANG)
-            if process:  # read what is there; what it left behind may hold the pipes open
-                self._drain(results, said)
-                return "ended", os.waitstatus_to_exitcode(status), bytes(said)
-            now = time.monotonic()
-            if now > end:
-                return "time", 0, bytes(said)
-            if now > look:
-                look = now + (0.1 if sandbox.LINUX else 0.5)
-                family = sandbox.family(os.getpid())
-                if len(family) > self.limits.processes:
-                    return "processes", 0, bytes(said)
-                if sum(family.values()) > self.limits.memory * sandbox.MEGABYTE:
-                    return "memory", 0, bytes(said)
-
-    def _drain(self, pipe: int, said: bytearray) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while len(said) <= MAX_ANSWER and (chunk := os.read(pipe, 1 << 16)):
-                said += chunk
-
-    # ── the scratch folder
-
-    def _fresh_scratch(self) -> None:
-        """The file, and an empty folder to write to: nothing passes from one check to the next."""
-        for inner in self.scratch.iterdir():
-            shutil.rmtree(inner) if inner.is_dir() and not inner.is_symlink() else inner.unlink()
-        for name in set(_listed(self.tmp)) - self.kept:
-            with contextlib.suppress(OSError, RecursionError):
-                inner = self.tmp / name
-                folder = inner.is_dir() and not inner.is_symlink()
-                shutil.rmtree(inner, ignore_errors=True) if folder else inner.unlink()
-        self.file.parent.mkdir(parents=True)
-        self.file.write_bytes(self.question.source)
-        work = self.scratch / "work"
-        work.mkdir()
-        if self.question.uid:
-            for folder in (work, self.file.parent):  # a plot may go beside the file
-                os.chown(folder, self.question.uid, self.question.uid)
-
-    def _confine(self) -> None:
-        work = str(self.scratch / "work")
-        os.chdir(work)
-        os.environ.update(HOME=work, TMPDIR=work, TMP=work, TEMP=work, USER="student")
-        os.environ.update({name: f"{work}/.cache/{name.lower()}" for name in sandbox.CACHES})
-        tempfile.tempdir = work
-        sandbox.confine(self.cage)
-
-    def _clean(self, text: str) -> str:
-        return clean(text, self.scratch)
+    def _stop(self) -> None:
+        """End the worker that runs, and everything it started."""
+        if self.judge is None:
+            return
+        self.judge.line.close()
+        self.judge = None
+        self.line.sendall(b"stop")
+        told = json.loads(self.line.recv(4096) or b"{}")
+        self.how = (told.get("how", "ended"), told.get("code", 0))
 
 
-def asked(check: Check) -> answers.Asked:
-    """What a check's result is given by us, whatever comes back."""
-    return answers.Asked(check.name, check.title, check.points)
+def _crash(code: int) -> str:
+    """The code or the signal with which a process ended, in words."""
+    if code >= 0:
+        return f"with code {code}"
+    try:
+        return f"by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"by signal {-code}"
 
 
 def clean(text: str, scratch: Path | None = None) -> str:
     """A message without what changes from run to run, and without control characters."""
     if scratch is not None:
         text = text.replace(f"{scratch}{os.sep}", "")
-    text = re.sub(r"\b0x[0-9a-fA-F]{6,16}\b", "0x…", text)
+    text = re.sub(r"\b0x[0-9a-fA-F]{6,16}\b", "0x…", text[:4000])
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
-
-
-def _listed(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
-
-
-def _only_these(results: int, output: int) -> None:
-    """Nothing stays open but: 0 nowhere, 1 and 2 the output, 4 the results."""
-    keep = [os.dup2(results, 254), os.dup2(output, 255)]
-    nowhere = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nowhere, 0)
-    os.closerange(3, 254)
-    os.dup2(keep[1], 1)
-    os.dup2(keep[1], 2)
-    os.dup2(keep[0], 4, inheritable=False)
-    os.closerange(5, 65_536)
-
-
-def _speaker(pipe: int, mark: str) -> Callable[[dict], None]:
-    """A function that sends data with the mark. What it needs is taken now, not looked up later."""
-    write, dumps, identity, own = os.write, json.dumps, os.getpid, os.getpid()
-
-    def say(data: dict) -> None:
-        if identity() != own:  # the file forked, and its child came this far
-            os._exit(1)
-        text = f"\n{mark}{dumps(data)}\n".encode()
-        while text:
-            text = text[write(pipe, text) :]
-
-    return say
-
-
-def _examine(
-    server: Server,
-    question: Question,
-    path: Path,
-    check: Check,
-    before: dict[str, Result],
-    say: Callable[[dict], None],
-) -> None:
-    """In the confined child: load the file, run one check, say what came of it."""
-    problem = question.problem
-    examination = Examination(problem, path, "yours", server.checks[problem.number])
-    examination.results |= before
-    loading.LOAD_SECONDS = server.limits.load_seconds
-    result = Result(check.name, check.title, "failed", points=check.points)
-    watch = _watch(server, path)
-    watch.listen()
-    if _load(server, question, examination, result):
-        say({"loaded": True, "untouched": examination._untouched()})
-        result = examination.run(check.name)
-    fact = watch.fact()
-    if fact is not None:
-        result.status, result.message, result.mistakes = "failed", fact.message, [fact.kind]
-    _name_memory(result, server.limits)
-    started = {"started": watch.started[:3]} if watch.started else {}
-    say({"result": {k: v for k, v in vars(result).items() if k != "exception"}, **started})
-
-
-def _watch(server: Server, path: Path) -> Watch:
-    """What notes the conduct of the file at `path`, which lies in the scratch folder."""
-    from learn_gpt2.checking.conduct import Watch
-
-    root, scratch = server.root, path.parents[2]
-    # not the tests: Python itself reads a line of them to go with a warning
-    answers = (str(root / "solutions"), str(root / "src" / "gpt2" / "model.py"))
-    answers += tuple(map(str, sandbox.answers_elsewhere(root / "src")))
-    return Watch(path, (str(scratch),), answers, bool(server.means.namespaces), True, server.seal)
-
-
-def _load(server: Server, question: Question, examination: Examination, result: Result) -> bool:
-    """Whether the file loads and leaves all that it is judged by as it was; else result says."""
-    try:
-        if question.model:
-            with loading.time_limit(server.limits.load_seconds):
-                install_model(question.model)
-        forget_answers(question.problem)
-    except BaseException as error:
-        result.message = (
-            "Your own earlier pieces, which this one is built on here, can't be imported: "
-            f"{type(error).__name__}: {str(error)[:300]} [own-pieces]"
-        )
-        result.mistakes = ["own-pieces"]
-        return False
-    with contextlib.suppress(loading.PieceError):
-        examination.piece  # noqa: B018 - loads the file
-    if server.seal.broken() is not None:
-        return False  # whoever called says so
-    if isinstance(examination._piece, loading.PieceError):
-        result.message = str(examination._piece)
-        result.mistakes = [examination._piece.kind]
-        if examination._piece.kind == "syntax-error":
-            version = ".".join(map(str, sys.version_info[:2]))
-            result.message += f"\nThis was Python {version}; does it run in yours?"
-        return False
-    return True
-
-
-def _name_memory(result: Result, limits: Limits) -> None:
-    if result.status == "failed" and re.search(
-        r"MemoryError|can't allocate memory|Cannot allocate memory", result.message
-    ):
-        result.message += f"\nMore than {limits.memory} MB were asked for. [too-much-memory]"
-        result.mistakes = [*result.mistakes, "too-much-memory"]
 
 
 # ── own pieces ──────────────────────────────────────────────────────────────────────────────────
@@ -623,7 +510,7 @@ def _assembled(server: Server, data: dict) -> dict:
         try:
             import resource
 
-            bound = sandbox._status("VmSize") + server.limits.memory * sandbox.MEGABYTE
+            bound = sandbox.status("VmSize") + server.limits.memory * sandbox.MEGABYTE
             if sandbox.LINUX:
                 resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
             with os.fdopen(writable, "wb") as pipe:
@@ -653,32 +540,22 @@ def _try_assembling(root: Path, sources: dict[int, bytes]) -> dict:
 
 
 def _all_at_once(server: Server, question: Question) -> dict:
-    """All checks in this process, which is the question's own."""
-    from learn_gpt2.grading import integrity, similarity
+    """All checks in this process, which is the question's own: here the file meets its judge."""
+    from learn_gpt2.grading import similarity
 
-    said: dict = {}
-    results: dict[str, Result] = {}
     with tempfile.TemporaryDirectory(prefix="learn-grade-") as folder:
         scratch = Path(os.path.realpath(folder))
         path = scratch / "problems" / question.problem.folder / "problem.py"
         path.parent.mkdir(parents=True)
         path.write_bytes(question.source)
-        for check in server.checks[question.problem.number]:
-            said.clear()
-            _examine(server, question, path, check, results, said.update)
-            results[check.name] = result = Result(**said["result"])
+        if question.model:
+            install_model(question.model)
+        checks = server.checks[question.problem.number]
+        report = Examination(question.problem, path, "yours", checks).run_all()
+        for result in report.results:
             result.message = clean(result.message, scratch)
-            if not said.get("loaded"):
-                for other in server.checks[question.problem.number]:
-                    same = Result(other.name, other.title, "failed", result.message)
-                    same.mistakes, same.points = result.mistakes, other.points
-                    results[other.name] = same
-                break
-    data = [{k: v for k, v in vars(r).items() if k != "exception"} for r in results.values()]
-    prints = asdict(similarity.fingerprints(question.source))
-    files = question.problem.number == 12
-    unusual = integrity.unusual(question.source, files)[:20]
-    return {"results": data, "prints": prints, "unusual": unusual}
+    data = report.to_json()["results"]
+    return {"results": data, "prints": asdict(similarity.fingerprints(question.source))}
 
 
 # ── the process ─────────────────────────────────────────────────────────────────────────────────
@@ -714,7 +591,9 @@ def _main(arguments: list[str]) -> None:
 
     try:
         means = Means(**options["means"])
-        server = prepare(root, options["numbers"], Limits(**options["limits"]), means)
+        server = prepare(
+            root, options["numbers"], Limits(**options["limits"]), means, options["secret"]
+        )
     except Exception as error:
         send({"error": str(error)})
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -32,7 +33,7 @@ from pathlib import Path
 from learn_gpt2 import manifest
 from learn_gpt2.assembly.swap import write_atomically
 from learn_gpt2.checking.runner import surroundings
-from learn_gpt2.grading import answers, sandbox, similarity, submissions
+from learn_gpt2.grading import answers, drawing, sandbox, similarity, submissions
 from learn_gpt2.grading.escaping import json_text, one_line
 from learn_gpt2.grading.examiner import ask
 from learn_gpt2.grading.recognizing import named
@@ -79,8 +80,9 @@ class ExaminerEnded(RuntimeError):
 class Examiner:
     """A process that answers questions; it is started when it is first needed."""
 
-    def __init__(self, root: Path, options: Options, means: Means, scratch: Path):
+    def __init__(self, root: Path, options: Options, means: Means, scratch: Path, secret: str = ""):
         self.root, self.options, self.means, self.scratch = root, options, means, scratch
+        self.secret = secret
         self._process: subprocess.Popen | None = None
         self._mark = ""
         self._unread = b""
@@ -94,6 +96,7 @@ class Examiner:
         options = {
             "mark": self._mark,
             "numbers": self.options.problems,
+            "secret": self.secret,
             "limits": self.options.limits.to_json(),
             "means": vars(self.means),
         }
@@ -230,6 +233,18 @@ class Task:
     answer: dict | None = None
 
 
+def reported(root: Path, numbers: tuple[int, ...]) -> dict[int, list[str]]:
+    """Titles of the checks that in part go by what a worker reports of its own inside: a device, an
+    edit in place, operations. The other checks compare numbers.
+    """
+    from learn_gpt2.checking.runner import load_checks
+
+    return {
+        number: [c.title for c in load_checks(root, manifest.get(number)) if c.reported]
+        for number in numbers
+    }
+
+
 def weights(root: Path, numbers: tuple[int, ...]) -> dict[int, list[tuple[str, int]]]:
     """Points per check: problem number → [(title, points)], read from the checks themselves."""
     from learn_gpt2.checking.runner import load_checks
@@ -281,6 +296,11 @@ class Class:
         self.control: dict[int, Task] = {}  # the reference, graded as everybody is
         self.hello: dict = {}
 
+    @functools.cached_property
+    def secret(self) -> str:
+        """What this class's numbers are drawn from."""
+        return drawing.secret_of(self.out)
+
     def state(self, student: Submission, number: int) -> str:
         """graded, untouched, refused or missing."""
         if number in student.refused:
@@ -300,7 +320,8 @@ class Class:
         scratch = Path(os.path.realpath(tempfile.mkdtemp(prefix="learn-grade-")))
         os.chmod(scratch, 0o755)  # the user that students' code runs as passes through
         examiners = [
-            Examiner(self.root, self.options, self.means, scratch) for _ in range(self.options.jobs)
+            Examiner(self.root, self.options, self.means, scratch, self.secret)
+            for _ in range(self.options.jobs)
         ]
         try:
             self.hello = self._checks(examiners[0])
@@ -329,7 +350,7 @@ class Class:
         problem = manifest.get(number)
         scratch = Path(os.path.realpath(tempfile.mkdtemp(prefix="learn-grade-")))
         os.chmod(scratch, 0o755)
-        examiner = Examiner(self.root, self.options, self.means, scratch)
+        examiner = Examiner(self.root, self.options, self.means, scratch, self.secret)
         uid = sandbox.free_uid(0) if self.means.drops else 0
         try:
             self.hello = self._checks(examiner)
@@ -367,7 +388,7 @@ class Class:
 
     def _checks(self, examiner: Examiner) -> dict:
         """What the examiner says of the checks; from the cache when nothing has changed."""
-        facts = [FORMAT, self.digest, platform.python_version(), version("torch")]
+        facts = [FORMAT, self.digest, platform.python_version(), version("torch"), self.secret]
         text = json.dumps([*facts, self.options.problems])
         path = self.out / ".cache" / f"checks-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
         with contextlib.suppress(OSError, ValueError):
@@ -426,6 +447,7 @@ class Class:
             "python": platform.python_version(),
             "torch": self.hello.get("torch"),
             "fork": self.means.fork,
+            "secret": self.secret,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 

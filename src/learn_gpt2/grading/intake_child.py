@@ -162,7 +162,8 @@ class Tar:
                 data = None
                 most = MAX_INNER if _may_be_archive(member.name) else KEPT
                 if kind == "file" and member.size <= most and kept + member.size <= MAX_KEPT:
-                    data = archive.extractfile(member).read()
+                    opened = archive.extractfile(member)
+                    data = opened.read() if opened else b""
                     kept += len(data)
                 self.entries.append((member.name, kind, member.size, ""))
                 self._kept.append(data)
@@ -196,7 +197,7 @@ class Gzip:
 class _Bounded(io.RawIOBase):
     """A stream that ends with Refused after MAX_UNPACKED bytes."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BinaryIO | gzip.GzipFile):
         self._file, self._left, self._empty = file, MAX_UNPACKED, 0
 
     def read(self, size: int = -1) -> bytes:
@@ -285,7 +286,7 @@ class Statement:
         self.uses = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
         self.defines: set[str] = set()
         self.definition = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        if self.definition:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             self.defines = {node.name}
         elif isinstance(node, ast.Import | ast.ImportFrom):
             self.defines = {(a.asname or a.name).split(".")[0] for a in node.names}

@@ -167,10 +167,14 @@ def plain(text: str) -> str:
     return re.sub(r"[\s_.+~\u2010-\u2015\u2212-]+", "-", text).strip("-")
 
 
+def cut(name: str) -> str:
+    """A name with its beginning and its end, when an archive gave it thousands of letters."""
+    return name if len(name) <= MOST_LETTERS else name[:100] + name[100 - MOST_LETTERS :]
+
+
 def split_name(name: str) -> tuple[str, str]:
     """(stem, kind): code, notebook, text, page or other."""
-    if len(name) > MOST_LETTERS:
-        name = name[:100] + name[100 - MOST_LETTERS :]
+    name = cut(name)
     name = re.sub(r"\?[\w=&-]*\Z", "", name)  # what an address had behind the name
     name = LATE_NUMBER.sub(r"\2\1", name)
     for kind, regex in (("notebook", NOTEBOOK), ("code", CODE), ("text", TEXT), ("page", PAGE)):
@@ -189,6 +193,7 @@ class Version:
 
 def versions(stem: str) -> list[tuple[str, Version]]:
     """A stem as it is, and with each ending that tells hand-ins apart taken off, one by one."""
+    stem = cut(stem)
     found = [(stem, Version())]
     rank, number = 0, 0
     rest = stem.strip()
@@ -234,7 +239,7 @@ def _compact(text: str) -> str:
 
 def problem_of(stem: str, problems: Iterable[Problem]) -> tuple[Problem, int, bool] | None:
     """(problem, how sure, whether the name alone will do) of a name without endings; or None."""
-    return _problem_of(stem, tuple(problems))
+    return _problem_of(cut(stem), tuple(problems))
 
 
 @lru_cache(maxsize=20_000)
@@ -280,7 +285,7 @@ def without_problem(stem: str, problems: Iterable[Problem]) -> str:
     """What a loose file's name says besides the problem and the version: alice_01-embeddings →
     alice. "" when nothing is left.
     """
-    rest = stem
+    rest = stem = cut(stem)
     for problem in problems:
         number = f"(?:(?:problem|prob|p|ex|hw)?[-_ ]*0*{problem.number}[-_ .]*)?"
         slug = r"[-_ .]*".join(re.escape(word) for word in problem.slug.split("-"))
@@ -302,6 +307,8 @@ def without_numbered(stem: str, problems: Iterable[Problem]) -> str:
     """A name without a problem's number and name: alice_01-embeddings → alice. The name as it is
     when it holds none, or nothing else.
     """
+    if len(stem) > MOST_LETTERS:
+        return stem
     for problem in problems:
         slug = r"[-_ .]*".join(re.escape(word) for word in problem.slug.split("-"))
         number = f"0*{problem.number}"

@@ -1,11 +1,13 @@
 """What this system offers to keep a student's code in: probed, told, and put on.
 
 On Linux with namespaces (as root, or where users may make them) the code sees a file system that
-holds Python, the course's packages without the answers, and one scratch folder; no network; no
-process but its own. As root it also runs under a user id that nothing else uses. Everywhere on
-POSIX there are limits on memory, file size and processes, as far as the system keeps them.
+holds Python, PyTorch with what it needs, and one scratch folder; nothing of the course; no network;
+no process but its own. As root it also runs under a user id that nothing else uses. Everywhere on
+Linux it is refused the calls of the kernel that a piece has no need for. Everywhere on POSIX there
+are limits on memory, file size and processes, as far as the system keeps them.
 
-The calls below go straight to the system, because Python 3.11 has no names for them.
+The calls below go straight to the system, because Python 3.11 has no names for them. The process
+that forks workers runs this file by its path, so it imports the standard library alone.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import platform
 import signal
 import stat
 import struct
@@ -22,13 +25,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from learn_gpt2.course.layout import CARRIED
-
 LINUX = sys.platform == "linux"
 POSIX = os.name == "posix"
 MEGABYTE = 1 << 20
 FIRST_UID = 60_800  # from here on, ids that no account has are lent to students' code
-SCRATCH, TMP = Path("/scratch"), Path("/tmp")  # where a file system of its own has them
+SCRATCH = Path("/scratch")  # where a file system of its own has it
 # where libraries keep what they have made; they make these folders themselves
 CACHES = (
     "HF_HOME",
@@ -65,6 +66,7 @@ class Limits:
     output: int = 1_000_000  # bytes printed
     file_size: int = 16  # MB of one file, and (where there is one) of the scratch file system × 4
     processes: int = 32
+    names: int = 4096  # files and folders in the scratch folder, where it has a system of its own
 
     @property
     def longest(self) -> float:
@@ -82,6 +84,7 @@ class Means:
 
     namespaces: "root", "user" or "". landlock: the version the kernel speaks, 0 for none. drops:
     another user id can be taken. readable: that user could still read Python and its packages.
+    seccomp: the kernel refuses calls on request.
     """
 
     fork: bool
@@ -89,6 +92,7 @@ class Means:
     landlock: int = 0
     drops: bool = False
     readable: bool = True
+    seccomp: bool = False
 
     @property
     def reason_to_refuse(self) -> str:
@@ -129,6 +133,7 @@ def probe() -> Means:
         landlock=_landlock_version(),
         drops=root and namespaces != "user",
         readable=_readable_by_all(),
+        seccomp=_works(refuse_calls),
     )
 
 
@@ -137,9 +142,9 @@ def protections(means: Means | None = None, limits: Limits | None = None) -> lis
     m, limits = means or probe(), limits or Limits()
     spaces, fork, linux = bool(m.namespaces), m.fork, LINUX and m.fork
     files = (
-        (True, "a file system of its own: Python, the course without answers, one scratch folder")
+        (True, "a file system of its own: Python with PyTorch, one scratch folder")
         if spaces
-        else (True, "Landlock: Python and the course can be read, one scratch folder written")
+        else (True, "Landlock: Python with PyTorch can be read, one scratch folder written")
         if m.landlock
         else (m.drops, "it runs as another user, who can read what everybody can")
         if m.drops
@@ -176,7 +181,11 @@ def protections(means: Means | None = None, limits: Limits | None = None) -> lis
         else (False, "the code runs as you")
     )
     return [
-        Protection("process", True, "a fresh one per check" if fork else "a fresh one per problem"),
+        Protection(
+            "process",
+            True,
+            "a fresh one per check, apart from the one that judges" if fork else "one per problem",
+        ),
         Protection("time", True, f"{limits.seconds:g} s per problem, and each check's own limit"),
         Protection("process tree", *tree),
         Protection("memory", *memory),
@@ -188,6 +197,13 @@ def protections(means: Means | None = None, limits: Limits | None = None) -> lis
         Protection("files", *files),
         Protection("network", *network),
         Protection("privileges", *user),
+        Protection(
+            "calls",
+            m.seccomp,
+            "keyrings, shared memory, namespaces and more are refused by the kernel"
+            if m.seccomp
+            else "every call of the kernel that this user may make",
+        ),
     ]
 
 
@@ -283,70 +299,141 @@ def _try_namespaces(kind: str) -> None:
         raise OSError(errno.EPERM, "namespaces are of no use here")
 
 
-def visible(root: Path) -> tuple[list[Path], list[Path]]:
-    """(what the code may read, what lies in it and must look empty), for a course at `root`."""
-    packages = root / "src"
-    paths = {Path(p) for p in ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")}
-    paths |= {Path(p) for p in ("/etc/ld.so.cache", "/etc/localtime")}
-    paths |= {Path(p) for p in ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")}
-    for name in (sys.base_prefix, sys.prefix, sys.base_exec_prefix, *sys.path):
+# libraries that hold a GPT-2 of their own, and the problem whose file may load files with them
+HOLD_AN_ANSWER = {"transformers": 12}
+COURSE = ("gpt2", "learn_gpt2")
+
+
+@dataclass(frozen=True)
+class View:
+    """What the code may read: `shown`, and `packages`. What is `covered` or `hidden` looks empty;
+    packages may lie in what is covered, and what is hidden lies in them.
+    """
+
+    shown: tuple[str, ...]
+    covered: tuple[str, ...]
+    packages: tuple[str, ...]
+    hidden: tuple[str, ...]
+
+
+def view(root: Path, number: int) -> View:
+    """What the code for one problem may read, for a course at `root`: nothing of the course, and no
+    library that would answer.
+    """
+    shown = {Path(p) for p in ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")}
+    shown |= {Path(p) for p in ("/etc/ld.so.cache", "/etc/localtime")}
+    shown |= {Path(p) for p in ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")}
+    packages = set()
+    for name in (sys.base_prefix, sys.base_exec_prefix, *sys.path):
         for path in (Path(name), Path(os.path.realpath(name))):
-            # a folder around the course would show its answers
-            if path.is_absolute() and not root.is_relative_to(path) and path != packages:
-                paths.add(path)
-    paths |= {packages / "gpt2", packages / "learn_gpt2"}
-    hidden = [packages / "gpt2" / "model.py", packages / "gpt2" / "__pycache__"]
-    hidden.append(packages / "learn_gpt2" / "skeletons")
-    hidden += answers_elsewhere(packages)
-    return sorted((p for p in paths if p.exists()), key=lambda p: len(p.parts)), hidden
+            if path.name in ("site-packages", "dist-packages"):
+                packages.add(path)
+            elif path.is_relative_to(sys.base_prefix) and not root.is_relative_to(path):
+                shown.add(path)
+    shown = {p for p in shown if p.exists()}
+    folders = set(packages)
+    for place in shown:  # and other folders of packages in what is shown
+        for pattern in ("lib*/python3*/*-packages", "local/lib/python3*/*-packages"):
+            folders |= set(place.glob(pattern))
+    names = [n for n, problem in HOLD_AN_ANSWER.items() if problem != number]
+    hidden = [p for folder in folders for p in _copies(folder, (*names, *COURSE))]
+    covered = {root, Path(os.path.realpath(root))}
+    return View(
+        tuple(map(str, sorted(shown, key=lambda p: len(p.parts)))),
+        tuple(str(c) for c in covered if any(c.is_relative_to(p) for p in shown)),
+        tuple(sorted(map(str, packages))),
+        tuple(sorted(map(str, hidden))),
+    )
 
 
-def answers_elsewhere(packages: Path) -> list[Path]:
-    """Answers in packages on Python's path that are not the course's own: what pip installed."""
+def _copies(folder: Path, names: Iterable[str]) -> list[Path]:
+    """What lies in a folder of packages under these names, with its metadata."""
     found = []
-    for entry in sys.path:
-        folder = Path(os.path.realpath(entry))
-        if entry and folder != packages.resolve() and (folder / "learn_gpt2").is_dir():
-            found += [folder / "gpt2" / "model.py", folder / "gpt2" / "__pycache__"]
-            found += [folder / "learn_gpt2" / "skeletons", folder / "learn_gpt2" / CARRIED]
-    return [path for path in found if path.exists()]
+    for name in names:
+        patterns = (name, f"{name}.py", f"{name}-*", f"{name.replace('_', '-')}-*")
+        found += [path for pattern in patterns for path in folder.glob(pattern)]
+    return found
 
 
-def build_root(root: Path, here: Path, limits: Limits) -> None:
+def build_root(seen: View, here: Path, limits: Limits) -> None:
     """Inside new namespaces: a file system with what is visible, `/scratch`, and nothing else.
 
     here: an empty folder, on which it is mounted in this namespace only.
     """
-    paths, hidden = visible(root)
     _mount("none", Path("/"), None, MS_REC | MS_PRIVATE)
     _mount("tmpfs", here, "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,mode=755")
-    size = f"size={4 * limits.file_size}m,mode=1777"
-    if any(path.is_relative_to("/tmp") for path in paths):
-        # the course or Python lies in it: it can't lead to the scratch folder, and is another one
-        _inside(here, TMP).mkdir()
-        _mount("tmpfs", _inside(here, TMP), "tmpfs", MS_NOSUID | MS_NODEV, size)
-    covered = False
-    for path in paths:
-        course = _inside(here, root)
-        if path.is_relative_to(root) and not covered and course.is_dir():
-            # the course lies in a folder that is shown, answers and all
-            _mount("tmpfs", course, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
-        covered = covered or path.is_relative_to(root)
-        _show(path, here)
-    for path in hidden:
-        _hide(path, here)
+    for name in seen.shown:
+        _show(Path(name), here)
+    covered = []
+    for name in seen.covered:
+        target = _inside(here, Path(name))
+        if target.is_dir():
+            _mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV, "size=2m,mode=755")
+            covered.append(target)
+    for name in seen.packages:
+        _show(Path(name), here)
+    for name in seen.hidden:
+        _hide(Path(name), here)
+    for target in reversed(covered):
+        _mount("none", target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
     scratch = _inside(here, SCRATCH)
     scratch.mkdir()
-    _mount("tmpfs", scratch, "tmpfs", MS_NOSUID | MS_NODEV, size)
+    fresh_scratch(scratch, limits)
     proc = here / "proc"
     proc.mkdir()
     _mount("proc", proc, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=2")
-    if not _inside(here, TMP).exists():
-        _inside(here, TMP).symlink_to("scratch")
+    if not (here / "tmp").exists():  # Python or the course may lie in it
+        (here / "tmp").symlink_to("scratch")
     _mount("none", here, None, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
     # who has no privileges and no open folder outside does not leave a chroot
     os.chroot(here)
     os.chdir(SCRATCH)
+
+
+def fresh_scratch(scratch: Path, limits: Limits) -> None:
+    """An empty file system on the scratch folder: bytes and names are counted."""
+    size = f"size={4 * limits.file_size}m,nr_inodes={limits.names},mode=1777"
+    _mount("tmpfs", scratch, "tmpfs", MS_NOSUID | MS_NODEV, size)
+
+
+def drop_scratch(scratch: Path) -> None:
+    """Take that file system away, with whatever lies in it."""
+    _call("umount2", str(scratch), 2)  # MNT_DETACH
+
+
+def clear(folder: Path) -> None:
+    """Empty a folder: never by recursion, however deep it is, whatever its modes. What can't be
+    taken away stays.
+    """
+    count = 0
+    for _ in range(100_000):
+        try:
+            names = os.listdir(folder)
+        except OSError:
+            return
+        if not names:
+            return
+        before = count
+        for name in names:
+            path = folder / name
+            with contextlib.suppress(OSError):
+                if not stat.S_ISDIR(os.lstat(path).st_mode):
+                    os.unlink(path)
+                    count += 1
+                    continue
+                os.chmod(path, 0o700)
+                for inner in os.listdir(path):  # its folders come up to this level
+                    below = path / inner
+                    if stat.S_ISDIR(os.lstat(below).st_mode):
+                        os.chmod(below, 0o700)
+                        os.rename(below, folder / f"{os.getpid()}-{count}")
+                    else:
+                        os.unlink(below)
+                    count += 1
+                os.rmdir(path)
+                count += 1
+        if count == before:
+            return
 
 
 def _inside(here: Path, path: Path) -> Path:
@@ -379,9 +466,117 @@ def _bind(source: Path, target: Path) -> None:
 def _hide(path: Path, here: Path) -> None:
     target = _inside(here, path)
     if target.is_dir():
-        _mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV | MS_RDONLY)
+        _mount("tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV | MS_RDONLY, "size=4k")
     elif target.exists():
         _bind(Path("/dev/null"), target)
+
+
+# ── calls of the kernel that are refused ────────────────────────────────────────────────────────
+
+# x86_64, aarch64 (<asm/unistd.h>; 0: it has none)
+CALLS = {
+    "keyctl": (250, 219),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "userfaultfd": (323, 282),
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "mount_setattr": (442, 442),
+    "chroot": (161, 51),
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "process_madvise": (440, 440),
+    "pidfd_getfd": (438, 438),
+    "kcmp": (312, 272),
+    "open_by_handle_at": (304, 265),
+    "name_to_handle_at": (303, 264),
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "shmctl": (31, 195),
+    "semget": (64, 190),
+    "msgget": (68, 186),
+    "mq_open": (240, 180),
+    "inotify_init1": (294, 26),
+    "fanotify_init": (300, 262),
+    "quotactl": (179, 60),
+    "acct": (163, 89),
+    "swapon": (167, 224),
+    "reboot": (169, 142),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "kexec_load": (246, 104),
+    "modify_ldt": (154, 0),
+    "lookup_dcookie": (212, 18),
+}
+SOCKET, CLONE, CLONE3 = (41, 198), (56, 220), (435, 435)
+ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+NEW_NAMESPACES = 0x7E020080  # all of CLONE_NEW…
+
+
+def _calls() -> dict[str, int]:
+    """Name → number, on this machine. OSError where we don't know them."""
+    if platform.machine() not in ARCHITECTURES:
+        raise OSError(errno.ENOSYS, f"no list of calls for {platform.machine()}")
+    column = ARCHITECTURES[platform.machine()][0]
+    return {name: numbers[column] for name, numbers in CALLS.items() if numbers[column]}
+
+
+def refuse_calls() -> None:
+    """From now on the kernel refuses this process what a piece has no need for: keyrings, shared
+    memory that nobody counts, namespaces, other kinds of sockets, and what is a way out at times.
+    """
+    refused = sorted(_calls().values())
+    column, architecture = ARCHITECTURES[platform.machine()]
+    load, equal, at_least, any_of, done = 0x20, 0x15, 0x35, 0x45, 0x06
+    allow, no, unknown = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+    program: list[tuple[int, int, int, int]] = [
+        (load, 0, 0, 4),  # of which architecture
+        (equal, 1, 0, architecture),
+        (done, 0, 0, no),
+        (load, 0, 0, 0),  # which call
+        (at_least, 0, 1, 0x40000000),  # x32's numbers
+        (done, 0, 0, no),
+    ]
+    for number in refused:
+        program += [(equal, 0, 1, number), (done, 0, 0, no)]
+    # clone3's flags lie in memory, where nobody sees them: libc takes clone instead
+    program += [(equal, 0, 1, CLONE3[column]), (done, 0, 0, unknown)]
+    program += [
+        (equal, 0, 4, CLONE[column]),
+        (load, 0, 0, 16),  # its first argument
+        (any_of, 0, 1, NEW_NAMESPACES),
+        (done, 0, 0, no),
+        (done, 0, 0, allow),
+    ]
+    program += [
+        (equal, 0, 5, SOCKET[column]),
+        (load, 0, 0, 16),
+        (equal, 3, 0, 1),  # AF_UNIX, AF_INET, AF_INET6
+        (equal, 2, 0, 2),
+        (equal, 1, 0, 10),
+        (done, 0, 0, no),
+        (done, 0, 0, allow),
+    ]
+    code = b"".join(struct.pack("=HBBI", *step) for step in program)
+    text = ctypes.create_string_buffer(code, len(code))
+    about = struct.pack("@HP", len(program), ctypes.addressof(text))
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    zero = ctypes.c_ulong(0)
+    _call("prctl", 22, ctypes.c_ulong(2), ctypes.c_char_p(about), zero, zero)  # PR_SET_SECCOMP
 
 
 # ── Landlock: files and TCP, for whoever gets no namespaces ─────────────────────────────────────
@@ -396,19 +591,21 @@ def _landlock_version() -> int:
     return 0
 
 
-def landlock(version: int, root: Path, scratch: Path) -> None:
+def landlock(version: int, seen: View, scratch: Path) -> None:
     """From now on this process reads what is visible, writes in `scratch`, and opens no TCP."""
     files = (1 << 13) - 1  # version 1; each later one adds a bit
     files |= sum(1 << bit for bit, since in ((13, 2), (14, 3), (15, 5)) if version >= since)
     attributes = struct.pack("=QQQ", files, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
     size = 8 if version < 4 else 16 if version < 6 else 24
     ruleset = _call("syscall", 444, attributes, ctypes.c_size_t(size), 0)
-    paths, hidden = visible(root)
-    hidden = [Path(os.path.realpath(path)) for path in hidden]
+    hidden = [Path(os.path.realpath(path)) for path in (*seen.covered, *seen.hidden)]
     read, whole = _EXECUTE | _READ | _LIST, files & ~(1 << 15)
-    for path in paths:
-        rights = read | (_WRITE if path == Path("/dev/null") else 0)
+    for path in seen.shown:
+        rights = read | (_WRITE if path == "/dev/null" else 0)
         _allow_but(ruleset, Path(os.path.realpath(path)), rights, hidden)
+    for path in seen.packages:
+        inside = [h for h in hidden if h.is_relative_to(os.path.realpath(path))]
+        _allow_but(ruleset, Path(os.path.realpath(path)), read, inside)
     for path in (Path("/proc"), Path("/etc"), Path("/sys")):
         if path.exists():
             _allow(ruleset, path, _READ | _LIST)
@@ -450,7 +647,7 @@ class Cage:
 
     means: Means
     limits: Limits
-    root: Path
+    view: View
     scratch: Path
     uid: int = 0
 
@@ -502,7 +699,7 @@ def confine(cage: Cage) -> None:
         resource.RLIMIT_CPU: int(limits.seconds) + 5,
     }
     if LINUX:
-        used = _status("VmData"), _status("VmSize")
+        used = status("VmData"), status("VmSize")
         room = limits.memory * MEGABYTE
         bounds[resource.RLIMIT_DATA] = used[0] + room
         bounds[resource.RLIMIT_AS] = used[1] + 2 * room
@@ -515,7 +712,7 @@ def confine(cage: Cage) -> None:
         bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(what, (bound, bound))
     if cage.means.landlock and not cage.means.namespaces:
-        landlock(cage.means.landlock, cage.root, cage.scratch)
+        landlock(cage.means.landlock, cage.view, cage.scratch)
     if cage.uid:
         os.setgroups([])
         os.setresgid(cage.uid, cage.uid, cage.uid)
@@ -528,6 +725,10 @@ def confine(cage: Cage) -> None:
                 _prctl(PR_CAPBSET_DROP, capability)
         header, nothing = struct.pack("=Ii", 0x20080522, 0), bytes(24)
         _call("capset", header, nothing)
+    if cage.means.seccomp:
+        with contextlib.suppress(OSError):  # 1: join a session keyring, a new one
+            _call("syscall", _calls()["keyctl"], 1, None, 0, 0, 0)
+        refuse_calls()
 
 
 def _counts_per_namespace() -> bool:
@@ -536,7 +737,7 @@ def _counts_per_namespace() -> bool:
     return (int(major), int("".join(filter(str.isdigit, minor)) or 0)) >= (5, 14)
 
 
-def _status(name: str, process: int | str = "self") -> int:
+def status(name: str, process: int | str = "self") -> int:
     """A number of bytes from /proc/PID/status; 0 when it is not there."""
     with contextlib.suppress(OSError, ValueError):
         for line in Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines():
@@ -572,7 +773,7 @@ def _linux_processes() -> tuple[dict[int, int], Callable[[int], int]]:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 text = Path(f"/proc/{name}/stat").read_bytes()
                 parents[int(name)] = int(text.rpartition(b")")[2].split()[1])
-    return parents, lambda process: _status("RssAnon", process) + _status("RssShmem", process)
+    return parents, lambda process: status("RssAnon", process) + status("RssShmem", process)
 
 
 def _other_processes() -> tuple[dict[int, int], Callable[[int], int]]:

@@ -24,6 +24,7 @@ from learn_gpt2.manifest import Problem
 
 MAX_BYTES = trees.MAX_BYTES  # of one piece
 MOST_UNREAD = 200  # files that a report names; more are counted
+MOST_SHOWN = 320  # letters of a student's name
 MAX_LEVELS = 6  # folders around the students that are looked through
 WORK_LEVELS = 4  # folders around one student's work, when it is looked for
 # A loose file called like this says neither whose it is nor what it is for.
@@ -82,14 +83,17 @@ def read_all(
     if out is not None and out.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"--out {out} lies inside {folder}: it would be graded as a student")
     intake = _Intake(problems, skeletons or {})
-    intake.look(root)
+    try:
+        intake.look(root)
+        found = intake.submissions()
+    finally:
+        trees.close_all()
     if not intake.handed:
         note = f" ({root.note})" if root.note else ""
         raise ValueError(
             f"{folder} holds no folder and no .zip, and no student's file{note}: it must be what "
             "the platform lets you download, or a folder with one folder or archive per student"
         )
-    found = intake.submissions()
     if roster is not None:
         _enroll(found, roster)
     _make_unique(found)
@@ -203,6 +207,8 @@ class _Intake:
         platform, who = said.key
         key = (platform, who) if platform else ("", said.student)
         label = said.student or said.login or said.email or f"{said.platform} {said.id}".strip()
+        if len(label) > MOST_SHOWN:
+            label = f"{label[: MOST_SHOWN - 1]}…"
         handed = self.handed.setdefault(key, Handed(label, said))
         if not handed.named.student and said.student:
             handed.label, handed.named = label, said
@@ -316,7 +322,7 @@ class _Intake:
         said = [name for c in children if (name := _read_name(c))]
         if any(not name.file for name in said):  # a platform's folders, one per student
             return not _same_person({name.student for name in said}, entry.stem)
-        wrapper = bool(platforms.WRAPPERS.fullmatch(entry.stem))
+        wrapper = bool(platforms.WRAPPERS.fullmatch(recognizing.cut(entry.stem)))
         if len({name.key for name in said}) > 1:
             return True
         problem = recognizing.problem_of(entry.stem, self.every)
@@ -546,7 +552,7 @@ def _no_code(node: Node) -> bool:
 
 def _is_version(name: str) -> bool:
     """Whether a folder's name tells one hand-in from another rather than who handed in."""
-    plain = name.strip()
+    plain = recognizing.cut(name.strip())
     return bool(
         recognizing.VERSION_FOLDER.fullmatch(plain)
         or recognizing.OLD_FOLDER.fullmatch(plain)
@@ -612,16 +618,18 @@ def _with_receipt(entry: Node, said: Named, receipts: dict[str, Receipt], before
 def _repositories(node: Node, entries: list[Node]) -> dict[str, str]:
     """Folder → login, where folders are repositories of one assignment: hw1-alice, hw1-bob."""
     folders = [e for e in entries if e.holds and _read_name(e) is None]
+    cloned = [e for e in folders if any(c.name == ".git" for c in e.children)]
+    assignment = re.fullmatch(r"(?i)(.+)[-_ ]submissions?", recognizing.cut(node.name))
+    if not assignment and len(cloned) > 1:
+        folders = cloned
     names = [trees.stem(e.name) for e in folders]
-    assignment = re.fullmatch(r"(?i)(.+)[-_ ]submissions?", node.name)
     prefix = ""
     if assignment and names and all(n.startswith(f"{assignment[1]}-") for n in names):
         prefix = f"{assignment[1]}-"
     elif len(names) > 1:
         common = _common(names).rpartition("-")[0]
-        cloned = [e for e in folders if any(c.name == ".git" for c in e.children)]
         short = any(len(name) < len(common) + 3 for name in names)
-        if len(common) > 2 and not short and (assignment or len(cloned) * 2 >= len(folders)):
+        if len(common) > 2 and not short and (assignment or folders is cloned):
             prefix = f"{common}-"
     if not prefix or any(len(name) <= len(prefix) for name in names):
         return {}

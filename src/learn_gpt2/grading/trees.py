@@ -30,6 +30,7 @@ MAX_WALKED = 20_000  # files of one student that are looked at
 MAX_DEPTH = 24
 MAX_NESTED = 4  # archives inside archives
 MAX_READERS = 4  # processes at a time, one per archive on disk
+MAX_ANSWER = 256 << 20  # bytes of one answer of such a process
 MAX_OPENED = 8  # archives inside one archive before its process starts afresh
 ANSWER_SECONDS = 60.0  # for one question to the process that reads an archive
 
@@ -163,6 +164,8 @@ class Node:
                     self.note = self.note or note
                 except Refused as error:
                     self.note = str(error)
+                except (TypeError, ValueError, KeyError) as error:  # an answer of no known form
+                    self.note = f"can't be read ({type(error).__name__})"
         return self._children
 
     @property
@@ -354,12 +357,13 @@ class _Reader:
         self._process: subprocess.Popen | None = None
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._unread = b""
+        self._pumping: threading.Thread | None = None
         self._opened: dict[tuple[int, ...], int] = {}
         with contextlib.suppress(OSError):
             if os.lstat(path).st_size > MAX_ARCHIVE_BYTES:
                 raise Refused(f"has more than {MAX_ARCHIVE_BYTES // 10**9} GB")
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen:
         _Reader.live = [reader for reader in _Reader.live if reader is not self]
         while len(_Reader.live) >= MAX_READERS:
             _Reader.live.pop(0).close()  # it starts again when it is asked again
@@ -380,7 +384,7 @@ class _Reader:
             command += [str(self.path), name]
             handle, passed = -1, ()
         try:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -391,24 +395,29 @@ class _Reader:
         finally:
             if handle >= 0:
                 os.close(handle)
+        self._process = process
         self._answers, self._unread, self._opened = queue.SimpleQueue(), b"", {(): 0}
-        threading.Thread(
-            target=_pump, args=(self._process.stdout, self._answers), daemon=True
-        ).start()
+        pipe = process.stdout
+        self._pumping = threading.Thread(target=_pump, args=(pipe, self._answers), daemon=True)
+        self._pumping.start()
+        return process
 
     def _ask(self, question: dict) -> tuple[dict, bytes]:
         """(answer, bytes). Refused when the process says so, ends, or takes too long."""
-        if self._process is None:
-            self._start()
+        process = self._process or self._start()
         end = time.monotonic() + ANSWER_SECONDS
         try:
-            self._process.stdin.write(json.dumps(question).encode() + b"\n")
-            self._process.stdin.flush()
+            if process.stdin is None:
+                raise EOFError
+            process.stdin.write(json.dumps(question).encode() + b"\n")
+            process.stdin.flush()
             while b"\n" not in self._unread:
                 self._unread += self._chunk(end)
+                if len(self._unread) > MAX_ANSWER:
+                    raise EOFError
             line, _, self._unread = self._unread.partition(b"\n")
             answer = json.loads(line)
-            length = answer.get("length", 0)
+            length = min(int(answer.get("length", 0)), MAX_ANSWER)
             while len(self._unread) < length:
                 self._unread += self._chunk(end)
             data, self._unread = self._unread[:length], self._unread[length:]
@@ -433,9 +442,13 @@ class _Reader:
         if process is not None:
             process.kill()
             process.wait()
+            if self._pumping is not None:
+                # a thread that still reads would read the next process's pipe under this number
+                self._pumping.join(ANSWER_SECONDS)
             for pipe in (process.stdin, process.stdout):
-                with contextlib.suppress(OSError, ValueError):
-                    pipe.close()
+                if pipe is not None:
+                    with contextlib.suppress(OSError, ValueError):
+                        pipe.close()
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
@@ -473,8 +486,8 @@ class _Reader:
         place = place or self.place
         listed = self._list(chain)
         notes = list(listed["notes"])
-        root = Node("", place, "folder", _children=[])
-        folders: dict[str, Node] = {"": root}
+        root: list[Node] = []
+        folders: dict[str, tuple[str, list[Node]]] = {"": (place, root)}
         taken: dict[str, set[str]] = {}
         for index, (raw, kind, size, note) in enumerate(listed["entries"]):
             path = raw.replace("\\", "/")
@@ -485,30 +498,34 @@ class _Reader:
             if not parts or len(parts) > 3 * MAX_DEPTH:
                 continue
             parts = [shown(part) for part in parts]
-            above = self._folder(folders, parts[:-1])
+            above, inside = self._folder(folders, parts[:-1])
             if kind == "folder":
                 self._folder(folders, parts)
                 continue
-            name = _free(parts[-1], taken.setdefault(above.path, set()))
-            node = self._node(chain, index, name, above.path, kind, size, note)
+            name = _free(parts[-1], taken.setdefault(above, set()))
+            node = self._node(chain, index, name, above, kind, size, note)
             if node.kind == "file" and str(index) in listed["data"]:
                 node._data = base64.b64decode(listed["data"][str(index)])
-            above._children.append(node)
+            inside.append(node)
         if len(notes) > 3:
             notes = [*notes[:3], f"and {len(notes) - 3} more such notes"]
-        for folder in folders.values():
-            folder._children.sort(key=lambda node: node.name)
-        return root._children, "; ".join(notes)
+        for _, inside in folders.values():
+            inside.sort(key=lambda node: node.name)
+        return root, "; ".join(notes)
 
     @staticmethod
-    def _folder(folders: dict[str, Node], parts: list[str]) -> Node:
+    def _folder(
+        folders: dict[str, tuple[str, list[Node]]], parts: list[str]
+    ) -> tuple[str, list[Node]]:
+        """(path, children) of a folder in the archive, which is made when it is not there."""
         for i in range(1, len(parts) + 1):
             key = "/".join(parts[:i])
             if key not in folders:
-                above = folders["/".join(parts[: i - 1])]
-                new = Node(parts[i - 1], f"{above.path}/{parts[i - 1]}", "folder", _children=[])
-                above._children.append(new)
-                folders[key] = new
+                above, beside = folders["/".join(parts[: i - 1])]
+                inside: list[Node] = []
+                path = f"{above}/{parts[i - 1]}"
+                beside.append(Node(parts[i - 1], path, "folder", _children=inside))
+                folders[key] = path, inside
         return folders["/".join(parts)]
 
     def _node(
@@ -534,6 +551,12 @@ class _Reader:
         if kind == "archive":
             node.lists = lambda: self.entries((*chain, index), place)
         return node
+
+
+def close_all() -> None:
+    """End all processes that read archives; one that is asked again starts again."""
+    while _Reader.live:
+        _Reader.live.pop().close()
 
 
 def _pump(pipe, answers: queue.SimpleQueue[bytes]) -> None:

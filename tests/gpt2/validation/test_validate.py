@@ -226,8 +226,8 @@ TWELVE = [
     (7, no_second_residual, "TransformerBlock"),
     (8, no_last_norm, "GPT2Model.forward"),
     (9, first_position, "GPT2Model.forward"),
-    (10, least_likely, "gpt2.generation.generating"),
-    (11, temperature_upside_down, "gpt2.generation.generating"),
+    (10, least_likely, "gpt2.generation"),
+    (11, temperature_upside_down, "gpt2.generation"),
     (12, new_token_sees_one_key, "CausalMultiHeadAttention"),
 ]
 

@@ -109,3 +109,20 @@ def test_a_first_hour(course: Path) -> None:
     terminal = Terminal(course, "learn_gpt2", "undo")
     terminal.read_until("as it was before reset")
     assert terminal.end() == 0
+
+
+def test_watch_puts_a_passed_piece_in_with_one_key(course: Path) -> None:
+    """Catches advice that needs a second terminal, and an "n" that goes to the next problem."""
+    save(course)
+    terminal = Terminal(course, "learn_gpt2", "watch", "3")
+    assert "Next: learn swap 03 (press p), then n" in terminal.read_until("q quit")
+    terminal.press("r")
+    terminal.read_until("(y/n)")
+    terminal.press("n")
+    assert "Nothing was reset: your file is as it was." in terminal.read_until("q quit")
+    terminal.press("p")
+    assert "03 Scaled dot product: swapped (yours)" in terminal.read_until("q quit")
+    terminal.press("l")
+    assert "1 of 12 passed, 1 of yours run" in terminal.read_until("q quit")
+    terminal.press("q")
+    assert terminal.end() == 0

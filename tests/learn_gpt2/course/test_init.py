@@ -211,7 +211,8 @@ def test_answers_of_an_installed_package_are_hidden(
     answers = site / "learn_gpt2" / layout.CARRIED / "solutions"
     answers.mkdir(parents=True)
     monkeypatch.setattr(sys, "path", [str(ROOT / "src"), str(site)])
-    assert answers.parent in sandbox.visible(ROOT)[1]
+    hidden = sandbox.view(ROOT, 3).hidden
+    assert str(site / "learn_gpt2") in hidden
 
 
 # ── the wheel ───────────────────────────────────────────────────────────────────────────────────

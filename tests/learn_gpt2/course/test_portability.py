@@ -54,8 +54,13 @@ ASKED_FOR = {
     "learn_gpt2/checking/warm.py": {"_in_child": "Warm asks for CAN_FORK"},
     "learn_gpt2/grading/examiner.py": {
         name: "_main takes _all_at_once where the system can't fork"
-        for name in ("answer", "_start_watcher", "_child", "_watch", "_fresh_scratch")
+        for name in ("answer", "_judge", "start_keeper", "_open_keeper", "_worker")
     },
+    "learn_gpt2/grading/keeper.py": {
+        name: "only started where the system can fork"
+        for name in ("serve", "_start_keeper", "run", "_work", "_watch", "_end", "_fresh_scratch")
+    },
+    "learn_gpt2/grading/worker.py": {"serve": "only started where the system can fork"},
     "learn_gpt2/grading/sandbox.py": {
         name: "for the processes that examiner.answer forks, and for what probe finds"
         for name in (
@@ -119,7 +124,7 @@ def only_somewhere(tree: ast.Module, allowed: dict[str, str]) -> list[tuple[int,
 @sources
 def test_nothing_is_used_that_only_some_systems_have(path: Path):
     """Catches an os.fork, a SIGKILL or an `import resource` that Windows stumbles over."""
-    allowed = ASKED_FOR.get("/".join(path.parts[-2:]), {})
+    allowed = ASKED_FOR.get("/".join(path.parts[-3:]), {})
     assert only_somewhere(ast.parse(path.read_text(encoding="utf-8")), allowed) == []
 
 

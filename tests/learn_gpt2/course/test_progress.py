@@ -1,6 +1,7 @@
 """The board is true: forced pieces, refused swaps, pytest's results, and what each is called."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def forced(course: Path) -> Path:
     write(course, 3, UNSCALED)
     done = learn(course, "swap", "3", "--force")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "FORCED, although" in done.stdout
+    assert "FORCED: 1 of " in done.stdout
     return course
 
 
@@ -180,6 +181,6 @@ def test_a_file_that_cannot_be_loaded_is_told_once(course: Path, text: str, says
     write(course, 3).write_text(text, encoding="utf-8")
     said = learn(course, "check", "3").stdout
     assert says in said
-    assert "None of the 16 checks could run." in said
+    assert re.search(r"None of the \d+ checks could run\.", said)
     assert "✗" not in said
     assert "learn hint" not in said

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,7 +19,6 @@ import pytest
 
 from learn_gpt2 import manifest
 from learn_gpt2.grading import gradebook, reports, sandbox, similarity, submissions
-from learn_gpt2.grading.integrity import unusual
 from learn_gpt2.grading.sandbox import Limits, Means
 from tests import class_of_40
 from tests.class_of_40 import hostile_source, put, solution
@@ -108,11 +108,16 @@ def test_nothing_outside_is_touched(graded: dict) -> None:
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in class_of_40.HOSTILE.glob("*.py")))
 def test_a_hostile_file_costs_its_own_points(graded: dict, name: str) -> None:
-    """Catches a trick that is rewarded, or that costs its author's other problems."""
+    """Catches a trick that is rewarded beyond what the wrong answer deserves that it is put around,
+    or that costs its author's other problems.
+    """
     student = next(s for s in graded["report"]["students"] if s["student"] == f"hostile-{name}")
     other, own = student["problems"]
     assert other["points"] == other["max"]
-    assert own["points"] == (1 if name.endswith("_late") else 0)
+    assert own["points"] <= class_of_40.points_of(3, class_of_40.wrong_answer(), {})
+    told = json.dumps(own)
+    assert "BOX OPEN" not in told
+    assert all(re.fullmatch("[a-z0-9-]+", m) for r in own["results"] for m in r["mistakes"])
 
 
 def test_every_lost_point_has_its_message(graded: dict) -> None:
@@ -354,7 +359,7 @@ def test_weaker_systems_get_the_same_marks(course: Path, tmp_path: Path, kind: s
     report = work.grade()
     marks = {s["student"]: s["points"] for s in report["students"]}
     assert marks.pop("right") > 0
-    assert set(marks.values()) == {0}
+    assert max(marks.values()) <= class_of_40.points_of(3, class_of_40.wrong_answer(), {})
     assert canary.read_text(encoding="utf-8") == "alive"
     assert class_of_40.left_over(str(course)) == []
 
@@ -480,17 +485,6 @@ def test_a_course_that_changes_is_told(course: Path, tmp_path: Path) -> None:
     work = gradebook.Class(course, handed_in, tmp_path / "out", gradebook.Options((3,), jobs=1))
     with pytest.raises(ValueError, match="test_causal_masking"):
         work.grade(tamper)
-
-
-def test_unusual_names_are_told() -> None:
-    """Catches a file that walks up the stack without the instructor's hearing of it."""
-    source = (
-        b"import gc\nfrom torch import nn\ntry:\n    1/0\nexcept E as e:\n    e.x.tb_frame.f_back"
-    )
-    assert unusual(source) == ["f_back", "import gc", "tb_frame"]
-    for problem in manifest.PROBLEMS:
-        path = problem.solution_path(class_of_40.ROOT)
-        assert unusual(path.read_bytes(), files=problem.number == 12) == []
 
 
 # ── submissions ─────────────────────────────────────────────────────────────────────────────────

@@ -206,8 +206,9 @@ CASES: dict[str, tuple[dict[str, bytes], dict[str, str]]] = {
             "hw1-bob/.git/HEAD": b"ref",
             "hw1-bob/problems/01-embeddings/problem.py": SKELETON[1],
             "hw1-bob/solutions/01-embeddings.py": ONE,
+            "carol/01-embeddings.py": ONE,
         },
-        {"alice": "right", "bob": "skeleton"},
+        {"alice": "right", "bob": "skeleton", "carol": "right"},
     ),
     "github's archives": (
         {
@@ -553,6 +554,19 @@ def test_a_name_of_300_letters_in_an_archive(tmp_path: Path) -> None:
     found = read(tmp_path / "class.zip")
     assert {kind(row, 1) for row in found.values()} == {"right"}
     assert long in found
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["-" * 60_000, "1" * 60_000, "(1)" * 20_000, "problem " * 7_000, " - Nov 9, 2026" * 4_000],
+)
+def test_a_name_of_60000_letters_takes_no_time(tmp_path: Path, name: str) -> None:
+    """Catches a pattern that takes minutes for a name that only an archive can hold."""
+    files = {f"{name}/01-embeddings.py": ONE, "bo/01-embeddings.py": ONE, f"bo/{name}.py": TWO}
+    write(tmp_path, {"class.zip": zipped(files)})
+    found = read(tmp_path / "class.zip")
+    assert len(found) == 2
+    assert kind(found["bo"], 1) == "right"
 
 
 def test_names_in_archives_without_a_flag(tmp_path: Path) -> None:

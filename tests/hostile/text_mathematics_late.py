@@ -1,0 +1,2 @@
+# raises what plots take for mathematics
+raise ValueError("$\\frac{$ [$\\frac{$] \\begin{x}")

@@ -1,0 +1,2 @@
+# raises a very long text of spaces
+raise ValueError(" " * 900_000 + "x")

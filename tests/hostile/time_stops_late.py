@@ -1,0 +1,5 @@
+# stops itself
+import os
+import signal
+
+os.kill(os.getpid(), signal.SIGSTOP)
