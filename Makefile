@@ -40,7 +40,7 @@ soak: $(READY)  ## minutes more: 50 kills at random moments, 1 GB prepared in 50
 fuzz: $(READY)  ## 10,000 hostile inputs per parser; FUZZ="--seed 7" for others
 	$(PY) -m tests.fuzz $(FUZZ)
 
-graders: $(READY)  ## the banks of wrong and right answers: caught, named, accepted
+graders: $(READY)  ## the banks of answers: caught, named, accepted; mixes of right ones
 	$(PY) -m tests.graders.run
 
 bench: $(READY)  ## speeds: generation with and without the KV cache, the learner's commands

@@ -287,6 +287,13 @@ MISTAKES = [
         embed=lambda x, n: None,
     ),
     mistake(
+        "positions-all-the-same",
+        "Every token gets the position of the first one. Each has its own: give self.embeddings all "
+        "ids in one call.",
+        6,
+        placed=lambda p: p[:1].expand_as(p),
+    ),
+    mistake(
         "blocks-skipped",
         "The stream does not pass through the blocks at all.",
         6,
@@ -720,6 +727,7 @@ def gpt2(
     pieces,
     last_only=False,
     *,
+    placed=lambda p: p,
     embed=lambda x, n: x,
     pre=lambda x, ln: x,
     order=range,
@@ -757,7 +765,7 @@ def gpt2(
         first = start(past, ids.size(1))
         x = w["embeddings.wte.weight"][ids]
         positions = w["embeddings.wpe.weight"][first : first + ids.size(1)]
-        both = embed(x + positions, x.size(-1))
+        both = embed(x + placed(positions), x.size(-1))
         x = x if both is None else both
         x = x * 0 if "embd" in drop else x
 

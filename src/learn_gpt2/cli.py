@@ -59,7 +59,7 @@ class Course:
 
 
 class Commands(LazyGroup):
-    """The subcommands; `learn 05` is asked back about, since it names no command."""
+    """The subcommands; a problem's name alone is asked back about, since it is none."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -14,7 +14,6 @@ import types
 from pathlib import Path
 
 import pytest
-from _pytest import debugging as pytest_debugging
 
 from gpt2.common.terminal import wrap
 from learn_gpt2 import manifest
@@ -137,7 +136,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     examination = _examination(pyfuncitem)
     step = None
     if pyfuncitem.config.getoption("trace", False):  # pdb at the first line of each check
-        stepped = pytest_debugging.pytestPDB._init_pdb("runcall")
+        # pytest's own debugger, which lets go of what is captured
+        debugging = pyfuncitem.config.pluginmanager.get_plugin("debugging")
+        stepped = debugging.pytestPDB._init_pdb("runcall")
         check = examination.checks[pyfuncitem.function.__name__]
 
         def step(piece: loading.Piece) -> object:

@@ -135,14 +135,17 @@ def check_pip(words: list[str]) -> None:
             assert re.fullmatch(r"--?[a-z-]+", word), f"pip install {word!r} has no check"
 
 
+PYTEST_OPTIONS = ("--tb", "--pdb")  # of pytest's own, those that are taught
+
+
 def check_pytest(words: list[str]) -> None:
     """Paths exist and options are known to pytest or to the course's plugin."""
     plugin = (ROOT / "src/learn_gpt2/pytest_plugin.py").read_text(encoding="utf-8")
     for word in words:
         if word.startswith("--"):
             name = word.split("=")[0]
-            assert f'"{name}"' in plugin or name in ("--tb",), f"pytest has no {word} here"
-        elif word not in ("-q", "-v", "-x"):
+            assert f'"{name}"' in plugin or name in PYTEST_OPTIONS, f"pytest has no {word} here"
+        elif word not in ("-q", "-v", "-x", "-s"):
             assert (ROOT / word.split("::")[0]).exists(), f"{word} does not exist"
 
 

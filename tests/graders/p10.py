@@ -390,7 +390,7 @@ bank.wrong_edit(
     "blocks-twice", "the first block twice", (LOOP, "x = self.h[0](x)\n        " + LOOP)
 )
 bank.wrong_edit(
-    "no-positions",
+    "positions-all-the-same",
     "each token embedded alone",
     (EMBED, "x = torch.cat([self.embeddings(ids[:, None]) for ids in input_ids.T], 1)"),
 )

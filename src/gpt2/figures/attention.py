@@ -61,7 +61,8 @@ def attention_weights(model: GPT2Model, ids: Tensor) -> Tensor:
     ids = ids[None] if ids.dim() == 1 else ids
     if ids.dim() != 2 or ids.size(0) != 1:
         raise ValueError(f"one text at a time: ids of shape (T,) or (1, T), got {tuple(ids.shape)}")
-    with _watched(model) as layers, Inference(model):
+    inference = Inference(model)  # may try the layers out, before they are watched
+    with _watched(model) as layers, inference:
         model(ids.to(next(model.parameters()).device))
         found = [layer.weights(number) for number, layer in enumerate(layers)]
     return torch.stack([weights.float().cpu() for weights in found])  # (L, H, T, T)

@@ -40,7 +40,9 @@ def mistake(id: str, says: str, hint: int, *, general: bool = False, **switches:
 
 
 Variant = Callable[..., Tensor]
-PAIR_SECONDS = 1.5
+# a check may search twice (in a small example and in a larger one), and has 5 s in all
+PAIR_SECONDS = 1.2
+TIE_SECONDS = 0.2  # to look whether another pair gives the same
 
 
 def close(a: Tensor, b: Tensor, rtol: float, atol: float) -> bool:
@@ -171,13 +173,14 @@ def named(
     pairs = ((single[i], single[j]) for j in range(len(single)) for i in range(j))
     apart = ((a, b) for a, b in pairs if not set(a.switches) & set(b.switches))
     # a busy machine should not change a message, as long as the check's own limit allows for it
-    start, wall = time.thread_time(), time.monotonic()
+    start, wall, first = time.thread_time(), time.monotonic(), 0.0
     for a, b in itertools.islice(apart, 5000):
         # a check is stopped after a few seconds, and a message without a name is better than that
-        spent = max(time.thread_time() - start, (time.monotonic() - wall) / 2)
-        if spent > PAIR_SECONDS:
+        spent = max(time.thread_time() - start, (time.monotonic() - wall) / 1.6)
+        if spent > (min(PAIR_SECONDS, first + TIE_SECONDS) if fitting else PAIR_SECONDS):
             break
         if (error := error_of({**a.switches, **b.switches})) is not None:
+            first = first if fitting else spent
             fitting.append((error, (a, b)))
     return _decided(best(fitting), passed)
 

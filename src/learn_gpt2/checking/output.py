@@ -10,10 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from io import BytesIO, TextIOWrapper
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer as Buffer
+from typing import Any
 
 
 class DebuggerWanted(Exception):
@@ -63,7 +60,7 @@ class _Beginning(BytesIO):
         super().__init__()
         self.kept = bytearray()
 
-    def write(self, data: Buffer) -> int:
+    def write(self, data: Any) -> int:
         """Keep it, while there is room."""
         if len(self.kept) < self.MOST:
             self.kept += bytes(data)[: self.MOST - len(self.kept)]

@@ -357,6 +357,7 @@ class _Reader:
         self._process: subprocess.Popen | None = None
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._unread = b""
+        self._pumping: threading.Thread | None = None
         self._opened: dict[tuple[int, ...], int] = {}
         with contextlib.suppress(OSError):
             if os.lstat(path).st_size > MAX_ARCHIVE_BYTES:
@@ -396,7 +397,9 @@ class _Reader:
                 os.close(handle)
         self._process = process
         self._answers, self._unread, self._opened = queue.SimpleQueue(), b"", {(): 0}
-        threading.Thread(target=_pump, args=(process.stdout, self._answers), daemon=True).start()
+        pipe = process.stdout
+        self._pumping = threading.Thread(target=_pump, args=(pipe, self._answers), daemon=True)
+        self._pumping.start()
         return process
 
     def _ask(self, question: dict) -> tuple[dict, bytes]:
@@ -439,6 +442,9 @@ class _Reader:
         if process is not None:
             process.kill()
             process.wait()
+            if self._pumping is not None:
+                # a thread that still reads would read the next process's pipe under this number
+                self._pumping.join(ANSWER_SECONDS)
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     with contextlib.suppress(OSError, ValueError):

@@ -133,3 +133,25 @@ def test_int8_takes_a_transposed_weight() -> None:
     with prepare(model, quantize="int8"), torch.no_grad():
         got = model(torch.arange(7)[None])
     assert torch.isfinite(got).all()
+
+
+def test_a_functional_dropout_keeps_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches the fused kernel in the place of an attention whose dropout is no module."""
+    import torch.nn.functional as F
+
+    from gpt2.inference.fused import fusible
+
+    model = tiny()
+    assert len(fusible(model)) == len(model.h)
+    for block in model.h:
+        block.attn.attention.p = 0.1
+        block.attn.attention.dropout = None
+
+    def forward(self, q, k, v, mask=None):
+        scores = q @ k.mT / q.size(-1) ** 0.5
+        scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+        weights = F.dropout(scores.softmax(-1), self.p, self.training)
+        return weights @ v, weights
+
+    monkeypatch.setattr(gpt2.model.ScaledDotProductAttention, "forward", forward)
+    assert fusible(model) == []

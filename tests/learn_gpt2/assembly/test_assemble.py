@@ -16,6 +16,7 @@ import pytest
 
 from learn_gpt2.assembly import sections as sec
 from learn_gpt2.assembly.assemble import assemble
+from learn_gpt2.checking.loading import execute
 from learn_gpt2.manifest import PROBLEMS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,7 +43,7 @@ def run(text: str) -> types.ModuleType:
     """Import a model's text under a name of its own."""
     module = types.ModuleType(f"assembled_{next(counter)}")
     sys.modules[module.__name__] = module  # dataclasses look themselves up there
-    exec(compile(text, f"{module.__name__}.py", "exec", dont_inherit=True), module.__dict__)
+    execute(text, module.__name__, module)
     return module
 
 

@@ -107,6 +107,7 @@ BORROWED = [
     (3, "def f():\n    from gpt2.model import MultiHeadAttention"),
     (3, "import transformers"),
     (3, "from transformers.models.gpt2 import modeling_gpt2"),
+    (12, "from transformers import GPT2LMHeadModel as GPT2Model"),
     (3, "import solutions"),
     (3, "import learn_gpt2.checking.runner"),
     (10, "from gpt2.model import GPT2Model"),

@@ -27,13 +27,14 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are for
 
 
 @pytest.fixture(scope="module")
-def start() -> Iterator[Callable[[Path, int], Judge]]:
-    """Asks new workers, unconfined, all forked from one server."""
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path, int], Judge]]:
+    """Asks new workers, unconfined, all forked from one server that lives in an empty folder."""
     ours, theirs = socket.socketpair()
     worker = ROOT / "src" / "learn_gpt2" / "grading" / "worker.py"
     server = subprocess.Popen(
         [sys.executable, "-I", str(worker), str(theirs.fileno())],
         pass_fds=[theirs.fileno()],
+        cwd=tmp_path_factory.mktemp("worker"),
         env={"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
     )
     theirs.close()
