@@ -508,7 +508,8 @@ def _expect_own_weights(
 
 def record_calls(cls: type, name: str, *args: object) -> tuple[nn.Module, list[tuple]]:
     """cls(*args) with a method `name` that only notes what it is given: the module, and for each
-    call what it was given and whether the module had a `config` by then.
+    call what it was given and whether the module had a `config` by then. The tables that it is
+    given it fills with ones, so that one which is replaced afterwards can be told.
     """
     told = cls.__dict__.get("_told")
     if told is not None:  # the class is another process's
@@ -518,6 +519,8 @@ def record_calls(cls: type, name: str, *args: object) -> tuple[nn.Module, list[t
 
     def note(self: nn.Module, module: nn.Module) -> None:
         seen.append((module, hasattr(self, "config")))
+        if isinstance(module, nn.Embedding):
+            module.weight.data.fill_(1.0)
 
     return type("Recording", (cls,), {name: note})(*args), seen
 
