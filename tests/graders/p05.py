@@ -595,11 +595,6 @@ wrong(
     (ATTEND, own_attention("att.masked_fill(~mask, float('-inf'))").replace("att @ v", "v @ att")),
 )
 wrong(
-    "mask-only-without-cache",
-    "the mask is left out once there is a cache, as many tutorials do",
-    (ATTEND, "y, _ = self.attention(q, k, v, mask if cache is None else None)"),
-)
-wrong(
     "mask-finite",
     "masked with the smallest float16, −65504",
     (ATTEND, own_attention("att.masked_fill(~mask, -65504.0)")),

@@ -437,19 +437,8 @@ by_hand(
     (VAR, "var = x.std(dim=-1, keepdim=True, unbiased=False)"),
     (Y, "y = (x - mean) / (var + self.eps)"),
 )
-by_hand(
-    "normalised-over-tokens",
-    "dim=1, one off",
-    (MEAN, MEAN.replace("-1", "1")),
-    (VAR, VAR.replace("-1", "1")),
-)
 by_hand("mean-added", "x + mean", (Y, Y.replace("x - mean", "x + mean")))
 by_hand("sign-flipped", "mean − x", (Y, Y.replace("x - mean", "mean - x")))
-by_hand(
-    "bias-subtracted",
-    "weight and bias: y · w − b, and post-norm",
-    (AFFINE, "return self.weight * y - self.bias"),
-)
 by_hand(
     "parameter-shape",
     "one number for all, as in an often copied tutorial",

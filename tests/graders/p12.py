@@ -773,8 +773,6 @@ bank.right_edit(
 )
 
 # ── mistakes as public code has them, in other styles, and two at once
-bank.wrong_edit("head-refused", "a head in the file is unexpected", (HEAD, "head = None"))
-bank.wrong_edit("not-eval", ".eval() forgotten", (EVAL, "return model"))
 bank.wrong_edit(
     "prefix",
     "replace for removeprefix, after a look for the dot",
@@ -809,9 +807,4 @@ bank.wrong_edit(
 )
 bank.wrong_edit(
     "frozen", "parameters frozen after loading", (EVAL, "return model.requires_grad_(False).eval()")
-)
-bank.wrong_edit(
-    "mask-buffers",
-    "only attn.bias is left out, by its full name",
-    (MASKS, 'if not name.endswith(".attn.bias")'),
 )
