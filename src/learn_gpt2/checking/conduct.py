@@ -13,12 +13,14 @@ It is a courtesy to whoever reads the report, and no wall: walls are in `grading
 from __future__ import annotations
 
 import errno
+import functools
+import io
 import os
 import sys
 import tempfile
 import threading
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -134,6 +136,18 @@ STARTING = frozenset(("subprocess.Popen", "os.system", "os.posix_spawn", "os.spa
 CHANGING = frozenset(
     ("os.remove", "os.rename", "os.rmdir", "os.truncate", "os.chmod", "os.chown", "os.link")
 )
+# every mistake's id that a `Fact` may have
+KINDS = frozenset(
+    [
+        "changes-torch",
+        "default-device",
+        "default-dtype-set",
+        "leaves-a-thread",
+        "reaches-out",
+        "tampering",
+        "traces",
+    ]
+)
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -143,6 +157,10 @@ class Fact:
 
     kind: str
     text: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"{self.kind!r} is not among KINDS, so a report would leave it out")
 
     @property
     def message(self) -> str:
@@ -240,7 +258,32 @@ def watch_learner(path: Path, root: Path, checks: str) -> Watch:
     watch = Watch(path, own, (str(root / "solutions") + os.sep,), offline=True)
     watch.seal = Seal([checks], lazily=True)
     watch.listen()
+    _crashes_to_stderr()
     return watch
+
+
+def _crashes_to_stderr() -> None:
+    """Let faulthandler write to this process's own standard error where sys.stderr is a stand-in
+    without a file descriptor: what the file prints is kept there while a check runs.
+    """
+    import faulthandler
+
+    def beneath(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def run(*args, **kwargs):
+            try:
+                return function(*args, **kwargs)
+            except io.UnsupportedOperation:  # only fileno() of the stand-in raises it
+                streams = (sys.stdout, sys.stderr)
+                named = any(a in streams for a in args)
+                args = tuple(2 if a in streams else a for a in args)
+                return function(*args, **kwargs if named else {**kwargs, "file": 2})
+
+        return run
+
+    for name in ("enable", "register", "dump_traceback", "dump_traceback_later"):
+        if hasattr(faulthandler, name):  # Windows has no `register`
+            setattr(faulthandler, name, beneath(getattr(faulthandler, name)))
 
 
 # ── what was changed ────────────────────────────────────────────────────────────────────────────

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from learn_gpt2.checking import loading, surroundings
+from learn_gpt2.checking.conduct import KINDS
 from learn_gpt2.checking.limits import PATIENCE, TimeLimit
 from learn_gpt2.checking.loading import Piece, PieceError
 from learn_gpt2.grading import wire
@@ -41,9 +42,6 @@ ERRORS = frozenset(
     for name, value in vars(builtins).items()
     if isinstance(value, type) and issubclass(value, BaseException)
 ) - {"KeyboardInterrupt", "GeneratorExit", "BaseExceptionGroup", "ExceptionGroup"}
-CONDUCT = frozenset(
-    ("changes-torch", "default-device", "leaves-a-thread", "reaches-out", "tampering", "traces")
-)
 SETTABLE = frozenset(("length",))  # what a piece may set on an object of the judge's
 
 
@@ -191,6 +189,16 @@ class ClassValue:
         return self.value if made is None else _property(self.name).fget(made)
 
 
+class OtherValue:
+    """A value of a class that does not travel with it; an object of the class is asked for it."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __get__(self, made, owner):
+        return Unknown() if made is None else _property(self.name).fget(made)
+
+
 class Unknown:
     """A value that does not travel, in a signature or a class."""
 
@@ -318,7 +326,7 @@ class Judge(wire.Peer):
         body = self.ask("conduct", {}).body
         started = [wire.clean(_text(t))[:200] for t in _list(body.get("started", []), 10)]
         kind, text = body.get("kind"), body.get("text")
-        if kind not in CONDUCT or not isinstance(text, str):
+        if kind not in KINDS or not isinstance(text, str):
             return None, started
         return (kind, wire.clean(text)[:1000]), started
 
@@ -614,7 +622,7 @@ class Judge(wire.Peer):
             static.__name__ = name
             static.__signature__ = signature
             return _Static(static)
-        return Unknown()
+        return OtherValue(name)
 
     def _signature(self, told: object) -> inspect.Signature:
         if told is None:

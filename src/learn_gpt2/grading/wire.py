@@ -158,7 +158,9 @@ def read_tensor(about: dict, blobs: list[bytes]) -> Tensor:
             flat = torch.frombuffer(bytearray(data), dtype=torch.uint8) != 0
         else:
             flat = torch.frombuffer(bytearray(data), dtype=dtype)
-        return flat.view(shape) if strides is None else flat.as_strided(shape, strides)
+        # no view of `flat`: whoever is given it may write into it, with gradients or without
+        t, home = torch.empty(0, dtype=flat.dtype), flat.untyped_storage()
+        return t.set_(home, 0, shape) if strides is None else t.set_(home, 0, shape, strides)
 
 
 # ── values ──────────────────────────────────────────────────────────────────────────────────────

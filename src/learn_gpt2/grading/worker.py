@@ -197,7 +197,7 @@ class Worker(wire.Peer):
         raise wire.WireError(f"a question of no kind that there is: {kind!r}")
 
     def _load(self, body: dict) -> dict:
-        self.path = body["path"]
+        self.path = self._own_copy(body)
         sys.meta_path.insert(0, Given(body["given"]))
         module = types.ModuleType(body["name"])
         module.__file__ = self.path
@@ -232,6 +232,18 @@ class Worker(wire.Peer):
                 known = isinstance(value, type)
                 names[name] = self.write(value, parts) if known else type(value).__name__
         return self._told({"names": names})
+
+    def _own_copy(self, body: dict) -> str:
+        """The path of a copy of the file that lies in this process's own folder: a file may look
+        for its own place, and write something beside it.
+        """
+        folder = Path(body["path"]).parent
+        own = Path(os.path.abspath("."), *folder.parts[1:][-2:])
+        with contextlib.suppress(OSError):  # then there is no such place, and the file runs anyway
+            own.mkdir(parents=True, exist_ok=True)
+            (own / Path(body["path"]).name).write_text(body["source"], encoding="utf-8")
+        self.folders[str(own)] = str(folder)
+        return str(own / Path(body["path"]).name)
 
     def _torch_now(self) -> tuple[torch.dtype, int]:
         from torch._C import _len_torch_function_stack
@@ -537,7 +549,8 @@ class Worker(wire.Peer):
                 found.append([name, "classmethod", self._signature(value.__func__)])
             elif isinstance(value, staticmethod):
                 found.append([name, "staticmethod", self._signature(value.__func__)])
-            elif isinstance(value, (property, functools.cached_property)):
+            elif inspect.isdatadescriptor(value) or isinstance(value, functools.cached_property):
+                # a property, a named tuple's field, a slot: each object has its own
                 found.append([name, "property", None])
             elif value is None or type(value) in (bool, int, float, str):
                 found.append([name, "value", self.write(value, wire.Parts())])

@@ -62,6 +62,8 @@ def _in_child(number: int, path: Path, folder: Path) -> Report:
     if child == 0:
         try:
             os.chdir(folder)
+            if dynamo := sys.modules.get("torch._dynamo"):  # read the setting before it was made
+                dynamo.config.disable = os.environ["TORCH_COMPILE_DISABLE"] == "1"
             nowhere = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
                 os.dup2(nowhere, stream)

@@ -152,5 +152,6 @@ def test_a_mark_is_explained_by_running_it_again(tmp_path: Path) -> None:
     assert [name for name in kept if not name.startswith("checks-")] == []  # nor read nor written
     with pytest.raises(ValueError, match="no student is called 'carol'"):
         work.find("carol")
-    with pytest.raises(ValueError, match="fits 2 students"):
-        work.find("n")
+    with pytest.raises(ValueError, match="'a' fits 2 students: ann, Bob_Example"):
+        work.find("a")
+    assert work.find("n").student == "ann"  # the only one with this letter

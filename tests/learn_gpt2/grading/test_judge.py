@@ -168,6 +168,7 @@ def test_tensors_come_over_with_their_strides() -> None:
             back = over(there)
             assert torch.equal(back, there)
             assert back.dtype == dtype
+            assert not back._is_view()  # a view made without gradients can't be written into
             if there.numel():
                 assert back.stride() == there.stride()
     assert over(torch.zeros(0, 3)).shape == (0, 3)

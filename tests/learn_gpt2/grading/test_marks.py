@@ -117,6 +117,8 @@ def test_a_fact_names_what_was_found() -> None:
     assert _replaced("torch.allclose", "allclose").kind == "tampering"
     assert _replaced("learn_gpt2.checking.checks.compare", "compare").kind == "tampering"
     assert Fact("traces", "traces.").message == "The file traces. [traces]"
+    with pytest.raises(ValueError, match="KINDS"):  # grading would leave it out
+        Fact("unheard-of", "does something.")
 
 
 HELPERS = "from helpers import embed\n"
