@@ -74,15 +74,18 @@ class Terminal:
     def end(self, seconds: float = 60.0) -> int:
         """Exit code; the process must end by itself. What it still prints is in `shown`."""
         deadline = time.monotonic() + seconds
+        closed = False  # the child's end: reading then fails, and says that it could be read
         while time.monotonic() < deadline:
-            ready = select.select([self.descriptor], [], [], 0.05)[0]
+            ready = not closed and select.select([self.descriptor], [], [], 0.05)[0]
             if ready:
                 try:
                     self.shown += os.read(self.descriptor, 1 << 16).decode("utf-8", "replace")
                 except OSError:
-                    time.sleep(0.05)
+                    closed = True
             if self.process.poll() is not None and not ready:
                 break
+            if closed:
+                time.sleep(0.05)
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
