@@ -127,7 +127,7 @@ def stand_in_for_shakespeare(course: Path) -> None:
     path = course / "texts" / "tinyshakespeare" / "input.txt"
     path.parent.mkdir(parents=True)
     path.write_bytes(text)
-    code = course / "src" / "gpt2" / "data" / "preparing.py"
+    code = course / "src" / "gpt2" / "data" / "sources.py"
     name = r'^SHAKESPEARE_SHA256 = "\w+"$'
     mine = f'SHAKESPEARE_SHA256 = "{hashlib.sha256(text).hexdigest()}"'
     changed, count = re.subn(name, mine, code.read_text(encoding="utf-8"), flags=re.M)
