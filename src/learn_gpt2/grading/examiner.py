@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 from learn_gpt2 import manifest
 from learn_gpt2.checking import loading
+from learn_gpt2.checking.conduct import Seal, Watch
 from learn_gpt2.checking.limits import TimeLimit, time_limit
 from learn_gpt2.checking.loading import PieceError
 from learn_gpt2.checking.runner import Examination, Result, load_checks, run_checks
@@ -551,11 +552,22 @@ def _all_at_once(server: Server, question: Question) -> dict:
         if question.model:
             install_model(question.model)
         checks = server.checks[question.problem.number]
+        own = (str(scratch), os.getcwd(), tempfile.gettempdir())
+        watch = Watch(path, own, (str(server.root / "solutions") + os.sep,), offline=True)
+        watch.seal = Seal([f"checks_{question.problem.number:02d}"], lazily=True)
+        watch.listen()
         report = Examination(question.problem, path, "yours", checks).run_all()
+        fact = watch.fact()
         for result in report.results:
+            if fact is not None:
+                result.status, result.mistakes, result.message = "failed", [fact.kind], fact.message
             result.message = clean(result.message, scratch)
     data = report.to_json()["results"]
-    return {"results": data, "prints": asdict(similarity.fingerprints(question.source))}
+    return {
+        "results": data,
+        "unusual": list(dict.fromkeys(watch.started))[:20],
+        "prints": asdict(similarity.fingerprints(question.source)),
+    }
 
 
 # ── the process ─────────────────────────────────────────────────────────────────────────────────
