@@ -425,7 +425,8 @@ def test_an_ordinary_user_is_confined_too(course: Path, tmp_path: Path) -> None:
         pytest.skip("this system gives users no namespaces")
     canary = tmp_path / "canary.txt"
     canary.write_text("alive", encoding="utf-8")
-    values = {"COURSE": str(course), "TARGETS": str(canary)}
+    new = tmp_path / "new.txt"
+    values = {"COURSE": str(course), "TARGETS": f"{canary}{os.pathsep}{new}"}
     names = ("changes_files", "outlives", "kills", "forks")
     pieces = {name: {3: hostile_source(name, values)} for name in names}
     handed_in = small_class(tmp_path / "in", right={3: solution(3)}, **pieces)
@@ -440,7 +441,7 @@ def test_an_ordinary_user_is_confined_too(course: Path, tmp_path: Path) -> None:
     assert points["changes_files"] <= deserved
     assert canary.read_text(encoding="utf-8") == "alive"
     assert set(marks.values()) == {0.0}
-    assert not (tmp_path / "canary.txt").exists()
+    assert not new.exists()
 
 
 def test_protections_are_told_for_every_system() -> None:
