@@ -316,7 +316,9 @@ def _summary(report: dict, out: Path, written: list[str]) -> None:
     middle = median(student["percent"] for student in report["students"])
     click.echo(f"median {middle:.3g} %. {finding(report)}")
     if report["copies"]:
-        click.echo(f"{len(report['copies'])} groups of the same work: see statistics.md")
+        many = len(report["copies"])
+        word = "group" if many == 1 else "groups"
+        click.echo(f"{many} {word} of the same work: see statistics.md")
     strange = sum(bool(p["unusual"]) for s in report["students"] for p in s["problems"])
     if strange:
         click.echo(f'{strange} files use what a piece has no need for: see "To look at" there')
