@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 import traceback
+import types
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -146,13 +147,18 @@ def _explain(error: Exception) -> str | None:
 
 
 def _broken_model(error: BaseException) -> str:
-    """What to say when gpt2/model.py is missing, or can't be imported; "" for another error."""
+    """What to say when gpt2/model.py is missing, can't be imported or lacks a name; "" for another
+    error.
+    """
     path = Path(__file__).with_name("model.py")
     mend = "`learn swap --reference all` writes it again"
     if isinstance(error, ImportError) and error.name == "gpt2.model":
         if not path.is_file():
             return f"{path} is not there; {mend}"
         return f"{path} lacks what this command needs ({error.msg.split(' (')[0]}); {mend}"
+    asked = error.obj if isinstance(error, AttributeError) else None
+    if isinstance(asked, types.ModuleType) and asked.__name__ == "gpt2.model":
+        return f"{path} lacks what this command needs ({error}); {mend}"
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f"{path}:{error.lineno} is not valid Python ({error.msg}); {mend}"
     frames = traceback.extract_tb(error.__traceback__)

@@ -159,13 +159,13 @@ def _why_not_yours(root: Path, problem: Problem) -> str:
             return str(error).rstrip(".")
         words, passed = report.words, report.passed
         first = report.first_failure
-        failing = f", first {first.name}" if first else ""
+        failing = f"; first {first.name}" if first and not report.unloadable else ""
     else:
         total, failed = seen["total"], seen.get("failed", seen["total"] - seen["passed"])
         words = runner.verdict(total, failed, total - seen["passed"] - failed)
         passed = seen["passed"] == total
-        failing = f", first {seen['failing']}" if seen.get("failing") else ""
-    return "" if passed else f"of your problem.py, {words}{failing}"
+        failing = f"; first {seen['failing']}" if seen.get("failing") else ""
+    return "" if passed else f"the checks of your problem.py don't pass yet ({words}{failing})"
 
 
 def _checks(root: Path, problem: Problem) -> int:

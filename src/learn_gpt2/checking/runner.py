@@ -513,12 +513,12 @@ def load_checks(root: Path, problem: Problem) -> list[Check]:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
+        return checks_in(vars(module))
     except Exception as error:
         raise CourseBroken(
             f"The checks in {shown(path)} can't be run ({type(error).__name__}: {error}). That is "
             "the course's fault or an edit's, not your problem.py's: `learn doctor` looks at it."
         ) from error
-    return checks_in(vars(module))
 
 
 def lost_checks(root: Path, problem: Problem) -> str:
@@ -580,7 +580,8 @@ def _run_all(examination: Examination) -> Report:
 def run_watched(root: Path, problem: Problem, source: str | Path = "yours") -> Report:
     """`run_checks`, and one result more when the file does what `learn grade` doesn't take.
 
-    For a process that ends afterwards: it stays under watch, and without the network.
+    For a process that ends afterwards: it stays under watch, and without the network. CourseBroken
+    when there are no checks to run.
     """
     from learn_gpt2.checking.conduct import watch_learner
 
@@ -588,10 +589,7 @@ def run_watched(root: Path, problem: Problem, source: str | Path = "yours") -> R
     if whose != "yours":
         return run_checks(root, problem, source)
     sys.argv[1:] = []  # a file that reads its arguments finds none
-    try:
-        checks = load_checks(root, problem)
-    except Exception as error:  # whatever a damaged test file may raise
-        return _not_loaded(problem, path, whose, root, error)
+    checks = load_checks(root, problem)  # CourseBroken: there is no verdict to be remembered
     examination = Examination(problem, path, whose, checks, root)
     examination.be_ready()  # what is opened now is not the file's doing
     watch = watch_learner(path, root, f"checks_{problem.number:02d}")

@@ -7,13 +7,14 @@ import json
 import click
 
 from learn_gpt2 import manifest
-from learn_gpt2.checking import loading
+from learn_gpt2.checking import faults, loading
 from learn_gpt2.checking.runner import CourseBroken, Report, builds_on, run_isolated
 from learn_gpt2.cli import Course
 from learn_gpt2.commands.console import ask, say
 from learn_gpt2.course import backups, progress
 from learn_gpt2.manifest import Problem
 
+NOT_THE_FILES = {faults.ID, "broken-model"}  # to be told even of a file with nothing in it
 EARLIER = {"stands-on-forced", "earlier-piece"}  # the failure is not this problem's
 MARKS = {"passed": "✓", "failed": "✗", "skipped": "·"}
 COLOURS = {"passed": "green", "failed": "red", "skipped": "bright_black"}
@@ -68,14 +69,15 @@ def show(course: Course, problem: Problem, report: Report, brief: bool = False) 
     number = f"{problem.number:02d}"
     version = f"version {report.digest}, " if report.digest != "-" else ""
     say(f"{number} {problem.title}: {path} ({version}yours)")
-    if backups.untouched(course.root, problem):
+    first = report.first_failure
+    course_fault = first and NOT_THE_FILES & set(first.mistakes)
+    if backups.untouched(course.root, problem) and not course_fault:
         say("  · untouched: nothing is written yet")
         return
     if problem.builds_on:
         say(f"   {builds_on(problem)}")
     for result in report.results if not brief and not report.unloadable else ():
         say(f"  {MARKS[result.status]} {result.title}", fg=COLOURS[result.status])
-    first = report.first_failure
     if first is None:
         say(f"{report.words[:1].upper()}{report.words[1:]}.", fg="green")
         row = progress.standings(course.root)[problem.number - 1]

@@ -399,7 +399,7 @@ def test_other_sources(course, tmp_path):
         swap.assemble_model(course, {13: "yours"})
     with pytest.raises(ValueError, match="not 'mine'"):
         swap.assemble_model(course, {3: "mine"})
-    with pytest.raises(FileNotFoundError, match="problem 03 has no piece"):
+    with pytest.raises(FileNotFoundError, match=r"none\.py is not there\. Problem 03 has no piece"):
         swap.assemble_model(course, {3: tmp_path / "none.py"})
 
 

@@ -104,6 +104,7 @@ def test_a_broken_model_is_named(course: Path, kind: str) -> None:
     assert says in said
     assert "learn swap --reference all" in said
     if kind != "lacks the classes":
+        assert "src/gpt2/model.py" in flat(learn(course, "check", "3"))  # the file is untouched
         write(course, 3)
         said = flat(learn(course, "check", "3"))
         assert "src/gpt2/model.py" in said
