@@ -150,3 +150,39 @@ def test_no_attention_no_kernel() -> None:
     """Catches a module that is no GPT-2 and brings the look at it down."""
     assert fusible(nn.Linear(2, 2)) == []
     assert fuse(nn.ModuleDict({"h": nn.ModuleList([nn.Linear(2, 2)])})) == 0
+
+
+def test_nobody_hears_the_comparison() -> None:
+    """Catches a hook that is told of a trial's numbers as if they were the model's."""
+    made, heard = model(), []
+    first = made.h[0].attn
+    for module in first.modules():
+        module.register_forward_hook(lambda module, inputs, output: heard.append(module))
+        module.register_forward_pre_hook(lambda module, inputs: heard.append(module))
+    inference = Inference(made)
+    assert len(inference.fused) == len(made.h)
+    assert not heard
+    ids = torch.randint(11, (2, 8), generator=torch.Generator().manual_seed(1))
+    with inference:
+        made(ids)
+    # each once before and once after, those inside of the attention too
+    assert sorted(map(id, heard)) == sorted(2 * [id(module) for module in first.modules()])
+
+
+def test_it_follows_a_hook_that_changes_something() -> None:
+    """Catches a mask or weights, changed from outside, that the kernel goes past."""
+    made = model().eval()
+    ids = torch.randint(11, (2, 8), generator=torch.Generator().manual_seed(1))
+    attention = made.h[0].attn.attention
+    with torch.no_grad():
+        plain = made(ids)
+        for add in (
+            lambda: attention.register_forward_pre_hook(lambda m, inputs: (*inputs[:3], None)),
+            lambda: attention.dropout.register_forward_hook(lambda m, inputs, output: output / 2),
+        ):
+            hook = add()
+            own = made(ids)
+            assert not torch.allclose(own, plain, atol=1e-2)
+            with fused_attention(made):
+                torch.testing.assert_close(made(ids), own, rtol=1e-4, atol=1e-4)
+            hook.remove()

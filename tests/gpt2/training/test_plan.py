@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from small_gpt2 import tiny
 
 from gpt2.cli import cli
+from gpt2.inference.fused import fuse
 from gpt2.model import GPT2Config, GPT2Model
 from gpt2.training.plan import ACTIVATIONS, parameter_count, plan
 
@@ -51,6 +52,7 @@ def test_activations_are_as_many_bytes_as_said() -> None:
     def kept(layers: int) -> int:
         torch.manual_seed(0)
         model = GPT2Model(GPT2Config(50, T, C, layers, 4, 0.1, 0.1, 0.0)).train()
+        assert fuse(model) == layers  # as `gpt2 train` runs it
         own = {p.untyped_storage().data_ptr() for p in model.parameters()}
         storages: dict[int, torch.UntypedStorage] = {}
 

@@ -151,8 +151,9 @@ def test_validation_sees_a_norm_in_half_precision() -> None:
     for module in model.modules():
         if isinstance(module, LayerNorm):
             module.__dict__["forward"] = Half(module)
-    states = {result.number: result.state for result in validate(model, reference)}
-    assert "failed" in states.values()
+    failed = [result for result in validate(model, reference) if result.state == "failed"]
+    # by more than the mean of a few draws may be off: seen, and not by luck
+    assert any(result.difference > 1.1 * result.tolerance for result in failed)
 
 
 class Half:
