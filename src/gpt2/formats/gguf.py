@@ -619,7 +619,7 @@ def read_tokenizer(path: str | os.PathLike[str]) -> JSONTokenizer:
         if not left or not right or " " in right:
             raise ValueError(f"{path}: {short(merge)!r} in tokenizer.ggml.merges is no pair")
         pairs.append((left, right))
-    # a row that was only named to fill the list is no token
+    # a row that was only named to fill the list is not a token
     real = [
         (i, token, type_)
         for i, (token, type_) in enumerate(zip(tokens, types, strict=True))

@@ -20,7 +20,7 @@ KINDS = ("eos", "bos", "pad")
 MODEL_FILES = ("generation_config.json", "config.json")
 TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 ROLE_FILES = (*MODEL_FILES, *TOKENIZER_FILES)
-MAX_ENDS = 4096  # more end tokens than that are no list that somebody wrote
+MAX_ENDS = 4096  # nobody writes a longer list of end tokens
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ def run(base: Path) -> dict:
 
 
 def _copy(source: Path, target: Path) -> list[str]:
-    """Copy a submission, links as links and nothing that is no file; what could not be copied."""
+    """Copy a submission, links as links; returns what could not be copied."""
     target.parent.mkdir(parents=True)
     try:
         shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns(".git"))

@@ -348,7 +348,7 @@ class Sitting:
             result.message = f"The file {text} [{kind}]"
 
     def _import_was_long(self) -> None:
-        """Each check imports anew what the file imports; a learner's run does it once."""
+        """Each check imports again what the file imports; a learner's run does it once."""
         given = min(time.monotonic() - self.begun, self.credit)
         self.credit, self.end = self.credit - given, self.end + given
 

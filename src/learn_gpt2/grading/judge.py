@@ -93,7 +93,7 @@ class MirrorModule(nn.Module, metaclass=Meta):
 
 
 class MirrorObject(metaclass=Meta):
-    """An object in the worker that is no module."""
+    """An object in the worker that is not a module."""
 
     def _ask(self, what, name=None, *args, **kwargs):
         ref = object.__getattribute__(self, "_mirror")

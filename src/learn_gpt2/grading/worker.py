@@ -473,7 +473,7 @@ class Worker(wire.Peer):
             return self.classes[rest[0]]
         if tag == "piece":
             return self.module
-        if tag == "c":  # an object of one of the course's classes, made anew of the same values
+        if tag == "c":  # an object of one of the course's classes, made again from the same values
             cls = getattr(importlib.import_module("gpt2.model"), rest[0])
             return cls(**self.read(rest[1], message))
         if tag == "folder":
