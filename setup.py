@@ -21,7 +21,7 @@ class BuildPy(build_py):
     """Puts problems/, solutions/ and the like into the package `learn_gpt2`, as `course_files/`."""
 
     def run(self) -> None:
-        """Copy them anew, so that nothing stays of an earlier build."""
+        """Copy them again, so that nothing stays of an earlier build."""
         super().run()
         if self.editable_mode:  # a checkout has them beside src/
             return

@@ -12,8 +12,8 @@ from gpt2.model import MultiHeadAttention
 class CausalMultiHeadAttention(MultiHeadAttention):
     """Attention in which position i sees positions ≤ i, nothing later: (B, T, C) → (B, T, C).
 
-    Attributes: those of MultiHeadAttention, and `n_positions`. The mask is no parameter and is not
-    in state_dict(): problem 12 loads the checkpoint's weights, and a mask is not a weight.
+    Attributes: those of MultiHeadAttention, and `n_positions`. The mask is not a parameter and
+    not in state_dict(): problem 12 loads the checkpoint's weights, and a mask is not a weight.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Problem 07: layer normalisation and residuals. Shapes: B batch, T tokens, C n_embd."""
+"""Problem 07: layer normalization and residuals. Shapes: B batch, T tokens, C n_embd."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ class LayerNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Pre-norm residual: the sublayer reads a normalised copy, the stream itself is only added to.
+    """Pre-norm residual: the sublayer reads a normalized copy, the stream itself is only added to.
 
     Attribute: `ln` LayerNorm.
     """

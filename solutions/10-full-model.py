@@ -35,13 +35,13 @@ class GPT2Model(nn.Module):
             )
             for _ in range(config.n_layer)
         )
-        # Step 3: pre-norm leaves the stream itself unnormalised, so one last norm comes
+        # Step 3: pre-norm leaves the stream itself unnormalized, so one last norm comes
         # before the head
         self.ln_f = LayerNorm(config.n_embd, config.layer_norm_epsilon)
         # Step 4: one tensor with two names: reading a token and predicting it share their table
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.lm_head.weight = self.embeddings.wte.weight
-        # Step 5: last, when every module is there to be initialised
+        # Step 5: last, when every module is there to be initialized
         self.apply(self._init_weights)
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -51,7 +51,7 @@ class GPT2Model(gpt2.model.GPT2Model):
         # Step 4: random values would only be overwritten
         with skip_init():
             model = cls(config).to(dtype)
-        # Step 5: with or without prefix; masks are no weights, and the head is wte under
+        # Step 5: with or without prefix; masks are not weights, and the head is wte under
         # another name
         theirs = {key.removeprefix("transformer."): key for key in tensors}
         theirs = {

@@ -35,7 +35,7 @@ B, T, C, V, P = sizes_from((2, 5, 6, 11, 23), (3, 6, 8, 13, 29), (2, 4, 10, 17, 
 
 NORM_ADDED = mistake(
     "layer-norm-added",
-    "The sum is normalised. GPT-2's first layer norm stands inside the first block (problem 08); "
+    "The sum is normalized. GPT-2's first layer norm stands inside the first block (problem 08); "
     "here the sum goes out as it is.",
     4,
     after=lambda y, wte: F.layer_norm(y, y.shape[-1:]),

@@ -95,7 +95,7 @@ RETURNS_PAIR = mistake(
 )
 NOT_OF_VALUES = mistake(
     "output-not-of-values",
-    "What comes out is no average of the values: something else than value(x) is averaged, or "
+    "What comes out is not an average of the values: something else than value(x) is averaged, or "
     "something is done to it afterwards.",
     5,
 )

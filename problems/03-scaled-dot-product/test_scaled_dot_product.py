@@ -372,7 +372,7 @@ DROPOUT_TWICE = mistake(
     "Dropout acts on the weights and again on the output. It acts on the weights alone.",
     7,
 )
-DROPOUT_RENORMALISED = mistake(
+DROPOUT_RENORMALIZED = mistake(
     "dropout-renormalised",
     "After dropout each row of weights is brought back to the sum 1 (or the dropout is made with "
     "−inf before the softmax). nn.Dropout on the weights scales the rest by 1/(1-p) itself.",
@@ -692,7 +692,7 @@ def test_dropout(piece):
         )
     sums_to_one = torch.allclose(weights.sum(-1), torch.ones(()), atol=1e-4)
     if sums_to_one and not torch.allclose(weights, plain, atol=1e-5):
-        fail(DROPOUT_ON_SCORES if (weights > 0).all() else DROPOUT_RENORMALISED)
+        fail(DROPOUT_ON_SCORES if (weights > 0).all() else DROPOUT_RENORMALIZED)
     expect_dropout(
         lambda: call(layer, q, k, v)[1],
         layer,

@@ -628,7 +628,7 @@ BEFORE = [
     ),
     mistake(
         "layer-norm-added",
-        "x is normalised first. The layer norm stands outside, in the block (problem 08).",
+        "x is normalized first. The layer norm stands outside, in the block (problem 08).",
         5,
         into=lambda x, w: F.linear(
             F.layer_norm(x, x.shape[-1:]), w["c_attn.weight"], w["c_attn.bias"]

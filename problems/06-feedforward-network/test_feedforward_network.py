@@ -466,7 +466,7 @@ NETWORK = [
     LAYER_NORM,
     mistake(
         "layer-norm-added",
-        "The output is normalised. In GPT-2 the layer norm stands outside, in the block.",
+        "The output is normalized. In GPT-2 the layer norm stands outside, in the block.",
         4,
         after=lambda y, x: F.layer_norm(y, y.shape[-1:]),
     ),

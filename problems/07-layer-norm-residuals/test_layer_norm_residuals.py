@@ -74,7 +74,7 @@ MISTAKES = [
     ),
     mistake(
         "weight-ignored",
-        "The weight has no effect: after normalising, each of the C numbers is multiplied by its own "
+        "The weight has no effect: after normalizing, each of the C numbers is multiplied by its own "
         "weight.",
         5,
         affine=lambda y, w, b: y + b,
@@ -87,7 +87,7 @@ MISTAKES = [
     ),
     mistake(
         "no-affine",
-        "Weight and bias have no effect: the normalised numbers are scaled by the one, then shifted "
+        "Weight and bias have no effect: the normalized numbers are scaled by the one, then shifted "
         "by the other.",
         5,
         affine=lambda y, w, b: y,
@@ -149,7 +149,7 @@ MISTAKES = [
     ),
     mistake(
         "weight-before",
-        "The weight is applied before normalising, which undoes part of it. Normalise first, then "
+        "The weight is applied before normalizing, which undoes part of it. Normalize first, then "
         "scale and shift.",
         5,
         before=lambda x, w, b: x * w,
@@ -157,7 +157,7 @@ MISTAKES = [
     ),
     mistake(
         "weight-before",
-        "Weight and bias are applied before normalising, which undoes part of them. Normalise first, "
+        "Weight and bias are applied before normalizing, which undoes part of them. Normalize first, "
         "then scale and shift.",
         5,
         before=lambda x, w, b: x * w + b,
@@ -278,7 +278,7 @@ MISTAKES = [
     ),
     mistake(
         "batch-norm",
-        "Mean and variance run over batch and tokens: that is batch normalisation. Layer norm takes "
+        "Mean and variance run over batch and tokens: that is batch normalization. Layer norm takes "
         "them over the last axis, for each token by itself.",
         2,
         axes=lambda x: tuple(range(x.dim() - 1)),
@@ -370,7 +370,7 @@ MISTAKES = [
     ),
     mistake(
         "batch-norm",
-        "Batch normalisation takes axis 1 for the features, and mean and variance over the batch. "
+        "Batch normalization takes axis 1 for the features, and mean and variance over the batch. "
         "Layer norm takes them over the last axis, for each token by itself.",
         2,
         whole=lambda x, w, b, eps: F.batch_norm(x, None, None, w, b, True, 0.1, eps),
@@ -422,7 +422,7 @@ EPS_MISPLACED = mistake(
     "to the variance, once, before the root is taken.",
     4,
 )
-NORM_TWICE = mistake("normalised-twice", "The numbers are normalised twice. Once is enough.", 5)
+NORM_TWICE = mistake("normalised-twice", "The numbers are normalized twice. Once is enough.", 5)
 EPS_SQUARED = mistake(
     "eps-squared", "You add eps² under the root. It is eps itself: √(variance + eps).", 4
 )
@@ -449,13 +449,13 @@ HARD_CODED = mistake(
 )
 START = mistake(
     "wrong-start",
-    "weight starts as ones and bias as zeros, so that a new layer norm normalises and does nothing "
+    "weight starts as ones and bias as zeros, so that a new layer norm normalizes and does nothing "
     "else.",
     1,
 )
 RUNNING = mistake(
     "running-statistics",
-    "There are running statistics, as in batch normalisation. Layer norm keeps none: mean and "
+    "There are running statistics, as in batch normalization. Layer norm keeps none: mean and "
     "variance are those of the token at hand, in training and in eval mode.",
     6,
 )
@@ -569,8 +569,8 @@ def small(eps, seed=0):
 
 def used_epsilon(y, x, w, b):
     """The eps with which y was made of x: root² − variance, when it is one number; else None."""
-    y, centred = ((y - b) / w).double()[:, :-1], (x - x.mean(-1, keepdim=True)).double()[:, :-1]
-    square = ((centred * y).sum(-1) / (y * y).sum(-1)) ** 2  # y = centred / root
+    y, centered = ((y - b) / w).double()[:, :-1], (x - x.mean(-1, keepdim=True)).double()[:, :-1]
+    square = ((centered * y).sum(-1) / (y * y).sum(-1)) ** 2  # y = centered / root
     variance = x[:, :-1].double().var(-1, correction=0)
     eps = (square - variance).flatten()[variance.argmin()]
     return float(eps) if torch.allclose(square, variance + eps, rtol=0.01, atol=0) else None
@@ -676,7 +676,7 @@ def test_worked_example(piece):
 
 @check(todo=2, needs=test_weight_and_bias, points=2, follows=(test_worked_example, test_eps))
 def test_values(piece):
-    """Each token is normalised by itself, then scaled by weight and shifted by bias"""
+    """Each token is normalized by itself, then scaled by weight and shifted by bias"""
     examine(layer_of(piece), random(B, T, C))
 
 
@@ -690,7 +690,7 @@ def test_remembers_nothing(piece):
 
 @check(todo=2, needs=test_remembers_nothing)
 def test_any_leading_axes(piece):
-    """The last axis is normalised, however many stand before it"""
+    """The last axis is normalized, however many stand before it"""
     layer = layer_of(piece, seed=1)
     for shape in ((C,), (T, C), (B, H, T, C), (1, 1, C), (B, 1, C), (1, T, C)):
         examine(layer, random(*shape, seed=len(shape)))
@@ -788,15 +788,15 @@ def test_dtype_and_device(piece):
 RESIDUAL = [
     mistake(
         "post-norm",
-        "That is post-norm, ln(x + sublayer(x)): the stream itself is normalised. In GPT-2 only the "
+        "That is post-norm, ln(x + sublayer(x)): the stream itself is normalized. In GPT-2 only the "
         "branch is: x + sublayer(ln(x)).",
         7,
         block=lambda x, ln, f: ln(x + f(x)),
     ),
     mistake(
         "norm-twice",
-        "The branch is normalised and the sum again: ln(x + sublayer(ln(x))). Leave the sum as it is, "
-        "nothing normalises the stream.",
+        "The branch is normalized and the sum again: ln(x + sublayer(ln(x))). Leave the sum as it is, "
+        "nothing normalizes the stream.",
         7,
         block=lambda x, ln, f: ln(x + f(ln(x))),
     ),
@@ -808,25 +808,25 @@ RESIDUAL = [
     ),
     mistake(
         "no-norm",
-        "The sublayer reads x itself. It reads the normalised copy, ln(x).",
+        "The sublayer reads x itself. It reads the normalized copy, ln(x).",
         7,
         block=lambda x, ln, f: x + f(x),
     ),
     mistake(
         "residual-normalised",
-        "You add the normalised x: ln(x) + sublayer(ln(x)). Add x itself, as it came in.",
+        "You add the normalized x: ln(x) + sublayer(ln(x)). Add x itself, as it came in.",
         8,
         block=lambda x, ln, f: ln(x) + f(ln(x)),
     ),
     mistake(
         "norm-on-branch-output",
-        "You normalise what the sublayer returns. Normalise what it reads: x + sublayer(ln(x)).",
+        "You normalize what the sublayer returns. Normalize what it reads: x + sublayer(ln(x)).",
         7,
         block=lambda x, ln, f: x + ln(f(x)),
     ),
     mistake(
         "norm-on-branch-output",
-        "You normalise what the sublayer reads and also what it returns. Only the first is right.",
+        "You normalize what the sublayer reads and also what it returns. Only the first is right.",
         7,
         block=lambda x, ln, f: x + ln(f(ln(x))),
     ),
@@ -868,7 +868,7 @@ RESIDUAL = [
     ),
     mistake(
         "residual-normalised",
-        "x and the normalised x are both added. Add x alone.",
+        "x and the normalized x are both added. Add x alone.",
         8,
         block=lambda x, ln, f: x + ln(x) + f(ln(x)),
     ),
@@ -928,7 +928,7 @@ RESIDUAL = [
     ),
     mistake(
         "residual-normalised",
-        "The roles are swapped: you normalise what is added, and the sublayer reads x itself.",
+        "The roles are swapped: you normalize what is added, and the sublayer reads x itself.",
         7,
         block=lambda x, ln, f: ln(x) + f(x),
     ),
@@ -940,7 +940,7 @@ RESIDUAL = [
     ),
     mistake(
         "own-norm-unused",
-        "The sublayer's input is normalised, without the weight and bias of self.ln: use that one.",
+        "The sublayer's input is normalized, without the weight and bias of self.ln: use that one.",
         7,
         block=lambda x, ln, f: x + f(F.layer_norm(x, x.shape[-1:])),
     ),
@@ -1051,7 +1051,7 @@ def test_residual_block_builds(piece):
     todo=4, needs=(test_residual_block_builds, test_values), points=3, follows=test_any_leading_axes
 )
 def test_residual(piece):
-    """x + sublayer(ln(x)): the sublayer reads a normalised copy, x itself is added to"""
+    """x + sublayer(ln(x)): the sublayer reads a normalized copy, x itself is added to"""
     block, f = block_of(piece), sublayer_of()
     if list(inspect.signature(block.forward).parameters)[:1] == ["sublayer"]:
         fail(SWAPPED)
@@ -1096,7 +1096,7 @@ def test_sublayer_is_called_once(piece):
 
 @check(todo=4, needs=(test_residual, test_epsilon))
 def test_epsilon_reaches_the_norm(piece):
-    """layer_norm_epsilon is the one that the sublayer's input was normalised with"""
+    """layer_norm_epsilon is the one that the sublayer's input was normalized with"""
     for options, eps in (({}, 1e-5), ({"layer_norm_epsilon": 0.2}, 0.2)):
         block = block_of(piece, **options)
         w, b = weights(block)["ln.weight"], weights(block)["ln.bias"]

@@ -33,6 +33,6 @@ class TransformerBlock(nn.Module):
 
         cache: one layer of a KVCache, or None; it goes to the attention.
         """
-        # TODO 2: add the attention of the normalised x to x; the cache goes to the attention
-        # TODO 3: add the feed-forward of the normalised x to x
+        # TODO 2: add the attention of the normalized x to x; the cache goes to the attention
+        # TODO 3: add the feed-forward of the normalized x to x
         raise NotImplementedError("TODO 2: TransformerBlock.forward")

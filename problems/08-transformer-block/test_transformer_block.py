@@ -55,8 +55,8 @@ STATE = (
 HALVES = [
     (
         "post-norm",
-        "that is post-norm, ln(x + f(x)), which normalises the stream itself",
-        "Add f(ln(x)) to x: the stream goes through unnormalised",
+        "that is post-norm, ln(x + f(x)), which normalizes the stream itself",
+        "Add f(ln(x)) to x: the stream goes through unnormalized",
         lambda x, n, f: n(x + f(x)),
     ),
     (
@@ -68,19 +68,19 @@ HALVES = [
     (
         "no-norm",
         "the sublayer reads x itself",
-        "It reads the normalised copy",
+        "It reads the normalized copy",
         lambda x, n, f: x + f(x),
     ),
     (
         "residual-normalised",
-        "the normalised x is added to",
+        "the normalized x is added to",
         "The sublayer reads the norm's result; what it is added to is x itself",
         lambda x, n, f: n(x) + f(n(x)),
     ),
     (
         "norm-twice",
-        "the sum is normalised, after the branch was",
-        "Nothing normalises the stream: leave the sum as it is",
+        "the sum is normalized, after the branch was",
+        "Nothing normalizes the stream: leave the sum as it is",
         lambda x, n, f: n(x + f(n(x))),
     ),
     (
@@ -104,7 +104,7 @@ HALVES = [
     (
         "sublayer-missing",
         "nothing is added",
-        "Call the sublayer on the normalised x and add what it returns",
+        "Call the sublayer on the normalized x and add what it returns",
         lambda x, n, f: x,
     ),
     (
@@ -220,7 +220,7 @@ HALVES = [
     ),
     (
         "residual-normalised",
-        "norm and stream are swapped: the sublayer reads x, and the normalised x is added to",
+        "norm and stream are swapped: the sublayer reads x, and the normalized x is added to",
         "It is the other way round",
         lambda x, n, f: n(x) + f(x),
     ),
@@ -324,7 +324,7 @@ MISTAKES = [
     ),
     mistake(
         "norm-at-the-end",
-        "The block's result is normalised. Nothing normalises the stream; one norm follows after the "
+        "The block's result is normalized. Nothing normalizes the stream; one norm follows after the "
         "last block, and it is the model's (problem 10).",
         3,
         whole=lambda x, n1, n2, attn, mlp: n1(pre(pre(x, n1, attn), n2, mlp)),

@@ -65,7 +65,7 @@ NO_REPR = mistake(
 EXTRA_ARGUMENT = mistake(
     "derived-argument",
     "A derived number can be passed in, and then may disagree with n_embd. Compute it: n_inner and "
-    "head_dim are no arguments.",
+    "head_dim are not arguments.",
     5,
 )
 NOT_A_NUMBER = mistake(
@@ -139,11 +139,11 @@ SIZE = mistake("size-not-checked", "A size must be a positive int, and is not ch
 ZERO = mistake("zero-accepted", "A size of 0 is accepted. Positive means 1 or more.", 2)
 FLOAT = mistake(
     "float-accepted",
-    "A float is accepted as a size. 12.0 is no int: it can't be the size of a tensor.",
+    "A float is accepted as a size. 12.0 is not an int: it can't be the size of a tensor.",
     2,
 )
 NOT_A_SIZE = mistake(
-    "wrong-type-accepted", "Something that is no int at all is accepted as a size.", 2
+    "wrong-type-accepted", "Something that is not an int at all is accepted as a size.", 2
 )
 RATE = mistake(
     "probability-not-checked",

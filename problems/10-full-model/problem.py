@@ -20,7 +20,7 @@ class GPT2Model(nn.Module):
         # TODO 2: create h, one block per layer; every setting of the config must reach its block
         # TODO 3: create ln_f
         # TODO 4: create lm_head and tie its weight to the token embedding's
-        # TODO 5: initialise every module
+        # TODO 5: initialize every module
         raise NotImplementedError("TODO 1: GPT2Model.__init__")
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -37,5 +37,5 @@ class GPT2Model(nn.Module):
         # TODO 7: embed, starting at the position after those in the cache
         # TODO 8: pass through the blocks, each with its own layer of the cache
         # TODO 9: with last_only, keep only the last position
-        # TODO 10: normalise and project to logits
+        # TODO 10: normalize and project to logits
         raise NotImplementedError("TODO 6: GPT2Model.forward")

@@ -60,7 +60,7 @@ SHARED = mistake(
 SHARED_WEIGHTS = mistake(
     "shared-weights",
     "Two modules share a weight. Only the head and the token embedding do in GPT-2; everything else "
-    "is made anew.",
+    "is made again.",
     1,
 )
 ARGUMENTS = mistake(
@@ -184,7 +184,7 @@ MISTAKES = [
     ),
     mistake(
         "final-norm-in-loop",
-        "ln_f is applied after every block. Only the head reads a normalised stream; the blocks have "
+        "ln_f is applied after every block. Only the head reads a normalized stream; the blocks have "
         "norms of their own.",
         2,
         after_block=lambda x, ln: ln(x),
@@ -211,7 +211,7 @@ MISTAKES = [
     ),
     mistake(
         "final-norm-after-head",
-        "ln_f comes after the head. It normalises the stream of width n_embd, before the head.",
+        "ln_f comes after the head. It normalizes the stream of width n_embd, before the head.",
         2,
         final=lambda x, ln: x,
         out=lambda z, ln, n: ln(z),

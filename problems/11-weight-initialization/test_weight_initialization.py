@@ -47,7 +47,7 @@ MEAN = mistake("wrong-mean", "The mean of these weights is not 0: N(0, 0.02²) i
 ZEROS = mistake(
     "zero-weights",
     "These weights are all equal. Then all units compute the same and get the same gradient, and stay "
-    "the same for ever: they must be random.",
+    "the same forever: they must be random.",
     2,
 )
 VARIANCE_AS_STD = mistake(
@@ -227,12 +227,12 @@ def configure(**changes):
 
 
 def build(piece, **changes):
-    """A freshly initialised model; errors that are typical of this problem get their message."""
+    """A freshly initialized model; errors that are typical of this problem get their message."""
     return _explained(lambda: piece.GPT2Model(configure(**changes)))
 
 
 def apply_again(model):
-    """Initialise a model's weights anew, as __init__ does."""
+    """Initialize a model's weights again, as __init__ does."""
     return _explained(lambda: model.apply(model._init_weights))
 
 

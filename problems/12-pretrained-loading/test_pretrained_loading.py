@@ -190,7 +190,7 @@ HEAD_REQUIRED = mistake(
 )
 HEAD_REFUSED = mistake(
     "head-refused",
-    "Some files hold the tied head a second time, as lm_head.weight. That is no error: it is wte.",
+    "Some files hold the tied head a second time, as lm_head.weight. That is not an error: it is wte.",
     5,
 )
 MISSING_IGNORED = mistake(
@@ -833,7 +833,7 @@ def test_without_prefix(piece):
     todo=8, needs=test_every_weight, points=2, follows=(test_tied_and_ready, test_without_prefix)
 )
 def test_mask_buffers(piece):
-    """The mask buffers of older files are no weights, and no error"""
+    """The mask buffers of older files are not weights, and no error"""
     settings = settings_of()
     tensors = tensors_of(settings)
     for prefix, dtype in (("", torch.float32), ("transformer.", torch.bool)):

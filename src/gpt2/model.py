@@ -4,7 +4,7 @@ Axes, in every shape comment: B batch, T new tokens in this call, S keys attende
 and those in the cache), C n_embd, H n_head, D head_dim = C // H, V vocab_size, P n_positions.
 
 Assembled by `learn swap` from twelve files; each section's header names its own. Edit those, in
-solutions/ or problems/, not this file: the next swap writes it anew. "Step 3" in a
+solutions/ or problems/, not this file: the next swap writes it again. "Step 3" in a
 section is the answer to "TODO 3" in its problem.
 """
 
@@ -184,8 +184,8 @@ class MultiHeadAttention(nn.Module):
 class CausalMultiHeadAttention(MultiHeadAttention):
     """Attention in which position i sees positions ≤ i, nothing later: (B, T, C) → (B, T, C).
 
-    Attributes: those of MultiHeadAttention, and `n_positions`. The mask is no parameter and is not
-    in state_dict(): problem 12 loads the checkpoint's weights, and a mask is not a weight.
+    Attributes: those of MultiHeadAttention, and `n_positions`. The mask is not a parameter and
+    not in state_dict(): problem 12 loads the checkpoint's weights, and a mask is not a weight.
     """
 
     def __init__(
@@ -294,7 +294,7 @@ class LayerNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Pre-norm residual: the sublayer reads a normalised copy, the stream itself is only added to.
+    """Pre-norm residual: the sublayer reads a normalized copy, the stream itself is only added to.
 
     Attribute: `ln` LayerNorm.
     """
@@ -374,7 +374,7 @@ class GPT2Config:
     layer_norm_epsilon: float = 1e-5
 
     def __post_init__(self):
-        # Step 1: bool is an int in Python, and True is no size
+        # Step 1: bool is an int in Python, and True is not a size
         for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -461,13 +461,13 @@ class GPT2Model(nn.Module):
             )
             for _ in range(config.n_layer)
         )
-        # Step 3: pre-norm leaves the stream itself unnormalised, so one last norm comes
+        # Step 3: pre-norm leaves the stream itself unnormalized, so one last norm comes
         # before the head
         self.ln_f = LayerNorm(config.n_embd, config.layer_norm_epsilon)
         # Step 4: one tensor with two names: reading a token and predicting it share their table
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.lm_head.weight = self.embeddings.wte.weight
-        # Step 5: last, when every module is there to be initialised
+        # Step 5: last, when every module is there to be initialized
         self.apply(self._init_weights)
 
     def forward(self, input_ids: Tensor, cache=None, last_only: bool = False) -> Tensor:
@@ -569,7 +569,7 @@ class GPT2Model(nn.Module):
         # Step 4: random values would only be overwritten
         with skip_init():
             model = cls(config).to(dtype)
-        # Step 5: with or without prefix; masks are no weights, and the head is wte under
+        # Step 5: with or without prefix; masks are not weights, and the head is wte under
         # another name
         theirs = {key.removeprefix("transformer."): key for key in tensors}
         theirs = {

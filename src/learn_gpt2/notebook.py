@@ -1,7 +1,7 @@
 """What the notebooks of the problems run on: which piece, which model, which files are at hand.
 
 `open_piece(5)` is the learner's piece when its checks pass and the reference otherwise, and says
-which. Run its cell again after editing `problem.py`: the file is read anew.
+which. Run its cell again after editing `problem.py`: the file is read again.
 """
 
 from __future__ import annotations

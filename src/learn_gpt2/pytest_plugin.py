@@ -110,7 +110,7 @@ def _examination(item: pytest.Function) -> runner.Examination:
             raise pytest.UsageError(_no_problem(item.path))
         path, whose = _source(item.config, problem)
         checks = checks_in(vars(item.module))
-        # leaving a debugger ends the run: it is no result of a check
+        # leaving a debugger ends the run: it is not a result of a check
         through = (pytest.exit.Exception, bdb.BdbQuit)
         examinations[item.path] = runner.Examination(
             problem, path, whose, checks, _root(item.config), through

@@ -158,7 +158,7 @@ def try_case(target: Target, seed: int, number: int, scratch: Path, watch: Watch
             result["trace"] = "".join(traceback.format_exception(error))[-3000:]
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # panics of Rust libraries are no Exceptions
+    except BaseException as error:  # panics of Rust libraries are not Exceptions
         what = type(error).__name__
         result |= {"verdict": "failed", "message": f"{what}: {str(error)[:300]}"}
         result["place"] = place(error)

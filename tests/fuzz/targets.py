@@ -153,7 +153,7 @@ class Safetensors(Target):
     """A safetensors file → its tensors."""
 
     name = "safetensors"
-    shallow = r"its header (should take|claims|cannot be read)|is no JSON object|pickle|it is a"
+    shallow = r"its header (should take|claims|cannot be read)|is not a JSON object|pickle|it is a"
 
     def __init__(self, scratch: Path):
         from safetensors.torch import save
@@ -326,7 +326,7 @@ class TokenizerJSON(Target):
     """tokenizer.json → a tokenizer whose encoding is undone by its decoding."""
 
     name = "tokenizer.json"
-    shallow = NO_JSON + r"|is no tokenizer|has decoder"
+    shallow = NO_JSON + r"|is not a tokenizer|has decoder"
 
     def __init__(self, scratch: Path):
         self.valid = []
@@ -674,7 +674,7 @@ class Shards(Target):
     """index.json and .npy files → tokens."""
 
     name = "token shards"
-    shallow = NO_JSON + "|is no index of token shards|it is no .npy file"
+    shallow = NO_JSON + "|is not an index of token shards|it is not a .npy file"
 
     def __init__(self, scratch: Path):
         import io
@@ -973,7 +973,7 @@ class State(Target):
 
     name = "training state"
     names_file = False  # what does not fit the run names the setting
-    shallow = NO_JSON + r"|it describes no run|is no training checkpoint"
+    shallow = NO_JSON + r"|it describes no run|is not a training checkpoint"
 
     def __init__(self, scratch: Path):
         from gpt2.training.trainer import train

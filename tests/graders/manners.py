@@ -980,11 +980,11 @@ right(
 )
 right(
     7,
-    "the variance from the centred vector's own norm",
+    "the variance from the centered vector's own norm",
     norm("""
-        centred = x - x.sum(-1, keepdim=True) / x.size(-1)
-        variance = centred.square().sum(-1, keepdim=True) / x.size(-1)
-        return torch.addcmul(self.bias, centred / (variance + self.eps).sqrt(), self.weight)
+        centered = x - x.sum(-1, keepdim=True) / x.size(-1)
+        variance = centered.square().sum(-1, keepdim=True) / x.size(-1)
+        return torch.addcmul(self.bias, centered / (variance + self.eps).sqrt(), self.weight)
     """),
 )
 

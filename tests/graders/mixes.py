@@ -106,7 +106,7 @@ class Bench:
         self.ids, self.logits, self.attentions, self.greedy = self._what_they_compute()
         self.reference: object = None
         self.turn = 0  # mixes tried so far: some things are looked at in every second or fourth
-        self.behaviour: dict | None = None
+        self.behavior: dict | None = None
 
     def _write_checkpoint(self):
         import torch
@@ -413,9 +413,9 @@ def _trains(tried: _Tried) -> None:
 def _bisects(tried: _Tried) -> None:
     from learn_gpt2.assembly import swap
 
-    if tried.bench.behaviour is None:
-        tried.bench.behaviour = bisection.behaviour(swap.assemble_model(banks.ROOT, {}))
-    told = bisection.difference(bisection.behaviour(tried.text), tried.bench.behaviour)
+    if tried.bench.behavior is None:
+        tried.bench.behavior = bisection.behavior(swap.assemble_model(banks.ROOT, {}))
+    told = bisection.difference(bisection.behavior(tried.text), tried.bench.behavior)
     if told:
         raise Differs(told)
 

@@ -687,7 +687,7 @@ bank.wrong_edit(
 )
 bank.wrong_edit(
     "layer-norm-added",
-    "x normalised first",
+    "x normalized first",
     (
         "q, k, v = self.c_attn(x).split(self.n_embd, dim=-1)",
         "x = nn.functional.layer_norm(x, x.shape[-1:])\n        q, k, v = self.c_attn(x).split(self.n_embd, dim=-1)",

@@ -795,7 +795,7 @@ bank.wrong_edit(
 )
 bank.wrong_edit(
     "sees-the-future",
-    "x normalised over T",
+    "x normalized over T",
     (
         "q, k, v = self.c_attn(x)",
         "x = x / x.norm(dim=1, keepdim=True)\n        q, k, v = self.c_attn(x)",

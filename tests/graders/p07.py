@@ -122,8 +122,8 @@ bank.wrong_edit(
 )
 by_hand("divides-by-variance", "no root", (Y, "y = (x - mean) / (var + self.eps)"))
 by_hand("multiplies-by-std", "times the root", (Y, Y.replace("/", "*")))
-by_hand("std-missing", "only centred", (Y, "y = x - mean"))
-by_hand("mean-not-subtracted", "not centred", (Y, Y.replace("(x - mean)", "x")))
+by_hand("std-missing", "only centered", (Y, "y = x - mean"))
+by_hand("mean-not-subtracted", "not centered", (Y, Y.replace("(x - mean)", "x")))
 by_hand(
     "rms-norm",
     "RMSNorm",
@@ -239,7 +239,7 @@ bank.wrong_file(
 )
 by_hand(
     "normalised-twice",
-    "normalised twice",
+    "normalized twice",
     (MEAN, "x = nn.functional.layer_norm(x, x.shape[-1:], None, None, self.eps)\n        " + MEAN),
 )
 by_hand(
@@ -381,7 +381,7 @@ bank.right_file(
     import torch.nn.functional as F
     from torch import nn
 
-    def standardise(x, eps):
+    def standardize(x, eps):
         var, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
         return x.sub(mean).div((var + eps).pow(0.5))
 
@@ -395,7 +395,7 @@ bank.right_file(
             self.eps = float(eps)
 
         def forward(self, x):
-            y = standardise(x.float(), self.eps).to(x.dtype)
+            y = standardize(x.float(), self.eps).to(x.dtype)
             return y * self.weight + self.bias
 
         def extra_repr(self):
@@ -485,9 +485,9 @@ PLAIN = """
 
         def forward(self, x):
             mu = x.mean(dim=-1, keepdim=True)
-            centred = x - mu
-            var = centred.pow(2).mean(dim=-1, keepdim=True)
-            normed = centred / torch.sqrt(var + self.eps)
+            centered = x - mu
+            var = centered.pow(2).mean(dim=-1, keepdim=True)
+            normed = centered / torch.sqrt(var + self.eps)
             return self.weight * normed + self.bias
 
     class ResidualBlock(nn.Module):

@@ -111,7 +111,7 @@ bank.wrong_edit(
 )
 bank.wrong_edit(
     "norm-twice",
-    "the result normalised",
+    "the result normalized",
     (SECOND, "return self.ln_2(x + self.mlp(self.ln_2(x)))"),
 )
 bank.wrong_edit(
@@ -461,7 +461,7 @@ for mistake, title, *edits in (
     ),
     (
         "cache-tokens-lost",
-        "the cache starts anew with each longer piece",
+        "the cache starts again with each longer piece",
         (
             ATTENTION,
             "if cache is not None and x.size(1) > 1:\n"

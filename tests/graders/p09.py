@@ -300,7 +300,7 @@ bank.right_file(
                     raise ValueError("bad value for %s: %r" % (f.name, value))
             heads, rest = divmod(self.n_embd, self.n_head)
             if rest:
-                raise ValueError("n_embd=%d is no multiple of n_head=%d" % (self.n_embd, self.n_head))
+                raise ValueError("n_embd=%d is not a multiple of n_head=%d" % (self.n_embd, self.n_head))
             object.__setattr__(self, "n_inner", 4 * self.n_embd)
             object.__setattr__(self, "head_dim", heads)
 
@@ -434,7 +434,7 @@ bank.right_file(
     """,
 )
 
-# the contract says neither that True is no size nor that NaN is no probability
+# the contract says neither that True is not a size nor that NaN is not a probability
 bank.right_edit("True is an int", (SIZE, SIZE.replace(" or isinstance(value, bool)", "")))
 bank.right_edit("NaN compares as false", (RATE, "if value < 0 or value > 1:"))
 

@@ -525,7 +525,7 @@ bank.right_edit(
     (TIE, 'self.lm_head.register_parameter("weight", self.embeddings.wte.weight)'),
 )
 bank.right_edit(
-    "children initialised first by hand, cut by unsqueeze, positions from a local name",
+    "children initialized first by hand, cut by unsqueeze, positions from a local name",
     (
         APPLY,
         "for module in reversed(list(self.modules())):\n            self._init_weights(module)",
@@ -537,7 +537,7 @@ bank.right_edit(
     ),
 )
 bank.right_edit(
-    "blocks deep-copied from one, then initialised; assert turned into ValueError",
+    "blocks deep-copied from one, then initialized; assert turned into ValueError",
     ("import torch\nfrom torch", "import copy\n\nimport torch\nfrom torch"),
     (
         IS_TENSOR,
@@ -613,7 +613,7 @@ LAYER = "layer = cache.layers[i] if cache is not None else None"
 for mistake, title, old, new in (
     (
         "seed-set",
-        "a seed before the weights are initialised",
+        "a seed before the weights are initialized",
         "self.apply(self._init_weights)",
         "torch.manual_seed(0); self.apply(self._init_weights)",
     ),

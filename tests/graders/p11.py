@@ -172,7 +172,7 @@ bank.wrong_edit(
 )
 bank.wrong_edit(
     "reseeded",
-    "a generator made anew in each call",
+    "a generator made again in each call",
     (
         NORMAL,
         "nn.init.normal_(module.weight, std=0.02, generator=torch.Generator().manual_seed(0))",

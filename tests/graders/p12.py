@@ -334,7 +334,7 @@ bank.wrong_edit(
 )
 bank.wrong_edit(
     "nothing-loaded",
-    "initialised again afterwards",
+    "initialized again afterwards",
     (EVAL, "model.apply(model._init_weights)\n        return model.eval()"),
 )
 bank.wrong_edit("nothing-loaded", "a fresh model returned", (EVAL, "return cls(config).eval()"))

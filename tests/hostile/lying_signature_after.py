@@ -1,4 +1,4 @@
-# has a signature, names and docstrings that go on for ever
+# has a signature, names and docstrings that go on forever
 import inspect
 
 kind = inspect.Parameter.POSITIONAL_OR_KEYWORD

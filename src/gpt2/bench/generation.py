@@ -190,7 +190,7 @@ def model_in_folder(folder: Path, config: GPT2Config, device: str) -> nn.Module:
         model.generate  # noqa: B018
     except Exception as error:
         raise ValueError(
-            f"{path} is no model like nanoGPT's ({type(error).__name__}: {error})"
+            f"{path} is not a model like nanoGPT's ({type(error).__name__}: {error})"
         ) from error
     return model.to(device).eval()
 

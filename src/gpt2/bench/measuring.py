@@ -108,7 +108,7 @@ def plot(table: Table, path: Path) -> Path:
     from gpt2.figures.plots import lines, save
 
     if table.curve is None:
-        raise ValueError(f"{table.title!r} is no measurement against a size")
+        raise ValueError(f"{table.title!r} is not a measurement against a size")
     c = table.curve
     title = (
         f"{table.title}: {c.sizes[-1]} cost {c.ms[-1] / c.ms[0]:.2f} times what {c.sizes[0]} costs"

@@ -80,14 +80,14 @@ def command(
         click.get_current_context().exit(1)
 
 
-def describe(result: Result, colour: bool = False) -> str:
+def describe(result: Result, color: bool = False) -> str:
     """One checkpoint as a line, and below a failed one what was found out."""
     figures = result.message
     if result.difference is not None and result.tolerance is not None:
         figures = f"{result.difference:.1e} of {result.tolerance:.1e} allowed"
     line = f"{MARKS[result.state]} {result.number:2d} {result.name:<22} {result.tensor:<34} "
     line += figures if result.state == "passed" else f"{result.state}: {figures}"
-    if colour:
+    if color:
         line = click.style(line, fg=COLOURS.get(result.state))
     if result.state == "failed":
         more = [result.message, *(f"likely: {cause}" for cause in result.causes)]

@@ -157,7 +157,7 @@ def _encode_in_worker(piece: Piece) -> np.ndarray:
 def encode_piece(tokenizer: Tokenizer, piece: Piece) -> np.ndarray:
     """A piece → its ids, with the end-of-text token (if there is one) after each document.
 
-    ValueError that names the document for bytes that are no UTF-8.
+    ValueError that names the document for bytes that are not UTF-8.
     """
     ids: list[np.ndarray] = []
     dtype = token_dtype(tokenizer.vocab_size)
@@ -166,7 +166,7 @@ def encode_piece(tokenizer: Tokenizer, piece: Piece) -> np.ndarray:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"{piece.origin} (or a document behind it) is no UTF-8: {error}"
+                f"{piece.origin} (or a document behind it) is not UTF-8: {error}"
             ) from None
         ids.append(np.array(tokenizer.encode(text), dtype=dtype))
         if end and tokenizer.eos_token_id is not None:
@@ -207,7 +207,7 @@ def make_tokenizer(kind: str, vocab_size: int, source: Source, val_fraction: flo
     try:
         return train_char(texts()) if kind == "char" else train_bpe(texts(), vocab_size)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{source.name} is no UTF-8: {error}") from None
+        raise ValueError(f"{source.name} is not UTF-8: {error}") from None
 
 
 def _model_tokenizer(name: str) -> Tokenizer:
@@ -405,7 +405,7 @@ def prepare(
             if state["pieces"] == 0 and not (out / "tokenizer.json").is_file():
                 ours = (PROGRESS_NAME, LOCK_NAME, FILES_NAME)
                 if others := sorted(path.name for path in out.iterdir() if path.name not in ours):
-                    raise ValueError(f"{out} is no empty folder: it holds {others[0]}")
+                    raise ValueError(f"{out} is not an empty folder: it holds {others[0]}")
                 write_json(
                     out / PROGRESS_NAME,
                     {"settings": settings, "bytes": opened.total, "pieces": 0, "splits": {}},

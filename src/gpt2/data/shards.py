@@ -80,13 +80,13 @@ def read_index(folder: str | Path) -> DataIndex:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(
-            f"{folder} is no prepared data: there is no {INDEX_NAME} in it "
+            f"{folder} is not a folder of prepared data: there is no {INDEX_NAME} in it "
             f"(`gpt2 prepare SOURCE --out {folder}` makes one)"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        raise ValueError(f"{path} is no index of token shards: its format is not {FORMAT!r}")
+        raise ValueError(f"{path} is not an index of token shards: its format is not {FORMAT!r}")
     try:
         splits = {}
         for name, split in raw["splits"].items():
@@ -150,7 +150,7 @@ def _bytes_of(tokenizer: Tokenizer, i: int) -> bytes | None:
 
 def _count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{short(value)!r} is no count")
+        raise ValueError(f"{short(value)!r} is not a count")
     return value
 
 
@@ -164,7 +164,7 @@ def open_shard(index: DataIndex, shard: Shard) -> np.ndarray:
     try:
         with path.open("rb") as file:
             if file.read(6) != b"\x93NUMPY":  # np.load would also try ZIP archives
-                raise ValueError("it is no .npy file")
+                raise ValueError("it is not a .npy file")
         tokens = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing; {INDEX_NAME} lists it") from None

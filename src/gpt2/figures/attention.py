@@ -210,7 +210,7 @@ def picture(weights: Tensor, name: str) -> Figure:
 def page(weights: Tensor, tokens: Sequence[str], name: str) -> str:
     """A web page that needs nothing but itself: (L, H, T, T), T tokens' texts → HTML.
 
-    Pick layer and head, point at a token: what it reads is coloured. Weights are stored in 256
+    Pick layer and head, point at a token: what it reads is colored. Weights are stored in 256
     steps. ValueError for more than MAX_WEIGHTS of them, or when the tokens are not T.
     """
     L, H, T, _ = weights.shape
@@ -233,12 +233,12 @@ def page(weights: Tensor, tokens: Sequence[str], name: str) -> str:
     template = (Path(__file__).parent / "pages" / "attention.html").read_text(encoding="utf-8")
     # a "</script>" in the text must not end the script that holds it
     safe = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
-    filled = {"TITLE": html.escape(name), "COLOURS": json.dumps(_colours()), "DATA": safe}
+    filled = {"TITLE": html.escape(name), "COLOURS": json.dumps(_colors()), "DATA": safe}
     # in one pass: what is put in may hold another's mark
     return re.sub("@(TITLE|COLOURS|DATA)@", lambda mark: filled[mark[1]], template)
 
 
-def _colours() -> list[list[int]]:
+def _colors() -> list[list[int]]:
     """Viridis, the scale of all figures here, in 16 steps and what lies between them: 0 … 255."""
     anchors = (
         "440154 481a6c 472f7d 414487 39568c 31688e 2a788e 23888e "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from gpt2.text.tokenizers import Tokenizer
 
-# told apart by colour-blind readers, and on dark and light ground (Okabe & Ito)
+# told apart by color-blind readers, and on dark and light ground (Okabe & Ito)
 TRAIN_COLOUR, VAL_COLOUR = "#0072B2", "#D55E00"
 
 Points = list[tuple[float, float]]
@@ -116,7 +116,7 @@ def plot_run(rows: Sequence[dict[str, Any]], path: str | Path, title: str = "") 
 # ── figures in one style, for notebooks ─────────────────────────────────────────────────────────
 #
 # Every figure's title states what was found, its axes have names, and `show` asks for words for
-# those who can't see it. Colours are told apart by colour-blind readers, and the ground is opaque
+# those who can't see it. Colors are told apart by color-blind readers, and the ground is opaque
 # and light, so that a figure reads the same on a light page and on a dark one.
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#444444")
@@ -208,7 +208,7 @@ def _array(values: Any) -> Any:
 
 
 def _ticks(axis: Any, labels: Sequence[str] | None, count: int, room: int) -> None:
-    """Put labels at the cells' centres, as many as there is room for."""
+    """Put labels at the cells' centers, as many as there is room for."""
     step = max(1, -(-count // room))
     if labels is None:
         axis.set_major_locator(_whole_numbers())
@@ -225,7 +225,7 @@ def _whole_numbers() -> Any:
 
 
 def _scale(arrays: Sequence[Any], signed: bool, limits: tuple[float, float] | None) -> tuple:
-    """The colour scale that all of these share: (low, high)."""
+    """The color scale that all of these share: (low, high)."""
     import numpy as np
 
     if limits is not None:
@@ -249,17 +249,17 @@ def _draw_cells(
     columns: Sequence[str] | None,
     numbers: str,
 ) -> Any:
-    """One heat map into `ax`; what is not finite stays grey and hatched."""
+    """One heat map into `ax`; what is not finite stays gray and hatched."""
     import matplotlib
     import numpy as np
 
     if array.ndim != 2:
         raise ValueError(f"a heat map needs two dimensions, got shape {array.shape}")
     height, width = array.shape
-    colours = matplotlib.colormaps[SIGNED if signed else AMOUNTS].with_extremes(bad=(0, 0, 0, 0))
+    colors = matplotlib.colormaps[SIGNED if signed else AMOUNTS].with_extremes(bad=(0, 0, 0, 0))
     ax.patch.set(facecolor=NOTHING, hatch="////", edgecolor="#b9b9b6")
     shown = np.ma.masked_invalid(array)
-    image = ax.imshow(shown, cmap=colours, vmin=scale[0], vmax=scale[1], interpolation="nearest")
+    image = ax.imshow(shown, cmap=colors, vmin=scale[0], vmax=scale[1], interpolation="nearest")
     box = ax.get_window_extent()
     _ticks(ax.xaxis, columns, width, max(8, int(box.width / 12)))
     _ticks(ax.yaxis, rows, height, max(6, int(box.height / 12)))
@@ -271,11 +271,11 @@ def _draw_cells(
     if numbers:
         for (i, j), value in np.ndenumerate(array):
             if np.isfinite(value):
-                red, green, blue, _ = colours((value - scale[0]) / (scale[1] - scale[0]))
+                red, green, blue, _ = colors((value - scale[0]) / (scale[1] - scale[0]))
                 dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
-                colour = "white" if dark else "black"
+                color = "white" if dark else "black"
                 written = f"{value:{numbers}}".replace("-", "−")
-                ax.text(j, i, written, ha="center", va="center", color=colour, fontsize=8)
+                ax.text(j, i, written, ha="center", va="center", color=color, fontsize=8)
     return image
 
 
@@ -293,10 +293,10 @@ def heat_map(
     scale_label: str = "",
     size: tuple[float, float] | None = None,
 ) -> Figure:
-    """A table (rows, columns) as colours: from 0 up, or with `signed` in two directions from 0.
+    """A table (rows, columns) as colors: from 0 up, or with `signed` in two directions from 0.
 
     rows, columns: labels, such as `labels_of(tokenizer, ids)`. limits: the scale's ends. numbers:
-    a format such as ".2f" writes each value into its cell. What is not finite (−inf, NaN) is grey
+    a format such as ".2f" writes each value into its cell. What is not finite (−inf, NaN) is gray
     and hatched.
     """
     array = _array(values)
@@ -327,7 +327,7 @@ def heat_maps(
     per_row: int = 4,
     size: tuple[float, float] | None = None,
 ) -> Figure:
-    """Several tables side by side under one colour scale: {name: values}.
+    """Several tables side by side under one color scale: {name: values}.
 
     Labels stand at the left and the bottom; otherwise as `heat_map`.
     """
@@ -370,7 +370,7 @@ def lines(
     markers: bool = False,
     size: tuple[float, float] | None = None,
 ) -> Figure:
-    """Curves {name: y, or (x, y)}, each in its own colour and dash. log: "x", "y" or "xy"."""
+    """Curves {name: y, or (x, y)}, each in its own color and dash. log: "x", "y" or "xy"."""
     with _style():
         fig, ax = figure(title, size=size)
         draw_lines(ax, series, x=x, markers=markers)
@@ -461,7 +461,7 @@ def points(
     groups: Sequence[str] | None = None,
     size: tuple[float, float] | None = None,
 ) -> Figure:
-    """Points, each with its label (or a dot), in a colour per group; labels keep their colour's
+    """Points, each with its label (or a dot), in a color per group; labels keep their color's
     group readable by a legend.
     """
     x, y = _array(x), _array(y)
@@ -470,12 +470,12 @@ def points(
         fig, ax = figure(title, size=size or (6.6, 4.6))
         for number, group in enumerate(dict.fromkeys(groups)):
             chosen = [i for i, other in enumerate(groups) if other == group]
-            colour = COLOURS[number % len(COLOURS)]
+            color = COLOURS[number % len(COLOURS)]
             ax.scatter(
                 x[chosen],
                 y[chosen],
                 s=14,
-                color=colour,
+                color=color,
                 marker="os^Dv<>"[number % 7],
                 label=group or None,
                 zorder=2,
@@ -486,7 +486,7 @@ def points(
                     (x[i], y[i]),
                     xytext=(3, 3),
                     textcoords="offset points",
-                    color=colour,
+                    color=color,
                     fontsize=9,
                 )
         ax.grid(alpha=0.7, linewidth=0.6, zorder=0)
@@ -500,8 +500,8 @@ def points(
 # ── from a figure to a picture ──────────────────────────────────────────────────────────────────
 
 
-def png(fig: Figure, dpi: int = DPI, colours: int = 224) -> bytes:
-    """A figure → a small PNG: a palette of so many colours, no date and no version inside."""
+def png(fig: Figure, dpi: int = DPI, colors: int = 224) -> bytes:
+    """A figure → a small PNG: a palette of so many colors, no date and no version inside."""
     from PIL import Image
 
     with _style():
@@ -510,9 +510,9 @@ def png(fig: Figure, dpi: int = DPI, colours: int = 224) -> bytes:
         width, height = fig.canvas.get_width_height()
         pixels = bytes(fig.canvas.buffer_rgba())
     image = Image.frombytes("RGBA", (width, height), pixels).convert("RGB")
-    # a picture with few colours keeps them all; the palette is picked without dithering, which
+    # a picture with few colors keeps them all; the palette is picked without dithering, which
     # would speckle flat areas and grow the file
-    image = image.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    image = image.quantize(colors, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=True)
     return stream.getvalue()

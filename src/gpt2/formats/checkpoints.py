@@ -324,7 +324,7 @@ class TensorInfo(NamedTuple):
 class Tensors(Mapping[str, Tensor]):
     """Tensors of one or several safetensors files, by name; each is mapped when asked for.
 
-    A file is opened anew for every tensor: a mapping that stays open counts all pages ever read
+    A file is opened again for every tensor: a mapping that stays open counts all pages ever read
     as this process's memory, so that loading a model would cost it twice.
     """
 
@@ -392,7 +392,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     except (ValueError, RecursionError) as error:
         raise refuse(f"its header cannot be read: {error}") from None
     if not isinstance(header, dict):
-        raise refuse("its header is no JSON object")
+        raise refuse("its header is not a JSON object")
     header.pop("__metadata__", None)
     infos, spans = {}, []
     for name, entry in header.items():
@@ -486,11 +486,11 @@ def _read_index(path: Path) -> tuple[list[Path], dict[str, str]]:
 
 
 def _why_no_file(path: Path, start: bytes) -> str:
-    """A file that is no model, and its first bytes → the message."""
+    """A file that is not a model, and its first bytes → the message."""
     if path.suffix.lower() in PICKLES:
         return f"{path} is a pickle: {HOW_TO_CONVERT}"
     if path.suffix.lower() == ".gguf":
-        return f"{path} is no GGUF file: it begins with {start[:4]!r}"
+        return f"{path} is not a GGUF file: it begins with {start[:4]!r}"
     if foreign := _foreign(start):
         return f"{path} is not a folder: {foreign}"
     return f"{path} is a file; give the folder that holds config.json and {WEIGHTS}"
@@ -526,7 +526,7 @@ def _download(
 class _NoRandomValues(TorchFunctionMode):
     """Torch's random in-place functions write nothing, or a constant where a loop waits for it."""
 
-    # torch.nn.init's functions that are no random ones
+    # torch.nn.init's functions that are not random ones
     PLAIN = frozenset({"zeros_", "ones_", "constant_", "eye_", "dirac_"})
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -545,7 +545,7 @@ class _NoRandomValues(TorchFunctionMode):
 
 @contextmanager
 def skip_init() -> Iterator[None]:
-    """Inside, torch's random initialisation costs nothing and draws nothing.
+    """Inside, torch's random initialization costs nothing and draws nothing.
 
     For a model whose weights are about to be loaded. Zeros, ones and other constants are set as
     ever.

@@ -3,7 +3,7 @@
 A file is: the magic `GGUF`; the version, and how many tensors and metadata entries there are; the
 entries; one line per tensor (name, sizes, type, offset); the data.
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
-The `gguf` package writes files and turns quantised blocks into numbers. The header is read here,
+The `gguf` package writes files and turns quantized blocks into numbers. The header is read here,
 because that package's reader believes what a file says about its own lengths.
 
 Matrices lie as in nn.Linear, (out, in), as llama.cpp's converter turns them; what `open_gguf`
@@ -158,7 +158,7 @@ class _Reader:
         try:
             return found.decode("utf-8")
         except UnicodeDecodeError:
-            raise self.refuse(f"{what} is no UTF-8: {short(found)}") from None
+            raise self.refuse(f"{what} is not UTF-8: {short(found)}") from None
 
     def name(self, what: str) -> str:
         found = self.text(what, MAX_NAME_BYTES)
@@ -330,7 +330,7 @@ class GGUFTensors(Mapping[str, "Tensor"]):
 def open_gguf(path: str | os.PathLike[str]) -> tuple[dict[str, Any], GGUFTensors]:
     """A GGUF file → GPT2Config's arguments, and the tensors by Hugging Face's names.
 
-    Dropout rates are no part of such a file; they are GPT-2's. ValueError that says what is wrong,
+    Dropout rates are not part of such a file; they are GPT-2's. ValueError that says what is wrong,
     for anything that is not a whole GPT-2.
     """
     path = Path(path)
@@ -526,7 +526,7 @@ def _package() -> Any:
         import gguf
     except ImportError:
         raise ValueError(
-            "quantised GGUF files, and writing any, need the gguf package: `pip install gguf`"
+            "quantized GGUF files, and writing any, need the gguf package: `pip install gguf`"
         ) from None
     return gguf
 
@@ -550,7 +550,7 @@ def read_roles(path: str | os.PathLike[str]) -> FoundRoles:
     """A GGUF file → the roles that its metadata gives tokens, the ends of turns among the ends.
 
     Without any, `<|endoftext|>` ends and begins a text, where it is a token. An id that the table
-    lacks is passed over with a note. ValueError that names the key and the value for what is no id.
+    lacks is passed over with a note. ValueError that names the key and a value that is not an id.
     """
     path = Path(path)
     header = read_header(path)
@@ -607,7 +607,7 @@ def read_tokenizer(path: str | os.PathLike[str]) -> JSONTokenizer:
     tokens, merges, types = get("tokens"), get("merges"), get("token_type")
     for name, value in (("tokens", tokens), ("merges", merges)):
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise ValueError(f"{path}: tokenizer.ggml.{name} is no list of strings")
+            raise ValueError(f"{path}: tokenizer.ggml.{name} is not a list of strings")
     if len(set(tokens)) != len(tokens):
         raise ValueError(f"{path}: tokenizer.ggml.tokens holds a token twice")
     types = [NORMAL] * len(tokens) if types is None else types
@@ -617,7 +617,7 @@ def read_tokenizer(path: str | os.PathLike[str]) -> JSONTokenizer:
     for merge in merges:
         left, _, right = merge.partition(" ")
         if not left or not right or " " in right:
-            raise ValueError(f"{path}: {short(merge)!r} in tokenizer.ggml.merges is no pair")
+            raise ValueError(f"{path}: {short(merge)!r} in tokenizer.ggml.merges is not a pair")
         pairs.append((left, right))
     # a row that was only named to fill the list is not a token
     real = [
@@ -739,7 +739,7 @@ def stored_type(name: str, shape: tuple[int, ...], wanted: str) -> str:
     """Which type `save_gguf` stores a tensor in, by its name in the file.
 
     As llama.cpp's converter does: vectors and the positions stay F32, and a matrix whose rows are
-    not whole blocks is F16 in a quantised file.
+    not whole blocks is F16 in a quantized file.
     """
     if len(shape) == 1 or name == "position_embd.weight":
         return "F32"
@@ -795,12 +795,12 @@ def save_gguf(
             kind = stored_type(name, shape, type)
             _, block, block_bytes = TYPES[package.GGMLQuantizationType[kind].value]
             nbytes = math.prod(shape) // block * block_bytes
-            quantised = kind not in PLAIN
+            quantized = kind not in PLAIN
             row = (*shape[:-1], shape[-1] // block * block_bytes)
             writer.add_tensor_info(
                 name,
-                row if quantised else shape,
-                np.dtype("uint8" if quantised else "f2" if kind == "F16" else "f4"),
+                row if quantized else shape,
+                np.dtype("uint8" if quantized else "f2" if kind == "F16" else "f4"),
                 nbytes,
                 package.GGMLQuantizationType[kind],
             )

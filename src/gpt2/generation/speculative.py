@@ -31,7 +31,7 @@ def acceptance(target: Tensor, draft: Tensor, token: int) -> float:
 
 
 def remainder(target: Tensor, draft: Tensor) -> Tensor:
-    """What a token is drawn from after a refusal: max(p − q, 0), normalised: (V,) → (V,)."""
+    """What a token is drawn from after a refusal: max(p − q, 0), normalized: (V,) → (V,)."""
     rest = (target - draft).clamp_min(0)
     total = rest.sum()
     # equal but for rounding: then refusals are rounding too, and p is as good

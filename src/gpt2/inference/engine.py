@@ -273,7 +273,7 @@ class Int8:
         nearest = scale.bfloat16()
         above = (scale * (1 + 2**-7)).bfloat16()
         self.scale = torch.where(nearest.float() < scale, above, nearest)
-        # PyTorch's kernel reads rows in pieces of 16 and past the end of one that is no multiple
+        # PyTorch's kernel reads rows in pieces of 16 and past the end of one that is not a multiple
         self.padding = -K % 32
         weight = F.pad((weight / self.scale.float()[:, None]).round_(), (0, self.padding))
         self.weight = weight.to(torch.int8)

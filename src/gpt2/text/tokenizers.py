@@ -78,19 +78,19 @@ class Tokenizer(ABC):
         """Text → ids. Special tokens' names in the text are plain text, unless allowed by name.
 
         ValueError that names it for a character that the vocabulary lacks, and for a name in
-        allowed_special that is no special token.
+        allowed_special that is not a special token.
         """
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"the text is no valid Unicode: lone surrogate {text[error.start]!r} "
+                f"the text is not valid Unicode: lone surrogate {text[error.start]!r} "
                 f"at character {error.start}"
             ) from None
         allowed = {allowed_special} if isinstance(allowed_special, str) else set(allowed_special)
         if unknown := sorted(allowed - self.special_tokens.keys()):
             known = ", ".join(self.special_tokens) or "none"
-            raise ValueError(f"{unknown[0]!r} is no special token; there are: {known}")
+            raise ValueError(f"{unknown[0]!r} is not a special token; there are: {known}")
         if not allowed:
             return self._encode_plain(text) if text else []
         longest_first = sorted(allowed, key=len, reverse=True)
@@ -104,7 +104,7 @@ class Tokenizer(ABC):
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Ids → text; bytes that are no whole character become U+FFFD."""
+        """Ids → text; bytes that are not a whole character become U+FFFD."""
         return b"".join(self.token_bytes(int(i)) for i in ids).decode("utf-8", errors="replace")
 
 
@@ -237,7 +237,7 @@ def _encoding_from_files(merges: Path, vocabulary: Path) -> tiktoken.Encoding:
         lines = merges.read_text(encoding="utf-8").splitlines()
         pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
         if wrong := next((pair for pair in pairs if len(pair) != 2), None):
-            raise ValueError(f"{' '.join(wrong)!r} is no pair")
+            raise ValueError(f"{' '.join(wrong)!r} is not a pair")
         # single bytes first, in the order of the visible alphabet; then one token per merge
         ranks = {bytes([byte]): rank for rank, byte in enumerate(BYTE_OF.values())}
         for left, right in pairs:
@@ -247,7 +247,7 @@ def _encoding_from_files(merges: Path, vocabulary: Path) -> tiktoken.Encoding:
             ranks[b"".join(halves)] = len(ranks)
         listed = {_visible_to_bytes(t): i for t, i in ids.items() if t != END_OF_TEXT}
     except ValueError as error:
-        raise ValueError(f"{merges} and {vocabulary} are no GPT-2 vocabulary: {error}") from None
+        raise ValueError(f"{merges} and {vocabulary} are not a GPT-2 vocabulary: {error}") from None
     if listed != ranks or ids.get(END_OF_TEXT, len(ranks)) != len(ranks):
         raise ValueError(
             f"{merges} has {len(ranks)} tokens (256 bytes and its merges), "
@@ -403,7 +403,7 @@ class JSONTokenizer(Tokenizer):
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         folder = Path(folder)
-        # how this object encodes is no part of the file: `transformers` decides for itself
+        # how this object encodes is not a part of the file: `transformers` decides for itself
         described = self.describe()
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -451,7 +451,7 @@ class JSONTokenizer(Tokenizer):
         except (ValueError, MemoryError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # the library raises Exception itself, and Rust's panics
-            raise ValueError(f"{path} is no tokenizer: {short(str(error))}") from None
+            raise ValueError(f"{path} is not a tokenizer: {short(str(error))}") from None
 
 
 def _before_a_text(token: str, token_id: int) -> dict[str, Any]:
@@ -684,7 +684,7 @@ def _bpe_from_files(
     ids = read_json(vocabulary, MAX_TOKENIZER_BYTES)
     numbers = list(ids.values())
     if any(isinstance(i, bool) or not isinstance(i, int) for i in numbers) or not ids:
-        raise error or ValueError(f"{vocabulary} is no vocabulary")
+        raise error or ValueError(f"{vocabulary} is not a vocabulary")
     _refuse_what_grows({"model": {"vocab": ids}}, vocabulary)
     if len(set(numbers)) != len(numbers):
         raise ValueError(f"{vocabulary} gives one id to two tokens")
@@ -711,4 +711,4 @@ def _bpe_from_files(
     except (ValueError, MemoryError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as failure:  # the library raises Exception itself, and Rust's panics
-        raise ValueError(f"{vocabulary} is no vocabulary: {short(str(failure))}") from None
+        raise ValueError(f"{vocabulary} is not a vocabulary: {short(str(failure))}") from None

@@ -14,7 +14,7 @@ def _setting(default: Any, help: str, **metadata: Any) -> Any:
     return field(default=default, metadata={"help": help, **metadata})
 
 
-LARGEST = 1e308  # NaN is not below it, and an int beyond it is no float
+LARGEST = 1e308  # NaN is not below it, and an int beyond it is not a float
 
 # may differ between a run and its resumption: they don't touch what is computed, or only when
 FREE = {"free": True}
@@ -40,7 +40,7 @@ class TrainConfig:
         None, "Dropout on attention weights; 0 keeps the fused kernel. Default: as --dropout."
     )
     init_from: str | None = _setting(None, "Fine-tune: a hub name or folder to start from.")
-    # optimisation
+    # optimization
     max_steps: int = _setting(1000, "Optimizer steps.", **FREE)
     batch_size: int = _setting(16, "Sequences per forward pass and rank, B.", **FREE)
     total_batch_tokens: int | None = _setting(
@@ -163,7 +163,7 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     try:
         if path.stat().st_size > 1 << 20:
-            raise ValueError(f"{path} is no settings file: {path.stat().st_size} bytes")
+            raise ValueError(f"{path} is not a settings file: {path.stat().st_size} bytes")
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None

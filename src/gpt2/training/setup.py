@@ -105,7 +105,7 @@ def build_model(
     return model.to(device).train()
 
 
-def parallelise(core: GPT2Model, config: TrainConfig, world: World) -> Callable[[Tensor], Tensor]:
+def parallelize(core: GPT2Model, config: TrainConfig, world: World) -> Callable[[Tensor], Tensor]:
     """DDP copies the model to every rank, FSDP2 shares it out, block by block."""
     if world.size > 1 and config.parallel == "fsdp":
         from torch.distributed.device_mesh import init_device_mesh
@@ -116,7 +116,7 @@ def parallelise(core: GPT2Model, config: TrainConfig, world: World) -> Callable[
         mesh = init_device_mesh(world.device.type, (world.size,))
         for block in core.h:
             fully_shard(block, mesh=mesh)
-        # without this the last group stays whole after a validation, and is not read anew
+        # without this the last group stays whole after a validation, and is not read again
         fully_shard(core, mesh=mesh, reshard_after_forward=True)
         return _compiled(core, config)
     if world.size > 1:

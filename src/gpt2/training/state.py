@@ -2,7 +2,7 @@
 
 `RUN/checkpoints/step-00000250/` is a Hugging Face folder (config.json, model.safetensors, the
 tokenizer) with two files more: `training.safetensors` (the optimizer's moments and, with weight
-averaging, the weights themselves) and `training.json` (everything that is no tensor). It is
+averaging, the weights themselves) and `training.json` (everything that is not a tensor). It is
 written under another name, synced and renamed, so a folder of that name is complete.
 """
 
@@ -124,7 +124,7 @@ def read_state(path: str | Path) -> dict[str, Any]:
         if not isinstance(state, dict) or not isinstance(state.get("config"), dict):
             raise ValueError("it describes no run")
     except FileNotFoundError:
-        raise ValueError(f"{path} is no training checkpoint: {STATE_NAME} is missing") from None
+        raise ValueError(f"{path} is not a training checkpoint: {STATE_NAME} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path / STATE_NAME} cannot be read: {error}") from None
     return state

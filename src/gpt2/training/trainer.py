@@ -29,7 +29,7 @@ from gpt2.training.ranks import World, open_world, seed_step, whole
 from gpt2.training.resuming import changes, check_fits, resumed_config, saved_config
 from gpt2.training.run_log import LOG_NAME, RunLog, clock, read_log
 from gpt2.training.settings import TrainConfig
-from gpt2.training.setup import batch_plan, build_model, find_origin, parallelise
+from gpt2.training.setup import batch_plan, build_model, find_origin, parallelize
 from gpt2.training.speed import keep_freed_memory, speed_up_dropout
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Trainer:
         if world.device.type == "cpu" and not config.compile:
             speed_up_dropout(self.core)
             keep_freed_memory()
-        self.model: Any = parallelise(self.core, config, world)
+        self.model: Any = parallelize(self.core, config, world)
         self.optimizers = make_optimizers(self.core, config)
         self.state = RunState(self.core, self.optimizers, loader, config.ema_decay)
         self.evaluator = Evaluator(

@@ -277,7 +277,7 @@ def read_stored(folder: Path) -> Reference:
             metadata = file.metadata() or {}
             texts = json.loads(metadata["texts"])
             held: list[dict[str, Tensor]] = [{} for _ in texts]
-            for key in file.keys():  # noqa: SIM118 (it is no dict)
+            for key in file.keys():  # noqa: SIM118 (it is not a dict)
                 number, _, name = key.partition(".")
                 held[int(number)][name] = file.get_tensor(key)
         scenes = tuple(

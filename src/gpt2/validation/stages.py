@@ -51,8 +51,8 @@ class Result:
     """One checkpoint: what was looked at, how far it was from the oracle, and how far it may be.
 
     state: passed, failed, skipped (message says after which), or "not seen": the model computes
-    this without the module that would show it, which is no failure. part: for a failure, the name
-    from the contract that is to blame, as far as that can be told, else "".
+    this without the module that would show it, which is not a failure. part: for a failure, the
+    name from the contract that is to blame, as far as that can be told, else "".
     """
 
     number: int
@@ -501,7 +501,7 @@ def _blame_norm(run: Validation, w: Watched) -> Blame:
         (
             "the variance with C − 1 instead of C in the denominator",
             "eps outside the square root, or another eps than the config's",
-            "the wrong dimension normalised; weight or bias left out",
+            "the wrong dimension normalized; weight or bias left out",
         ),
     )
 
@@ -839,7 +839,7 @@ def _blame_temperature(run: Validation, w: Watched) -> Blame:
 
 
 CHECKPOINTS: tuple[Checkpoint, ...] = (
-    Checkpoint(1, "layer normalisation", "h.0.ln_1's output", (), _at("ln_1"), _blame_norm),
+    Checkpoint(1, "layer normalization", "h.0.ln_1's output", (), _at("ln_1"), _blame_norm),
     Checkpoint(2, "QKV projection", "h.0.attn.c_attn's output", (1,), _at("c_attn"), _blame_qkv),
     Checkpoint(
         3,

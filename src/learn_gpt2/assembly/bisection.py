@@ -1,7 +1,7 @@
 """Which of the learner's pieces make the assembled model differ from the reference's.
 
 Each model is put together from a choice of pieces and run on the same weights and tokens: at once,
-in parts through the KV cache, and freshly initialised. Runs in a process of its own, because the
+in parts through the KV cache, and freshly initialized. Runs in a process of its own, because the
 pieces may loop or exit.
 """
 
@@ -91,7 +91,7 @@ def bisect(root: Path) -> Finding:
 # ── in the process of its own ───────────────────────────────────────────────────────────────────
 
 
-def behaviour(text: str) -> dict[str, object]:
+def behavior(text: str) -> dict[str, object]:
     """What a model does: tensors by what they are, or an error's text under "error"."""
     import torch
 
@@ -124,7 +124,7 @@ def behaviour(text: str) -> dict[str, object]:
 
 
 def difference(mine: dict, theirs: dict) -> str:
-    """What differs between two behaviours, in words; "" when nothing does."""
+    """What differs between two behaviors, in words; "" when nothing does."""
     import torch
 
     if "error" in mine:
@@ -149,13 +149,13 @@ def difference(mine: dict, theirs: dict) -> str:
 def _main(root: Path) -> None:
     pieces = swap.current_pieces(root)
     mine = [n for n, piece in pieces.items() if piece.owner != "reference"]
-    reference = behaviour(swap.assemble_model(root, {}))
+    reference = behavior(swap.assemble_model(root, {}))
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
     def differs(subset: tuple[int, ...]) -> str:
         text = swap.assemble_model(root, {n: pieces[n] for n in subset})
-        return difference(behaviour(text), reference)
+        return difference(behavior(text), reference)
 
     culprits, told = smallest_difference(mine, differs)
     answers.write(json.dumps({"culprits": culprits, "difference": told}) + "\n")

@@ -27,7 +27,7 @@ Axes, in every shape comment: B batch, T new tokens in this call, S keys attende
 and those in the cache), C n_embd, H n_head, D head_dim = C // H, V vocab_size, P n_positions.
 
 Assembled by `learn swap` from twelve files; each section's header names its own. Edit those, in
-solutions/ or problems/, not this file: the next swap writes it anew. "Step 3" in a
+solutions/ or problems/, not this file: the next swap writes it again. "Step 3" in a
 section is the answer to "TODO 3" in its problem.
 """
 '''
@@ -66,7 +66,7 @@ class Source:
 def read_source(number: int, owner: str, path: Path, shown: str) -> Source:
     """A file → Source, with "\\n" line ends and no byte-order mark.
 
-    ValueError that names the file, and the line where there is one, when it is no Python text.
+    ValueError that names the file, and the line where there is one, when it is not Python text.
     """
     data = path.read_bytes()
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -166,7 +166,7 @@ def split(text: str) -> dict[int, Source]:
     if missing:
         raise ValueError(
             f"model.py has no section for problem {', '.join(missing)}: `learn swap` did not write "
-            "it like this. `learn swap --reference all` writes it anew and keeps a backup"
+            "it like this. `learn swap --reference all` writes it again and keeps a backup"
         )
     head = text[: re.search(HEADER.pattern, text).start()]
     imports = re.sub(r'\A""".*?"""', "", head, flags=re.S).strip("\n")

@@ -59,7 +59,7 @@ def backup_folder(root: Path) -> Path:
 def load_source(root: Path, number: int, choice: Choice) -> Source:
     """The source of one problem: the learner's ("yours"), the "reference", or any file.
 
-    ValueError that names file and line when it is no text; OSError when it can't be read.
+    ValueError that names file and line when it is not a text; OSError when it can't be read.
     """
     if isinstance(choice, Source):
         return choice
@@ -540,7 +540,7 @@ def _swap_references(root: Path, problems: list[Problem], why: str) -> dict[int,
     except ValueError:
         if len(problems) < len(PROBLEMS):
             raise
-        before, pieces = None, {}  # a model that can't be read back is written anew
+        before, pieces = None, {}  # a model that can't be read back is written again
     owners = {number: piece.owner for number, piece in pieces.items()}
     stands = _by_number(sections.sections_of(before or ""))
     pieces |= {problem.number: "reference" for problem in problems}

@@ -57,7 +57,7 @@ __all__ = [
 
 
 class CheckFailed(AssertionError):
-    """A piece is wrong. `mistakes` are the ids of the misconceptions that were recognised."""
+    """A piece is wrong. `mistakes` are the ids of the misconceptions that were recognized."""
 
     def __init__(self, message: str, mistakes: Iterable[str] = (), hint: int | None = None):
         super().__init__(message)
@@ -716,7 +716,7 @@ def expect_no_memory(
         place = f"(hint {hint}) " if hint else ""
         fail(
             "What a call gives depends on the calls before it: forward keeps something (in self, "
-            "or in a global). Make what depends on the input anew in each call. "
+            "or in a global). Make what depends on the input again in each call. "
             f"{place}[module-remembers]",
             says,
             hint=hint,
@@ -753,7 +753,7 @@ def expect_own_start(make: Callable[[], nn.Module]) -> None:
         if any(value.data_ptr() == other.data_ptr() for other in two.values() if value.numel()):
             raise CheckFailed(
                 f"Two modules share {name}: what one learns changes the other. Make the parameters "
-                "in __init__, anew for each module. [shared-between-modules]",
+                "in __init__, again for each module. [shared-between-modules]",
                 ["shared-between-modules"],
             )
     same = all(torch.equal(one[name], two[name]) for name in one) and any(

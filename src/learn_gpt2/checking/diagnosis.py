@@ -540,7 +540,7 @@ _EXPLAINED: tuple[tuple[str, str, str], ...] = (
     (
         "float-as-size",
         r"argument 'size'.*(must be tuple of ints|found element of type float)",
-        "A size is no whole number here. Do the arguments stand in the order in which they are "
+        "A size is not a whole number here. Do the arguments stand in the order in which they are "
         "taken? (And `/` gives a float, `//` an int.)",
     ),
     ("endless-recursion", r"^RecursionError", "The function calls itself without end."),

@@ -1,4 +1,4 @@
-"""A time limit on code that we did not write: the learner's file may loop for ever."""
+"""A time limit on code that we did not write: the learner's file may loop forever."""
 
 from __future__ import annotations
 

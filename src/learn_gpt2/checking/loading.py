@@ -59,7 +59,7 @@ class Piece:
     module: types.ModuleType
     open_todos: dict[int, int] = field(default_factory=dict)  # TODO number → line of its raise
     torch_left = None  # a piece in a worker: a function that asks how it leaves torch there
-    examined_as = None  # a piece in a worker, loaded anew for each check: what stays the same
+    examined_as = None  # a piece in a worker, loaded again for each check: what stays the same
 
     def __getattr__(self, name: str):
         try:
@@ -358,7 +358,7 @@ def broken_model(error: BaseException, path: Path) -> str:
         return f"src/gpt2/model.py is not there. {back}"
     if isinstance(error, SyntaxError):
         where = f":{error.lineno}" if error.lineno else ""
-        return f"src/gpt2/model.py{where} is no Python that can be read: {error.msg}. {back}"
+        return f"src/gpt2/model.py{where} cannot be read as Python: {error.msg}. {back}"
     line, _ = line_in(error, path)
     where = f":{line}" if line else ""
     what = f"{type(error).__name__}: {error}"

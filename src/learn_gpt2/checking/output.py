@@ -52,7 +52,7 @@ def _debugger(stand_in: Callable[..., None]) -> Iterator[None]:
 
 
 class _Beginning(BytesIO):
-    """Keeps the first bytes that are written, while a loop prints for ever."""
+    """Keeps the first bytes that are written, while a loop prints forever."""
 
     MOST = 200_000
 

@@ -146,7 +146,7 @@ class Examination:
     """One file under a problem's checks. Loads it at the first check.
 
     root: the course, when a failure is to be traced to the earlier pieces in its model. through:
-    exceptions that end the run and are no check's result, such as leaving a debugger.
+    exceptions that end the run and are not the result of a check, such as leaving a debugger.
 
     """
 

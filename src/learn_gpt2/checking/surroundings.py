@@ -149,7 +149,7 @@ class _Recording(TorchFunctionMode):
 @contextmanager
 def operations() -> Iterator[list[tuple[str, tuple[int, ...]]]]:
     """Inside, torch's operations are written down: (name without underscores, shape of what it
-    gives, () for what is no tensor).
+    gives, () for what is not a tensor).
     """
     seen: list[tuple[str, tuple[int, ...]]] = []
     with _open("operations", seen), _Recording(seen):

@@ -46,5 +46,5 @@ def command(course: Course, problem: str, diff: bool, peek: bool, yes: bool) -> 
     for line in difflib.unified_diff(
         mine.splitlines(), reference.splitlines(), "yours", "the reference", lineterm=""
     ):
-        colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
-        click.echo(click.style(line, fg=colour))
+        color = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
+        click.echo(click.style(line, fg=color))

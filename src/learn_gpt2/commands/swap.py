@@ -157,5 +157,5 @@ def _board(course: Course, as_json: bool) -> None:
         if row.number in fails:
             notes.insert(0, progress.FORCED if row.forced else "fails its checks")
         line += f"  — {', '.join(notes)}" if notes else ""
-        colour = "green" if row.owner == "yours" else None
-        say(line, fg="red" if row.number in fails else "yellow" if row.changed else colour)
+        color = "green" if row.owner == "yours" else None
+        say(line, fg="red" if row.number in fails else "yellow" if row.changed else color)

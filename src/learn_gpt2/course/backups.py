@@ -115,7 +115,7 @@ def undo(root: Path) -> Backup:
 
 
 def read_memory(root: Path) -> dict:
-    """`.learn/progress.json`; empty when it is lost or damaged: it can be derived anew."""
+    """`.learn/progress.json`; empty when it is lost or damaged: it can be derived again."""
     try:
         memory = json.loads((folder(root) / "progress.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

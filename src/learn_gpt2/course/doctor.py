@@ -209,7 +209,7 @@ def _model(root: Path) -> list[Finding]:
     except (ValueError, OSError) as error:
         return [
             Finding(
-                BAD, f"src/gpt2/model.py: {error}", "`learn swap --reference all` writes it anew."
+                BAD, f"src/gpt2/model.py: {error}", "`learn swap --reference all` writes it again."
             )
         ]
     placed = headers.placed(swap.read_model(root))

@@ -88,7 +88,7 @@ def running() -> Source:
     source = source_of(here)
     if source is None:
         raise ValueError(
-            f"the package in {here} came without the course's files; install it anew from the "
+            f"the package in {here} came without the course's files; install it again from the "
             "repository: pip install --force-reinstall --no-deps ADDRESS"
         )
     return source
@@ -201,7 +201,7 @@ def encoded(found: dict) -> bytes:
 
 
 def was_made(root: Path) -> bool:
-    """Whether a course was made by `learn init`, and is no checkout."""
+    """Whether a course was made by `learn init`, and is not a checkout."""
     return (root / RECORD).is_file()
 
 

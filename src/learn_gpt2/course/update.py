@@ -2,7 +2,7 @@
 
 What the learner changes in files that git tracks are problem.py and the assembled model. Both are
 copied aside, put back to what git knows, git pulls, and both come back: problem.py byte for byte,
-the model assembled anew from the new reference and the learner's own pieces.
+the model assembled again from the new reference and the learner's own pieces.
 
 A course that `learn init` made gets its files from the installed package instead; a file of the
 course that the learner has changed is kept in `.learn/backups/update-…` first.
@@ -48,8 +48,8 @@ def update(root: Path) -> Updated:
         return _from_package(root)
     if git(root, "rev-parse", "--is-inside-work-tree", check=False).strip() != "true":
         raise ValueError(
-            f"{root} is no git checkout, so there is nothing to pull from. Clone the course anew "
-            "and copy your problems/*/problem.py over."
+            f"{root} is not a git checkout, so there is nothing to pull from. Clone the course "
+            "again and copy your problems/*/problem.py over."
         )
     if _aside(root).exists():
         restore(root)  # an update was cut off

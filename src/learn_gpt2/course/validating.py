@@ -51,7 +51,7 @@ class Validated:
 
 
 def problem_of(result: Result) -> int | None:
-    """The problem that provides the part a failure is blamed on; None when it is no problem's."""
+    """The problem that provides the part a failure is blamed on; None when no problem does."""
     for problem in PROBLEMS:
         if result.part in problem.provides:
             return problem.number
@@ -66,7 +66,7 @@ def run(root: Path, model: str | None = None, seconds: float = SECONDS) -> Valid
     environment.pop("GPT2_TRACEBACK", None)
     command = [sys.executable, "-P", "-m", "gpt2", "validate", "--json", "--device", "cpu"]
     if model is not None:
-        # a path means the same from everywhere; a hub name is no path
+        # a path means the same from everywhere; a hub name is not a path
         command.append(os.path.abspath(model) if Path(model).expanduser().exists() else model)
     try:
         done = subprocess.run(

@@ -154,7 +154,7 @@ def read_tensor(about: dict, blobs: list[bytes]) -> Tensor:
     with NO_OVERRIDES(), torch.no_grad():
         if not elements:
             return torch.empty(shape, dtype=dtype)
-        if dtype == torch.bool:  # a byte that is neither 0 nor 1 is no bool
+        if dtype == torch.bool:  # a byte that is neither 0 nor 1 is not a bool
             flat = torch.frombuffer(bytearray(data), dtype=torch.uint8) != 0
         else:
             flat = torch.frombuffer(bytearray(data), dtype=dtype)

@@ -1,4 +1,4 @@
-"""Problem 07: layer normalisation and residuals. Shapes: B batch, T tokens, C n_embd."""
+"""Problem 07: layer normalization and residuals. Shapes: B batch, T tokens, C n_embd."""
 
 from collections.abc import Callable
 
@@ -22,12 +22,12 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """weight · (x − mean) / √(variance + eps) + bias, over the last axis: (…, C) → (…, C)."""
-        # TODO 2: normalise the last dimension, then scale and shift
+        # TODO 2: normalize the last dimension, then scale and shift
         raise NotImplementedError("TODO 2: LayerNorm.forward")
 
 
 class ResidualBlock(nn.Module):
-    """Pre-norm residual: the sublayer reads a normalised copy, the stream itself is only added to.
+    """Pre-norm residual: the sublayer reads a normalized copy, the stream itself is only added to.
 
     Attribute: `ln` LayerNorm.
     """
@@ -39,5 +39,5 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         """x + sublayer(ln(x)): (B, T, C) → (B, T, C)."""
-        # TODO 4: add to x what the sublayer makes of the normalised x
+        # TODO 4: add to x what the sublayer makes of the normalized x
         raise NotImplementedError("TODO 4: ResidualBlock.forward")

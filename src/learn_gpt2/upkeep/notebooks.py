@@ -203,7 +203,7 @@ def _lines(text: str | list[str]) -> list[str]:
 
 
 def _joined(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Outputs in which neighbouring pieces of one stream are one: how they were cut is chance."""
+    """Outputs in which neighboring pieces of one stream are one: how they were cut is chance."""
     joined: list[dict[str, Any]] = []
     for output in outputs:
         last = joined[-1] if joined else {}

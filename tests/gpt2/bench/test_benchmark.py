@@ -1,4 +1,4 @@
-"""`gpt2.bench.measuring`: each measurement does the work it names; how fast it was is no test."""
+"""`gpt2.bench.measuring`: each measurement does the work it names; no test asks how fast it was."""
 
 from __future__ import annotations
 

@@ -369,7 +369,7 @@ def test_a_vocabulary_of_another_model(run, tmp_path: Path) -> None:
 
 
 def test_an_endless_standard_input(run, folder: Path) -> None:
-    """Catches a prompt of any size read into memory and tokenised."""
+    """Catches a prompt of any size read into memory and tokenized."""
     code, _, err = run("generate", "--model", folder, stdin=b"a" * (command.MAX_PROMPT_BYTES + 9))
     assert code == 1
     assert "bytes of prompt" in one_line(err)
@@ -489,7 +489,7 @@ def test_int8_reaches_the_layers(run, folder: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_bench_prints_both_and_the_ratio(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a table without one of its figures; how fast it was is no test."""
+    """Catches a table without one of its figures; how fast it was is not a test."""
     monkeypatch.setattr(generation, "subject", lambda *_: tiny())
     monkeypatch.setattr(generation, "generate", lambda model, ids, n, **_: ids)
     code, out, err = run("bench", "cache", "--quick", "--rounds", 2)

@@ -271,7 +271,7 @@ def test_a_sequential_pass_reads_each_window_once(prepared) -> None:
 
 
 def test_random_windows_reach_everywhere_evenly(prepared) -> None:
-    """Catches starts that favour a part of the text, and seeds that make no difference."""
+    """Catches starts that favor a part of the text, and seeds that make no difference."""
     index, _ = prepared
     source = TokenSource(index, "train")
     starts = BatchLoader(source, 1, 20, seed=1).starts(np.arange(200_000))

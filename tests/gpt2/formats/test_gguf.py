@@ -139,7 +139,7 @@ def test_rounded_weights_are_within_the_formats_error(tmp_path: Path, kind: str)
 
 
 def test_rows_that_are_no_whole_blocks_are_f16(tmp_path: Path) -> None:
-    """Catches a quantised file that cannot be written, or not read, for a width of 20."""
+    """Catches a quantized file that cannot be written, or not read, for a width of 20."""
     path = save_gguf(tiny(), tmp_path / "m.gguf", type="q8_0")
     header = read_header(path)
     types = {name: info.type for name, info in header.tensors.items()}

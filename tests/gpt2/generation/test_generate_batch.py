@@ -20,7 +20,7 @@ def alone(model, prompts: list[torch.Tensor], n: int, **options) -> list[list[in
 
 
 def plain_attention(model) -> None:
-    """Attention as a learner may write it: no fused kernel, a mask made anew each time."""
+    """Attention as a learner may write it: no fused kernel, a mask made again each time."""
     for block in model.h:
         attn = block.attn
 

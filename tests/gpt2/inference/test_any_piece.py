@@ -136,7 +136,7 @@ def test_int8_takes_a_transposed_weight() -> None:
 
 
 def test_a_functional_dropout_keeps_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches the fused kernel in the place of an attention whose dropout is no module."""
+    """Catches the fused kernel in the place of an attention whose dropout is not a module."""
     import torch.nn.functional as F
 
     from gpt2.inference.fused import fusible

@@ -114,7 +114,7 @@ def test_the_bundled_model_prepared_writes_the_same_200_tokens() -> None:
 
 @pytest.mark.slow
 def test_the_124m_shape_prepared_writes_the_same_200_tokens() -> None:
-    """Catches slices that do not fit GPT-2's own sizes (50,257 rows are no multiple of 16)."""
+    """Catches slices that do not fit GPT-2's own sizes (50,257 rows are not a multiple of 16)."""
     torch.set_num_threads(2)
     torch.manual_seed(0)
     model = GPT2Model(GPT2Config.gpt2_small()).eval()

@@ -147,7 +147,7 @@ def test_dropout_acts_in_training_and_not_in_eval_mode() -> None:
 
 
 def test_no_attention_no_kernel() -> None:
-    """Catches a module that is no GPT-2 and brings the look at it down."""
+    """Catches a module that is not a GPT-2 and brings the look at it down."""
     assert fusible(nn.Linear(2, 2)) == []
     assert fuse(nn.ModuleDict({"h": nn.ModuleList([nn.Linear(2, 2)])})) == 0
 

@@ -47,7 +47,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_text_survives(tokenizer: Tokenizer, text: str) -> None:
-    """Catches a tokenizer that loses, normalises or strips anything."""
+    """Catches a tokenizer that loses, normalizes or strips anything."""
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
     assert all(0 <= i < tokenizer.vocab_size for i in ids)
@@ -95,7 +95,7 @@ def test_special_tokens_must_be_allowed(tokenizer: Tokenizer) -> None:
     (a,), (b,) = tokenizer.encode("a"), tokenizer.encode("b")
     assert tokenizer.encode(text, allowed_special=[END_OF_TEXT]) == [a, end, b]
     assert tokenizer.encode(END_OF_TEXT * 2, END_OF_TEXT) == [end, end]
-    with pytest.raises(ValueError, match="'<pad>' is no special token"):
+    with pytest.raises(ValueError, match="'<pad>' is not a special token"):
         tokenizer.encode(text, ["<pad>"])
 
 
@@ -116,7 +116,7 @@ def test_an_id_outside_the_vocabulary(tokenizer: Tokenizer, token_id: int) -> No
 
 
 def test_lone_surrogates(tokenizer: Tokenizer) -> None:
-    """Catches bytes of a command line that are no UTF-8 and turn into other text in silence."""
+    """Catches bytes of a command line that are not UTF-8 and turn into other text in silence."""
     with pytest.raises(ValueError, match=r"surrogate.*character 1"):
         tokenizer.encode("a\udcff")
 
@@ -291,7 +291,7 @@ def test_a_tokenizer_that_joins_otherwise(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_that_changes_text(tmp_path: Path) -> None:
-    """Catches a normaliser that puts other words in the user's mouth."""
+    """Catches a normalizer that puts other words in the user's mouth."""
     from tokenizers import normalizers
 
     tokenizer = char_tokenizer("abc")

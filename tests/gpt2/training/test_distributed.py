@@ -101,7 +101,7 @@ runpy.run_module("gpt2", run_name="__main__")
 def test_a_killed_rank_ends_the_run_which_goes_on_with_four(
     data: Path, tmp_path: Path, alone: Path
 ) -> None:
-    """Catches a rank that waits for ever for a dead one, an end that does not say who died, and a
+    """Catches a rank that waits forever for a dead one, an end that does not say who died, and a
     resumption on other ranks that repeats or leaves out sequences: the losses of all 20 steps are
     those of one process.
     """
@@ -139,7 +139,7 @@ def test_a_killed_rank_ends_the_run_which_goes_on_with_four(
 
 
 def test_a_rank_s_error_ends_the_run(data: Path, tmp_path: Path) -> None:
-    """Catches ranks that wait for ever for one that failed, and an error that is swallowed."""
+    """Catches ranks that wait forever for one that failed, and an error that is swallowed."""
     result = torchrun(
         2, *command(data, *STEPS), "--total-batch-tokens", "90", "--out", str(tmp_path / "run")
     )

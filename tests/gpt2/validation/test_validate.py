@@ -64,7 +64,7 @@ def test_a_right_model_passes_all_twelve(folder: Path, reference: oracle.Referen
 
 def test_the_bundled_model_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches stored tensors that are not the bundled weights'; `gpt2 validate
-    src/gpt2/bundled --store` makes them anew. Without transformers, as a user's machine may be.
+    src/gpt2/bundled --store` makes them again. Without transformers, as a user's machine may be.
     """
     real = importlib.util.find_spec
     monkeypatch.setattr(

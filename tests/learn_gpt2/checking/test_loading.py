@@ -72,7 +72,7 @@ def test_a_missing_file_says_how_to_get_it_back(tmp_path: Path) -> None:
 
 
 def test_an_endless_import_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a loader that waits for ever."""
+    """Catches a loader that waits forever."""
     monkeypatch.setattr(loading, "LOAD_SECONDS", 0.3)
     assert error(tmp_path, GOOD + "\nwhile True:\n    pass\n").kind == "import-loops"
 

@@ -93,8 +93,8 @@ def test_check_prints_json(course: Path) -> None:
     assert {r["status"] for r in report["results"]} == {"passed", "failed", "skipped"}
 
 
-def test_nothing_is_coloured_in_a_pipe(course: Path) -> None:
-    """Catches colour codes in a file or a pipe."""
+def test_nothing_is_colored_in_a_pipe(course: Path) -> None:
+    """Catches color codes in a file or a pipe."""
     break_scale(course)
     for arguments in (["status"], ["check", "3"], ["swap"], ["next"], []):
         assert "\x1b" not in learn(course, *arguments).stdout

@@ -1,4 +1,4 @@
-"""The real commands in a real (pseudo-)terminal: keys, colours, saves, an endless loop."""
+"""The real commands in a real (pseudo-)terminal: keys, colors, saves, an endless loop."""
 
 import shutil
 import time
@@ -93,7 +93,7 @@ def test_a_first_hour(course: Path) -> None:
     assert terminal.end() == 0
     shutil.copy(manifest.get(1).solution_path(course), manifest.get(1).problem_path(course))
     terminal = Terminal(course, "learn_gpt2", "check")
-    assert "\x1b[32m" in terminal.read_until("Put it into the model?")  # colours, in a terminal
+    assert "\x1b[32m" in terminal.read_until("Put it into the model?")  # colors, in a terminal
     terminal.press("y\n")
     terminal.read_until("swapped (yours)")
     assert terminal.end() == 0

@@ -67,7 +67,7 @@ def test_what_has_not_the_form_is_refused(changes: dict) -> None:
 
 @pytest.mark.parametrize("data", [None, [], "x", 3, {}, {"results": None}, {"results": [result()]}])
 def test_a_whole_answer_must_be_about_all_that_was_asked(data: object) -> None:
-    """Catches an answer with a check left out, or one that is no answer."""
+    """Catches an answer with a check left out, or one that is not an answer."""
     with pytest.raises(BadAnswer):
         answers.answer(data, ASKED)
 
@@ -117,7 +117,7 @@ def real_class(folder: Path, **pieces: str) -> gradebook.Class:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="takes minutes without fork")
 def test_a_poisoned_answer_costs_its_author_alone(tmp_path: Path) -> None:
     """Catches a file whose process says nonsense and ends the class's report; and a cache that
-    keeps nonsense for ever.
+    keeps nonsense forever.
     """
     forged = FORGE.replace("CHANGED", repr(result(name="test_unknown", mistakes=[{}])))
     report = real_class(tmp_path, ann=solution(3), eve=forged + solution(3)).grade()

@@ -271,7 +271,7 @@ def test_marks_are_the_same_again_and_from_the_cache(
 
 @slow_here
 def test_an_interrupted_run_goes_on(course: Path, tmp_path: Path) -> None:
-    """Catches half-written files after Ctrl-C, and a second run that starts anew."""
+    """Catches half-written files after Ctrl-C, and a second run that starts again."""
     pieces = {f"s{i}": {3: solution(3) + f"# {i}\n"} for i in range(3)}
     handed_in = small_class(tmp_path / "in", **pieces)
 

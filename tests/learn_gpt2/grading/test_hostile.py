@@ -254,7 +254,7 @@ def refused(read, *arguments: object) -> str:
     ],
 )
 def test_hellaswag_takes_nothing_for_something_else(tmp_path: Path, line: str) -> None:
-    """Catches examples made of what is no list and no label."""
+    """Catches examples made of what is not a list and no label."""
     (tmp_path / "h.jsonl").write_text(line, encoding="utf-8")
     assert "h.jsonl, line 1" in refused(read_hellaswag, tmp_path / "h.jsonl")
 

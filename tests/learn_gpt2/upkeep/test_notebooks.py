@@ -51,7 +51,7 @@ def test_small_and_stored_as_update_stores_it(problem: Problem) -> None:
 
 @there
 def test_cells_have_names(problem: Problem) -> None:
-    """Catches a cell whose id is made up anew at each save, and a second one of that name."""
+    """Catches a cell whose id is made up again at each save, and a second one of that name."""
     ids = [cell["id"] for cell in cells_of(problem)]
     assert len(ids) == len(set(ids))
     assert all(re.fullmatch(r"[a-z][a-z0-9-]{2,63}", i) for i in ids)
