@@ -349,7 +349,7 @@ def test_sizes_and_sources_that_cannot_be(tmp_path: Path) -> None:
         prepare(str(tmp_path / "bad.txt"), tmp_path / "d2", vocab_size=260)
     with pytest.raises(ValueError, match="vocab_size = 9"):
         train_bpe(["abc"], 9)
-    with pytest.raises(ValueError, match="no prepared data"):
+    with pytest.raises(ValueError, match="not a folder of prepared data"):
         read_index(tmp_path)
 
 
