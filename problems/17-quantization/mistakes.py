@@ -257,6 +257,11 @@ KNOWN.add(
     3,
     "Quotients beyond the largest integer are not clamped: in int8, 128 becomes −128, the far end.",
     way(limits=lambda bits: (-1e9, 1e9)),
+    way(
+        convert=lambda steps: steps.to(torch.int64).to(torch.int8),
+        says="The integers are clamped after they were converted to int8, when 128 has become −128 "
+        "already: clamp first.",
+    ),
     way(limits=lambda bits: (-127, 127), says="They are clamped to ±127, whatever `bits` is."),
     way(
         limits=lambda bits: (-128, 127), says="They are clamped to −128 … 127, whatever `bits` is."

@@ -16,7 +16,6 @@ from learn_gpt2.checking.checks import (
     expect_module,
     expect_no_edit,
     expect_no_memory,
-    expect_one_device,
     fail,
     fill,
     sizes_from,
@@ -69,10 +68,11 @@ def quantized(
     spread=each_its_group,
     divide=lambda w, scale: w / scale,
     rounding=torch.round,
+    convert=lambda steps: steps,
     limits=lambda bits: (-symmetric(bits), symmetric(bits)),
 ):
     """The integers of a weight with any step replaced; out of int8's range they wrap."""
-    steps = rounding(divide(w.float(), spread(scale, w.size(1))))
+    steps = convert(rounding(divide(w.float(), spread(scale, w.size(1)))))
     return steps.clamp(*limits(bits)).to(torch.int64).to(torch.int8)
 
 
@@ -187,15 +187,15 @@ def of_kind(value, dtype, mistake, what):
     """The tensor, when it has this dtype."""
     value = tensor(value, what)
     if value.dtype != dtype:
-        fail(mistake, f"{what} has the dtype {value.dtype}, expected {dtype}.")
+        fail(KNOWN[mistake], f"The dtype of {what} is {value.dtype}, expected {dtype}.")
     return value
 
 
 def examine_scale(piece, w, bits=8, size=None, families=("scale",), **tolerance):
     """absmax_scale's answer, and then the same answer's dtype."""
     groups = f", group_size={size}" if size else ""
-    got = compare(
-        lambda: piece.absmax_scale(w, bits, size),
+    compare(
+        lambda: of_kind(piece.absmax_scale(w, bits, size), torch.float32, "scale-rounded", "scale"),
         scale_of(w, bits, size),
         KNOWN.of(*families),
         lambda **switches: scale_of(w, bits, size, **switches),
@@ -204,13 +204,14 @@ def examine_scale(piece, w, bits=8, size=None, families=("scale",), **tolerance)
         given=[w],
         **{"atol": 0.0, "rtol": 1e-5, **tolerance},
     )
-    of_kind(got, torch.float32, KNOWN["scale-rounded"], "the scale")
 
 
 def examine_quantize(piece, w, scale, bits=8, families=("quantize",)):
     """quantize's answer."""
-    got = compare(
-        lambda: tensor(piece.quantize(w, scale, bits)),
+    compare(
+        lambda: of_kind(
+            piece.quantize(w, scale, bits), torch.int8, "quantize-not-int8", "what quantize returns"
+        ),
         quantized(w, scale, bits),
         KNOWN.of(*families),
         lambda **switches: quantized(w, scale, bits, **switches),
@@ -218,13 +219,14 @@ def examine_quantize(piece, w, scale, bits=8, families=("quantize",)):
         axes="N K",
         given=[w, scale],
     )
-    of_kind(got, torch.int8, KNOWN["quantize-not-int8"], "what quantize returns")
 
 
 def examine_dequantize(piece, q, scale, families=("dequantize",)):
     """dequantize's answer."""
-    got = compare(
-        lambda: tensor(piece.dequantize(q, scale)),
+    compare(
+        lambda: of_kind(
+            piece.dequantize(q, scale), torch.float32, "dequantize-not-float32", "the result"
+        ),
         dequantized(q, scale),
         KNOWN.of(*families),
         lambda **switches: dequantized(q, scale, **switches),
@@ -232,7 +234,6 @@ def examine_dequantize(piece, q, scale, families=("dequantize",)):
         axes="N K",
         given=[q, scale],
     )
-    of_kind(got, torch.float32, KNOWN["dequantize-not-float32"], "what dequantize returns")
 
 
 # ── the scale ───────────────────────────────────────────────────────────────────────────────────
@@ -247,13 +248,28 @@ def test_scale(piece):
 
 @check(todo=2, needs=test_scale)
 def test_scale_of_rows(piece):
-    """Each row has its scale, also where the weight is square"""
+    """Each row has its scale, also where the weight is square; the weight stays as it was"""
     examine_scale(piece, weight(K, K, seed=1))
     examine_scale(piece, weight(3 * K, K, seed=2))
     examine_scale(piece, -weight(N, K, seed=3).abs())
+    expect_no_edit(lambda w: piece.absmax_scale(w), weight(), "the weight")
 
 
-@check(todo=2, needs=test_scale, points=2)
+@check(todo=2, needs=test_scale)
+def test_scale_of_small_rows(piece):
+    """A row of zeros gets the scale 1, a row of small weights its small one"""
+    w = weight(seed=6)
+    w[1] = 0.0
+    found = float(tensor(piece.absmax_scale(w)).flatten()[1])
+    if not found > 0:
+        fail(KNOWN["zeros-have-no-scale"], f"It is {found:.3g}.")
+    if found != 1:
+        fail(KNOWN["zeros-scale-not-one"], f"It is {found:.3g}.")
+    for factor in (1e-3, 1e-5, 1e-7):
+        examine_scale(piece, weight(seed=7) * factor, 8, None, ("small", "scale"))
+
+
+@check(todo=2, needs=test_scale, points=2, follows=test_scale_of_small_rows)
 def test_scale_of_groups(piece):
     """Each group_size neighbors of a row have a scale: (N, K / group_size)"""
     for bits in (8, 4):
@@ -261,40 +277,12 @@ def test_scale_of_groups(piece):
     square = weight(K, K, seed=5)
     for size in (SIZE, G, 2, 1, K):
         examine_scale(piece, square, 8, size, ("groups", "scale"))
-
-
-@check(todo=2, needs=test_scale)
-def test_scale_of_zeros(piece):
-    """A group of zeros gets the scale 1; small weights keep their small one"""
-    w = weight(seed=6)
-    w[1] = 0.0
+    w = weight(seed=8)
     w[2, :SIZE] = 0.0
-    for size in (None, SIZE):
-        try:
-            got = tensor(piece.absmax_scale(w, 8, size))
-        except ValueError:
-            if size is None:
-                raise
-            continue
-        zeros = in_rows(w, size).abs().amax(-1) == 0
-        if got.shape != zeros.shape:
-            continue  # another check's matter
-        found = got[zeros]
-        if not (found > 0).all():
-            fail(KNOWN["zeros-have-no-scale"], f"It is {found[0].item():.3g}.")
-        if not (found == 1).all():
-            fail(KNOWN["zeros-scale-not-one"], f"It is {found[0].item():.3g}.")
-    for factor in (1e-3, 1e-5, 1e-7):
-        examine_scale(piece, weight(seed=7) * factor, 8, None, ("small", "scale"))
-
-
-@check(todo=2, needs=test_scale)
-def test_scale_kinds(piece):
-    """float32 whatever the weight is, and the weight stays as it was"""
-    for dtype in (torch.float64, torch.bfloat16, torch.float16):
-        examine_scale(piece, weight(seed=8).to(dtype), rtol=1e-4)
-    examine_scale(piece, nn.Parameter(weight(seed=9)))
-    expect_no_edit(lambda w: piece.absmax_scale(w), weight(), "the weight")
+    got = tensor(piece.absmax_scale(w, 8, SIZE))
+    want = scale_of(w, 8, SIZE)
+    want[2, 0] = 1.0
+    compare(got, want, what="the scale where one group is all zeros", axes="N G")
 
 
 @check(todo=2, needs=test_scale_of_groups)
@@ -315,6 +303,14 @@ def test_scale_refuses(piece):
 @check(todo=3, points=2)
 def test_quantize(piece):
     """The nearest integer to weight / scale, as int8"""
+    w = near_steps(scales())
+    try:
+        first, *others = (tensor(piece.quantize(w, scales())) for _ in range(6))
+    except (RuntimeError, IndexError):
+        pass  # named below
+    else:
+        if not all(torch.equal(first, other) for other in others):
+            fail(KNOWN["rounding-at-random"])
     for bits in (8, 4):
         scale = scales(seed=bits)
         w = near_steps(scale, bits, seed=1, reach=symmetric(bits) - 2)
@@ -324,10 +320,9 @@ def test_quantize(piece):
 @check(todo=3, needs=test_quantize)
 def test_quantize_clamps(piece):
     """Beyond ±127, or ±7 at 4 bits, everything becomes the outermost integer"""
-    for bits in (8, 4):
+    for bits in (4, 8):
         scale, largest = scales(seed=2), symmetric(bits)
-        examine_quantize(piece, near_steps(scale, bits, seed=3), scale, bits)
-        for reach in (largest + 1, 2 * largest, 5 * largest):
+        for reach in (30 * largest, largest, largest + 1, 2 * largest):
             examine_quantize(piece, near_steps(scale, bits, seed=4, reach=reach), scale, bits)
 
 
@@ -342,19 +337,13 @@ def test_quantize_groups(piece):
 
 
 @check(todo=3, needs=test_quantize)
-def test_quantize_kinds(piece):
-    """The same weights give the same integers, in every float dtype, and stay as they were"""
+def test_quantize_leaves_all(piece):
+    """Weights and scales stay as they were, and may lie in memory in any way"""
     scale = scales(seed=9)
     w = near_steps(scale, seed=10)
-    first = tensor(piece.quantize(w, scale))
-    if not all(torch.equal(first, piece.quantize(w, scale)) for _ in range(5)):
-        fail(KNOWN["rounding-at-random"])
-    examine_quantize(piece, nn.Parameter(w), scale)
-    examine_quantize(piece, w.double(), scale)
-    wide = torch.full((N, 1), 0.25)
-    half = near_steps(wide, 4, seed=11).half()
-    examine_quantize(piece, half, wide, 4)
     expect_no_edit(lambda w: piece.quantize(w, scale), w, "the weight")
+    expect_no_edit(lambda scale: piece.quantize(w, scale), scale, "the scale")
+    examine_quantize(piece, w.t().contiguous().t(), scale)
 
 
 @check(todo=4, points=2)
@@ -393,8 +382,10 @@ PAIRS = (6, 10)  # rows, columns: both even, so that packing the wrong axis show
 
 def examine_pack(piece, q):
     """pack_int4's answer."""
-    got = compare(
-        lambda: tensor(piece.pack_int4(q), "what pack_int4 returns"),
+    compare(
+        lambda: of_kind(
+            piece.pack_int4(q), torch.uint8, "pack-not-uint8", "what pack_int4 returns"
+        ),
         packed_bytes(q),
         KNOWN.of("pack"),
         lambda **switches: packed_bytes(q, **switches),
@@ -402,15 +393,11 @@ def examine_pack(piece, q):
         axes="N K/2",
         given=[q],
     )
-    of_kind(got, torch.uint8, KNOWN["pack-not-uint8"], "what pack_int4 returns")
 
 
 @check(todo=5, points=2)
 def test_pack(piece):
     """Two neighbors in a byte, 8 added, the even column in the low four bits"""
-    got = tensor(piece.pack_int4(torch.tensor([[1, -7, 0, 3]], dtype=torch.int8)))
-    if got.dtype == torch.int8 and got.numel() == 2:
-        fail(KNOWN["pack-not-uint8"], "What pack_int4 returns has the dtype torch.int8.")
     for seed in range(3):
         examine_pack(piece, integers(*PAIRS, bits=4, seed=seed))
     examine_pack(piece, integers(PAIRS[1], PAIRS[1], bits=4, seed=3))
@@ -438,8 +425,10 @@ def test_unpack(piece):
     fine = (low > 0) & (high > 0)  # 0 would be −8, which quantize never gives
     every = torch.where(fine, every, torch.full_like(every, 0x9C)).to(torch.uint8)
     for b in (every, every[:4, :5], every[5:6, 3:4]):
-        got = compare(
-            lambda b=b: tensor(piece.unpack_int4(b), "what unpack_int4 returns"),
+        compare(
+            lambda b=b: of_kind(
+                piece.unpack_int4(b), torch.int8, "unpack-not-int8", "what unpack_int4 returns"
+            ),
             unpacked(b),
             KNOWN.of("unpack"),
             lambda b=b, **switches: unpacked(b, **switches),
@@ -447,7 +436,6 @@ def test_unpack(piece):
             axes="N K",
             given=[b],
         )
-        of_kind(got, torch.int8, KNOWN["unpack-not-int8"], "what unpack_int4 returns")
 
 
 @check(todo=6, needs=(test_pack, test_unpack))
@@ -460,7 +448,7 @@ def test_pack_and_unpack(piece):
 # ── the layer ───────────────────────────────────────────────────────────────────────────────────
 
 ALL = (test_scale_of_groups, test_quantize_groups, test_dequantize)
-CASES = ((8, None), (8, SIZE), (4, None), (4, SIZE))
+CASES = ((8, SIZE), (8, None), (4, SIZE), (4, None))
 
 
 def layer_of(piece, layer, bits=8, size=None):
@@ -471,11 +459,15 @@ def layer_of(piece, layer, bits=8, size=None):
 def tensors_of(module):
     """Everything that a module and the modules inside it hold: (name, tensor)."""
     for path, part in module.named_modules():
-        groups = (vars(part), part._parameters, part._buffers)
-        for group in groups:
+        for group in (vars(part), part._parameters, part._buffers):
             for name, value in group.items():
-                if isinstance(value, Tensor):
-                    yield f"{path}.{name}".strip("."), value
+                if name in ("_parameters", "_buffers", "_modules"):
+                    continue
+                several = value.values() if isinstance(value, dict) else value
+                several = several if isinstance(value, (dict, list, tuple)) else [value]
+                for one in several:
+                    if isinstance(one, Tensor):
+                        yield f"{path}.{name}".strip("."), one
 
 
 def expect_no_float(module, n, k, when):
@@ -657,7 +649,7 @@ def test_forward_keeps_nothing(piece):
 
 @check(todo=8, needs=test_forward)
 def test_layer_travels(piece):
-    """A copy, a saved and loaded layer, and one on another device give the same"""
+    """A copy and a saved and loaded layer give the same"""
     for bits in (8, 4):
         module = layer_of(piece, linear(seed=6), bits, SIZE)
         x = rows(2, K)
@@ -666,7 +658,6 @@ def test_layer_travels(piece):
         other.load_state_dict(module.state_dict())
         with torch.no_grad():
             compare(other(x), module(x), what="the output of another layer with this one's state")
-        expect_one_device(module, lambda m, to: m(to(rows(2, K))), hint=8)
 
 
 @check(todo=9, needs=test_layer_holds)
@@ -783,7 +774,7 @@ def test_model_layers(piece):
             compare(module.scale, want, what=f"the scale of {name}", atol=1e-7)
 
 
-@check(todo=10, needs=test_model_layers)
+@check(todo=10, needs=test_model_layers, follows=test_layer_leaves_the_linear)
 def test_model_keeps_the_rest(piece):
     """Embeddings, norms and biases stay as they are"""
     model = shell(2)
@@ -829,7 +820,7 @@ def test_model_output(piece):
         compare(got, want, what=f"the logits at bits={bits}, group_size={size}", rtol=1e-3)
 
 
-@check(todo=10, needs=test_model_layers)
+@check(todo=10, needs=test_model_layers, follows=(test_scale_refuses, test_layer_refuses))
 def test_model_refuses(piece):
     """A group_size that one layer can't have changes none of them"""
     model = shell(6)
