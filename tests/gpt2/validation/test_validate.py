@@ -499,7 +499,7 @@ def test_the_command_fails(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Catches exit code 0 for a model that is wrong, and a failure without its cause."""
-    monkeypatch.setattr(gpt2.generation.generating, "sample", lambda logits, *_: logits.argmin(-1))
+    monkeypatch.setattr(gpt2.sampling, "next_token", lambda logits, **_: logits.argmin(-1))
     with pytest.raises(SystemExit) as ended:
         cli.main(["validate", str(folder)])
     text = capsys.readouterr().out
