@@ -505,7 +505,7 @@ def test_the_command_fails(
     text = capsys.readouterr().out
     assert ended.value.code == 1
     assert "✗ 10" in text
-    assert "likely: sample must take the largest" in text
+    assert "likely: next_token must take the largest" in text
     assert "skipped: needs checkpoint 10" in text
     with pytest.raises(SystemExit) as ended:
         cli.main(["validate", str(folder), "--json"])
