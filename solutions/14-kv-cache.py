@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 
 class LayerCache:
-    """One layer's keys and values: two tensors (B, H, P, D), of which the first `length` positions
-    count.
-    """
+    """One layer's `keys` and `values` (B, H, P, D), of which the first `length` count."""
 
     def __init__(self, keys: Tensor, values: Tensor):
         # Step 1: the memory is given; what lies in it does not count yet
@@ -27,11 +25,9 @@ class LayerCache:
         self.length = 0
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store T new keys and values (B, H, T, D) behind those already there; return all of them
-        (B, H, S, D), as views: no copy is made.
+        """Store T new keys and values (B, H, T, D); return all of them, (B, H, S, D), as views.
 
-        ValueError for another shape than the cache was made for, and for more tokens than there is
-        room for; then nothing is stored.
+        ValueError for another shape and where there is no room; then nothing is stored.
         """
         # Step 2: all that can be wrong is found before anything is written
         B, H, P, D = self.keys.shape
@@ -58,10 +54,7 @@ class LayerCache:
 
 
 class KVCache:
-    """A `LayerCache` per layer, cut from one contiguous block that is allocated once.
-
-    GPT-2 small, one sequence of 1024, float32: 2 · 12 · 1 · 1024 · 768 · 4 bytes = 75.5 MB.
-    """
+    """A LayerCache per layer, `layers`, with room for `max_length` tokens, allocated once."""
 
     def __init__(
         self,
@@ -71,10 +64,7 @@ class KVCache:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
-        """max_length: tokens that there is room for (default and limit: config.n_positions).
-
-        ValueError that names both numbers when max_length > n_positions, or when a size is below 1.
-        """
+        """max_length: tokens that there is room for (default and limit: config.n_positions)."""
         # Step 5: sizes that make no sense are refused here, not at some later token
         max_length = config.n_positions if max_length is None else max_length
         for name, size in (("batch_size", batch_size), ("max_length", max_length)):
@@ -99,8 +89,9 @@ class KVCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes allocated: 2 · L · B · max_length · C · itemsize."""
-        # Step 8: what is allocated, however little of it counts
+        """Bytes allocated for keys and values, in all layers."""
+        # Step 8: 2 · L · B · max_length · C · itemsize, however few tokens are stored. GPT-2 small,
+        # one sequence of 1024, float32: 2 · 12 · 1 · 1024 · 768 · 4 bytes = 75.5 MB
         return self.buffer.nbytes
 
     def truncate(self, length: int) -> None:
@@ -118,11 +109,7 @@ class KVCache:
 
 
 def cached_logits(model: "GPT2Model", cache: KVCache) -> Callable[[Tensor], Tensor]:
-    """A `next_logits` for `generate_tokens`, which reads each token once: ids (B, T') → (B, V).
-
-    The text must extend what the cache holds. One that is longer than max_length is started over
-    with its last max_length tokens.
-    """
+    """A `next_logits` for `generate_tokens` that reads each token once: ids (B, T') → (B, V)."""
 
     @torch.no_grad()
     def next_logits(ids: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+GREEDY = 1e-8  # at or below this temperature, the largest logit is taken and nothing is drawn
+
 
 def penalize_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     """Make tokens that occurred less likely: logits (B, V), seen (B, V) bool → (B, V)."""
@@ -25,7 +27,7 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
     """−inf for all but the fewest tokens whose probabilities sum to at least p: (B, V) → (B, V)."""
-    # TODO 3: find the likeliest tokens of each row, in order, and their probabilities
+    # TODO 3: put each row's tokens in order, the likeliest first, with their probabilities
     # TODO 4: decide which of them stay: the one that crosses p too, and at least one
     # TODO 5: bring the result back into the vocabulary's order
     raise NotImplementedError("TODO 3: keep_top_p")
@@ -33,7 +35,7 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
 def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Draw a token per row from softmax(logits): (B, V) → (B,) int64."""
-    # TODO 6: one draw per row, each row by itself, with the generator's random numbers
+    # TODO 6: draw once per row, each row by itself, with the generator's random numbers
     raise NotImplementedError("TODO 6: sample")
 
 
@@ -49,7 +51,7 @@ def next_token(
 ) -> Tensor:
     """Choose a token per row: logits (B, V) → (B,) int64."""
     # TODO 7: penalize (where `seen` is given); at a temperature ≤ 1e-8, take the largest
-    # TODO 8: temperature, then top-k, then top-p, then the draw
+    # TODO 8: apply the temperature, then top-k, then top-p; then draw
     raise NotImplementedError("TODO 7: next_token")
 
 
@@ -69,7 +71,7 @@ def generate_tokens(
 
     next_logits: called once per token with everything so far, (B, T') → (B, V).
     """
-    # TODO 9: keep track of which tokens occurred in each row, the prompt's among them
-    # TODO 10: a row that met the end token among its new ones yields it from then on
-    # TODO 11: yield each token, end when all rows have, and go on with a longer text
+    # TODO 9: know which tokens occurred in each row, those of the prompt included
+    # TODO 10: let a row that met the end token among its new ones yield it from then on
+    # TODO 11: yield the tokens, stop when all rows have ended, go on with a longer text
     raise NotImplementedError("TODO 9: generate_tokens")

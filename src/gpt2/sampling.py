@@ -12,14 +12,10 @@ import torch
 from torch import Tensor
 
 GREEDY = 1e-8  # at or below this temperature, the largest logit is taken and nothing is drawn
-FEW = 512  # the tokens among which a trained model mostly chooses
 
 
 def penalize_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Make tokens that occurred less likely: logits (B, V), seen (B, V) bool → (B, V).
-
-    A penalty above 1 discourages them, below 1 encourages (Keskar et al. 2019, section 4.1).
-    """
+    """Make tokens that occurred less likely: logits (B, V), seen (B, V) bool → (B, V)."""
     # Step 1: dividing a negative logit would raise it, so negative ones are multiplied
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
@@ -32,21 +28,19 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """−inf for all but the fewest tokens whose probabilities sum to at least p: (B, V) → (B, V).
-
-    The likeliest are taken first, and at least one stays (Holtzman et al. 2019, section 3.1).
-    """
+    """−inf for all but the fewest tokens whose probabilities sum to at least p: (B, V) → (B, V)."""
     if p >= 1:
         return logits
     # Step 3: the likeliest first. Sorting 50,257 numbers takes 100 times as long as finding the
     # 512 largest, and those mostly reach p; all are sorted only where they do not
     total = logits.logsumexp(-1, keepdim=True)  # (B, 1), so that exp(logits − total) is the softmax
-    values, order = logits.topk(min(FEW, logits.size(-1)))
+    values, order = logits.topk(min(512, logits.size(-1)))
     chances = (values - total).exp()  # (B, 512)
     if (chances.sum(-1) < p).any():
         values, order = logits.sort(dim=-1, descending=True)
         chances = (values - total).exp()  # (B, V)
     # Step 4: a token stays while those before it have not reached p, so the one that crosses p does
+    # too (Holtzman et al. 2019, section 3.1)
     keep = chances.cumsum(-1) - chances < p
     keep[..., 0] = True
     # Step 5: back to where each token stands in the vocabulary
@@ -55,10 +49,7 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw a token per row from softmax(logits): (B, V) → (B,) int64.
-
-    The random numbers come from the generator, on its own device; None is PyTorch's own.
-    """
+    """Draw a token per row from softmax(logits): (B, V) → (B,) int64."""
     # Step 6: one random number u per row, and the first token at which the probabilities add up to
     # more than u. `torch.multinomial` draws a number per token and takes ten times as long
     device = torch.device("cpu") if generator is None else generator.device
@@ -84,11 +75,7 @@ def next_token(
     seen: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Choose a token per row: logits (B, V) → (B,) int64.
-
-    In this order: penalty (where `seen` is given), temperature, top-k, top-p, draw. At a
-    temperature ≤ 1e-8 the largest after the penalty is taken.
-    """
+    """Choose a token per row: logits (B, V) → (B,) int64."""
     # Step 7: the penalty is the only one of the four that can move the maximum
     logits = logits.float()
     if seen is not None and repetition_penalty != 1.0:
@@ -119,8 +106,7 @@ def generate_tokens(
 ) -> Iterator[Tensor]:
     """Continue a prompt: ids (B, T) → one (B,) per step, up to max_new_tokens of them.
 
-    next_logits: called once per token with everything so far, (B, T') → (B, V). Rows that met the
-    end token among the new tokens yield it from then on; when all have, the text ends.
+    next_logits: called once per token with everything so far, (B, T') → (B, V).
     """
     finished = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)  # by what is new
     for _ in range(max_new_tokens):
