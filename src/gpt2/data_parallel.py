@@ -1,3 +1,4 @@
+# ── 18 Distributed training ── reference: solutions/18-distributed-training.py:1 ──────────────────
 """Problem 18: data-parallel training. Every rank holds the model and sees its part of a batch.
 
 `comm` is given: `comm.rank`, `comm.size`; `comm.broadcast(tensor, source=0)` writes the source's

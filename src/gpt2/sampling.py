@@ -1,3 +1,4 @@
+# ── 13 Text generation ── reference: solutions/13-text-generation.py:1 ────────────────────────────
 """Problem 13: from logits to a text, in pure functions: nothing that they are given is changed.
 
 Shapes: B rows, T tokens of prompt, V vocab_size. Logits are (B, V) float32; a token that is left

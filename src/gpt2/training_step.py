@@ -1,3 +1,4 @@
+# ── 15 Fine-tuning ── reference: solutions/15-fine-tuning.py:1 ────────────────────────────────────
 """Problem 15: the training step. Shapes: B examples, T tokens each, V vocab_size."""
 
 import math
