@@ -6,6 +6,7 @@ import ast
 import base64
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import pytest
 
 from learn_gpt2 import notebook
 from learn_gpt2.manifest import PROBLEMS, Problem
-from learn_gpt2.upkeep import notebooks
-from learn_gpt2.upkeep.notebooks import PIECE, SETUP, VARIES
+from learn_gpt2.upkeep import nbval_plugin, notebooks
+from learn_gpt2.upkeep.nbval_plugin import PIECE
+from learn_gpt2.upkeep.notebooks import SETUP, VARIES
 
 ROOT = Path(__file__).resolve().parents[3]
 MAX_BYTES = 300_000
@@ -357,6 +359,57 @@ def test_a_figure_is_saved_for_a_readme(tmp_path: Path) -> None:
     assert (path.parent / "measured.png").read_bytes() == b"first"
     with pytest.raises(ValueError, match="no cell 'piece' with a figure; measured"):
         notebooks.save_figure(tmp_path, problem, "piece")
+
+
+COMPLAINED_OF = {
+    "piece": ("print('Problem 02: yours, version 1')", "expected 'Problem 02: the reference, '"),
+    "warns": ("import warnings; warnings.warn('old')", "writes to stderr"),
+    "tells": ("import os; print(os.getcwd())", "prints a path of this machine"),
+    "raises": ("1 / 0", "ZeroDivisionError"),
+    "fine": ("print('so much')", ""),
+}
+
+
+def test_what_a_cell_shows_is_looked_at(tmp_path: Path) -> None:
+    """Catches a warning, a path of this machine, and a foreign piece that pass for a good run."""
+    path = notebooks.notebook_path(tmp_path, PROBLEMS[1])
+    says = json.dumps({PROBLEMS[1].folder: "Problem 02: the reference, "})
+    (tmp_path / nbval_plugin.EXPECTED).write_text(says, encoding="utf-8")
+
+    def wrong(name: str, stream: str, text: str) -> str:
+        output = {"output_type": "stream", "name": stream, "text": text}
+        return " ".join(nbval_plugin.complaints({"id": name}, [output], path))
+
+    assert COMPLAINED_OF["piece"][1] in wrong(PIECE, "stdout", "Problem 02: yours, version 1")
+    assert COMPLAINED_OF["warns"][1] in wrong("a", "stderr", "UserWarning: old")
+    assert COMPLAINED_OF["tells"][1] in wrong("a", "stdout", f"saved as {tmp_path}/a.png")
+    assert not wrong(PIECE, "stdout", "Problem 02: the reference, version 1")
+    assert not wrong("a", "stdout", "Problem 02: yours, version 1")
+
+
+def test_nbval_runs_a_notebook_with_these_looks(tmp_path: Path) -> None:
+    """Catches a plugin that nbval's cells go past, and one that fails a cell that is right."""
+    pytest.importorskip("nbval", reason="nbval comes with the extra [notebooks]")
+    path = notebooks.notebook_path(tmp_path, PROBLEMS[1])
+    path.parent.mkdir(parents=True)
+    says = json.dumps({PROBLEMS[1].folder: "Problem 02: the reference, "})
+    (tmp_path / nbval_plugin.EXPECTED).write_text(says, encoding="utf-8")
+    cells = [notebooks._code(name, source, []) for name, (source, _) in COMPLAINED_OF.items()]
+    path.write_bytes(notebooks.dump({"cells": cells}))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "--disable-plugin-autoload", "-p", "nbval.plugin"),
+            *("-p", "learn_gpt2.upkeep.nbval_plugin", "--nbval-lax", "--rootdir", str(tmp_path)),
+            str(path),
+        ],
+        capture_output=True,
+        encoding="utf-8",
+        cwd=tmp_path,
+        check=False,
+    )
+    assert "4 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    for _, said in COMPLAINED_OF.values():
+        assert said in done.stdout
 
 
 @pytest.mark.parametrize("state", notebooks.STATES)
