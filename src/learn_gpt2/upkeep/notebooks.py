@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -97,25 +96,36 @@ def existing(root: Path, words: tuple[str, ...] = ()) -> list[Problem]:
 
 # ── notebooks as Markdown ───────────────────────────────────────────────────────────────────────
 
-# a code cell in the Markdown: ```python {#id} or ```python {#id .varies}
-FENCE = re.compile(r"```python \{#([\w-]+)((?: \.[\w-]+)*)\}\n(.*?)^```$\n?", re.M | re.S)
+# How jupytext writes them: nothing but the cells, a Markdown cell's end where a heading comes
+MARKDOWN = {"extension": ".md", "format_name": "markdown", "split_at_heading": True}
+# Pandoc's way of naming a code cell, which is read as well: ```python {#id .tag}
+PANDOC_FENCE = re.compile(r"^```python \{#([\w-]+)((?: \.[\w-]+)*)\}$", re.M)
 
 
 def from_text(text: str, root: Path, problem: Problem) -> Notebook:
     """Markdown → a notebook without outputs.
 
-    A fence ```python {#id} is a code cell; what stands between is Markdown, one cell per `## `
-    heading. The badge and the set-up cell are put in after the title.
+    A fence ```python id="name" is a code cell; what stands between is Markdown, one cell per `## `
+    heading. The badge and the set-up cell are put in after the title. jupytext reads it; it drops
+    the cells' own ids, so that a code cell's stands in its fence, and a Markdown cell's follows
+    from its heading or from the code cell before it.
     """
+    import jupytext
+
+    found = jupytext.reads(PANDOC_FENCE.sub(_fence, text), fmt=MARKDOWN)
     cells: list[dict[str, Any]] = []
-    position, before = 0, "title"
-    for match in FENCE.finditer(text):
-        cells += _markdown_cells(text[position : match.start()], before)
-        before = match[1]
-        tags = [tag.lstrip(".") for tag in match[2].split()]
-        cells.append(_code(match[1], match[3].rstrip("\n"), tags))
-        position = match.end()
-    cells += _markdown_cells(text[position:], before)
+    before = "title"
+    for cell in found.cells:
+        if cell.cell_type == "code":
+            before = cell.metadata.get("id", "")
+            if not before:
+                first = cell.source.partition("\n")[0]
+                raise ValueError(f'a code cell needs a name, ```python id="name": {first!r}')
+            cells.append(_code(before, cell.source, list(cell.metadata.get("tags", []))))
+        elif cells and cells[-1]["cell_type"] == "markdown" and not _heads(cell.source):
+            cells[-1]["source"] += f"\n\n{cell.source}"  # two empty lines are as good as one
+        else:
+            cells.append(_markdown(cell.source, before))
     if not cells or not cells[0]["source"].startswith("# "):
         raise ValueError("a notebook begins with its title: `# 05 · …`")
     title, _, rest = cells[0]["source"].partition("\n")
@@ -133,16 +143,23 @@ METADATA = {
 }
 
 
-def _markdown_cells(text: str, before: str) -> Iterator[dict[str, Any]]:
-    """The cells of a text: named after their heading, or after the code cell before them."""
-    for part in re.split(r"^(?=#{1,2} )", text, flags=re.M):
-        source = part.strip("\n")
-        if source.strip():
-            first = source.splitlines()[0].lstrip("#").strip()
-            words = re.findall(r"[a-z0-9]+", first.lower())
-            title = "-".join(words)[:50].strip("-") or "untitled"
-            name = f"text-{title}" if source.startswith("#") else f"after-{before}"
-            yield {"cell_type": "markdown", "id": name, "metadata": {}, "source": source}
+def _fence(match: re.Match[str]) -> str:
+    tags = json.dumps([tag.lstrip(".") for tag in match[2].split()])
+    return f'```python id="{match[1]}"' + (f" tags={tags}" if match[2] else "")
+
+
+def _heads(source: str) -> bool:
+    """Whether a Markdown cell starts a section."""
+    return source.startswith(("# ", "## "))
+
+
+def _markdown(source: str, before: str) -> dict[str, Any]:
+    """A Markdown cell, named after its heading, or after the code cell before it."""
+    name = f"after-{before}"
+    if _heads(source):
+        words = re.findall(r"[a-z0-9]+", source.partition("\n")[0].lower())
+        name = "text-" + ("-".join(words)[:50].strip("-") or "untitled")
+    return {"cell_type": "markdown", "id": name, "metadata": {}, "source": source}
 
 
 def _code(name: str, source: str, tags: list[str]) -> dict[str, Any]:
@@ -158,20 +175,21 @@ def _code(name: str, source: str, tags: list[str]) -> dict[str, Any]:
 
 def to_text(notebook: Notebook) -> str:
     """A notebook → its Markdown, from which `from_text` makes the same cells again."""
-    parts = []
+    import jupytext
+    import nbformat
+
+    cells = []
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
-        if cell["id"] == SETUP:
-            continue
         if cell["cell_type"] == "markdown":
-            lines = [
-                line for line in source.split("\n") if not line.startswith("[![Open in Colab]")
-            ]
-            parts.append(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)))
-        else:
-            tags = "".join(f" .{tag}" for tag in cell["metadata"].get("tags", []))
-            parts.append(f"```python {{#{cell['id']}{tags}}}\n{source}\n```")
-    return "\n\n".join(parts) + "\n"
+            source = re.sub(r"^\[!\[Open in Colab\].*\n{0,2}", "", source, flags=re.M).rstrip("\n")
+            cells.append(nbformat.v4.new_markdown_cell(source))
+        elif cell["id"] != SETUP:
+            metadata = {"id": cell["id"], **cell["metadata"]}
+            cells.append(nbformat.v4.new_code_cell(source, metadata=metadata))
+    filters = {"notebook_metadata_filter": "-all", "cell_metadata_filter": "all"}
+    whole = nbformat.v4.new_notebook(cells=cells, metadata={"jupytext": filters, **METADATA})
+    return jupytext.writes(whole, fmt=MARKDOWN)
 
 
 def read(path: Path) -> Notebook:
@@ -487,4 +505,8 @@ def write_command(problem: str, source: Any) -> None:
 
 
 if __name__ == "__main__":
-    cli()
+    try:
+        cli()
+    except ModuleNotFoundError as error:
+        missing = f"{error.name} is not installed; the extra [notebooks] has it: "
+        sys.exit(missing + 'pip install -c constraints.txt -e ".[dev,plots,notebooks]"')
