@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOCK_NAME = ".lock"
-# A holder that just ended may have deleted the file that we opened: a moment is enough to try again.
+# A holder that just ended may have deleted the file that we opened: a moment to try again.
 GRACE_SECONDS = 0.2
 NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
