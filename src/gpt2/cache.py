@@ -1,3 +1,4 @@
+# ── 14 KV cache ── reference: solutions/14-kv-cache.py:1 ──────────────────────────────────────────
 """Problem 14: the KV cache. Keys and values of the tokens already seen, so that each new token
 costs one token's work.
 
