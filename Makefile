@@ -49,6 +49,7 @@ bench: $(READY)  ## speeds: generation with and without the KV cache, the learne
 
 notebooks: $(VENV)/.notebooks-$(FOLDER)  ## run all notebooks: untouched skeletons, solutions, a mix of both
 	$(PY) -m learn_gpt2.upkeep.notebooks run
+	$(PY) -m pytest -q tests/learn_gpt2/upkeep
 
 notebooks-update: $(VENV)/.notebooks-$(FOLDER)
 	$(PY) -m learn_gpt2.upkeep.notebooks update

@@ -136,15 +136,22 @@ def check_pip(words: list[str]) -> None:
 
 
 PYTEST_OPTIONS = ("--tb", "--pdb")  # of pytest's own, those that are taught
+# plugins that are loaded by name, each with its options
+PLUGINS = {"nbval.plugin": ("--nbval-lax",)}
 
 
 def check_pytest(words: list[str]) -> None:
     """Paths exist and options are known to pytest or to the course's plugin."""
     plugin = (ROOT / "src/learn_gpt2/pytest_plugin.py").read_text(encoding="utf-8")
+    known = list(PYTEST_OPTIONS)
+    while "-p" in words:
+        at = words.index("-p")
+        known += PLUGINS[words[at + 1]]
+        words = words[:at] + words[at + 2 :]
     for word in words:
         if word.startswith("--"):
             name = word.split("=")[0]
-            assert f'"{name}"' in plugin or name in PYTEST_OPTIONS, f"pytest has no {word} here"
+            assert f'"{name}"' in plugin or name in known, f"pytest has no {word} here"
         elif word not in ("-q", "-v", "-x", "-s"):
             assert (ROOT / word.split("::")[0]).exists(), f"{word} does not exist"
 
@@ -265,6 +272,7 @@ def test_commands_are_found(text: str, found: str):
         "pip install nonsense",
         "pytest problems/13-nonsense",
         "pytest problems --nonsense",
+        "pytest --nbval-lax problems",
         "gpt2 nonsense",
         "gpt2 generate --nonsense 1",
         "gpt2 generate --max-new-tokens many",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 LOCK_NAME = ".lock"
+# A holder that just ended may have deleted the file that we opened: a moment to try again.
+GRACE_SECONDS = 0.2
+NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 @contextmanager
@@ -16,42 +18,32 @@ def only_one(folder: str | Path) -> Iterator[None]:
     """Inside, nobody else is in `only_one` of this folder, which is made where need be.
 
     The system lets go of the lock with the process, also of one that was killed. ValueError when
-    another process has it. A file system without locks is used without.
+    another process has it. On a file system that knows no locks, the folder is used without one.
     """
+    from filelock import FileLock, Timeout
+
     folder = Path(folder)
     path = folder / LOCK_NAME
     new = not folder.exists()
+    lock = FileLock(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab")
+        lock.acquire(timeout=GRACE_SECONDS)
+    except Timeout:
+        raise ValueError(
+            f"{folder} is being written by another process: wait for it, or choose another folder"
+        ) from None
     except OSError as error:
-        raise ValueError(f"{folder} cannot be written: {error}") from None
-    with file:
-        try:
-            _lock(file)
-        except (BlockingIOError, PermissionError):
-            raise ValueError(
-                f"{folder} is being written by another process: wait for it, or choose another "
-                "folder"
-            ) from None
-        except (ImportError, OSError):
-            pass
-        try:
-            yield
-        finally:
-            if os.name != "nt":  # Windows deletes no open file
-                path.unlink(missing_ok=True)
-                if new:
-                    with suppress(OSError):
-                        folder.rmdir()  # nothing came of it
-
-
-def _lock(file: BinaryIO) -> None:
-    if os.name == "nt":
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if error.errno not in NO_LOCKS_HERE:
+            raise ValueError(f"{folder} cannot be written: {error}") from None
+    try:
+        yield
+    finally:
+        # Deleted while it is still held: whoever waits on the deleted file sees that it has no
+        # name any more, and starts again. Windows deletes no open file; there `release` does it.
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        lock.release()
+        if new:
+            with suppress(OSError):
+                folder.rmdir()  # nothing came of it

@@ -134,6 +134,8 @@ def verdict(total: int, failed: int, skipped: int) -> str:
     """Counts of checks in words; a skipped one has not failed."""
     if not failed:
         return f"all {total} checks pass" if total > 1 else "its check passes"
+    if failed == total > 1:  # each of them ran and failed, or the file could not be loaded at all
+        return f"none of the {total} checks passes"
     text = f"{failed} of {total} checks {'fails' if failed == 1 else 'fail'}"
     if skipped:
         it = "it" if failed == 1 else "them"

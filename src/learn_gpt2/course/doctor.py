@@ -123,7 +123,6 @@ def _packages(root: Path) -> list[Finding]:
         "click",
         "numpy",
         "pytest",
-        "rich",
         "safetensors",
         "tiktoken",
         "tokenizers",

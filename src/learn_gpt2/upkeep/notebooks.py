@@ -12,13 +12,10 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,11 +23,13 @@ from typing import Any
 import click
 
 from learn_gpt2 import manifest
+from learn_gpt2.assembly.swap import write_atomically
 from learn_gpt2.manifest import PROBLEMS, Problem
+from learn_gpt2.upkeep import nbval_plugin
 
 CELL_SECONDS = 120
 VARIES = "varies"  # tag of a cell whose outputs depend on the machine: update keeps the saved ones
-SETUP, PIECE = "setup", "piece"  # ids of the two cells that every notebook has
+SETUP = "setup"  # id of the first code cell, as PIECE is that of the second one
 
 Notebook = dict[str, Any]
 
@@ -97,25 +96,36 @@ def existing(root: Path, words: tuple[str, ...] = ()) -> list[Problem]:
 
 # ── notebooks as Markdown ───────────────────────────────────────────────────────────────────────
 
-# a code cell in the Markdown: ```python {#id} or ```python {#id .varies}
-FENCE = re.compile(r"```python \{#([\w-]+)((?: \.[\w-]+)*)\}\n(.*?)^```$\n?", re.M | re.S)
+# How jupytext writes them: nothing but the cells, a Markdown cell's end where a heading comes
+MARKDOWN = {"extension": ".md", "format_name": "markdown", "split_at_heading": True}
+# Pandoc's way of naming a code cell, which is read as well: ```python {#id .tag}
+PANDOC_FENCE = re.compile(r"^```python \{#([\w-]+)((?: \.[\w-]+)*)\}$", re.M)
 
 
 def from_text(text: str, root: Path, problem: Problem) -> Notebook:
     """Markdown → a notebook without outputs.
 
-    A fence ```python {#id} is a code cell; what stands between is Markdown, one cell per `## `
-    heading. The badge and the set-up cell are put in after the title.
+    A fence ```python id="name" is a code cell; what stands between is Markdown, one cell per `## `
+    heading. The badge and the set-up cell are put in after the title. jupytext reads it; it drops
+    the cells' own ids, so that a code cell's stands in its fence, and a Markdown cell's follows
+    from its heading or from the code cell before it.
     """
+    import jupytext
+
+    found = jupytext.reads(PANDOC_FENCE.sub(_fence, text), fmt=MARKDOWN)
     cells: list[dict[str, Any]] = []
-    position, before = 0, "title"
-    for match in FENCE.finditer(text):
-        cells += _markdown_cells(text[position : match.start()], before)
-        before = match[1]
-        tags = [tag.lstrip(".") for tag in match[2].split()]
-        cells.append(_code(match[1], match[3].rstrip("\n"), tags))
-        position = match.end()
-    cells += _markdown_cells(text[position:], before)
+    before = "title"
+    for cell in found.cells:
+        if cell.cell_type == "code":
+            before = cell.metadata.get("id", "")
+            if not before:
+                first = cell.source.partition("\n")[0]
+                raise ValueError(f'a code cell needs a name, ```python id="name": {first!r}')
+            cells.append(_code(before, cell.source, list(cell.metadata.get("tags", []))))
+        elif cells and cells[-1]["cell_type"] == "markdown" and not _heads(cell.source):
+            cells[-1]["source"] += f"\n\n{cell.source}"  # two empty lines are as good as one
+        else:
+            cells.append(_markdown(cell.source, before))
     if not cells or not cells[0]["source"].startswith("# "):
         raise ValueError("a notebook begins with its title: `# 05 · …`")
     title, _, rest = cells[0]["source"].partition("\n")
@@ -133,16 +143,23 @@ METADATA = {
 }
 
 
-def _markdown_cells(text: str, before: str) -> Iterator[dict[str, Any]]:
-    """The cells of a text: named after their heading, or after the code cell before them."""
-    for part in re.split(r"^(?=#{1,2} )", text, flags=re.M):
-        source = part.strip("\n")
-        if source.strip():
-            first = source.splitlines()[0].lstrip("#").strip()
-            words = re.findall(r"[a-z0-9]+", first.lower())
-            title = "-".join(words)[:50].strip("-") or "untitled"
-            name = f"text-{title}" if source.startswith("#") else f"after-{before}"
-            yield {"cell_type": "markdown", "id": name, "metadata": {}, "source": source}
+def _fence(match: re.Match[str]) -> str:
+    tags = json.dumps([tag.lstrip(".") for tag in match[2].split()])
+    return f'```python id="{match[1]}"' + (f" tags={tags}" if match[2] else "")
+
+
+def _heads(source: str) -> bool:
+    """Whether a Markdown cell starts a section."""
+    return source.startswith(("# ", "## "))
+
+
+def _markdown(source: str, before: str) -> dict[str, Any]:
+    """A Markdown cell, named after its heading, or after the code cell before it."""
+    name = f"after-{before}"
+    if _heads(source):
+        words = re.findall(r"[a-z0-9]+", source.partition("\n")[0].lower())
+        name = "text-" + ("-".join(words)[:50].strip("-") or "untitled")
+    return {"cell_type": "markdown", "id": name, "metadata": {}, "source": source}
 
 
 def _code(name: str, source: str, tags: list[str]) -> dict[str, Any]:
@@ -158,20 +175,21 @@ def _code(name: str, source: str, tags: list[str]) -> dict[str, Any]:
 
 def to_text(notebook: Notebook) -> str:
     """A notebook → its Markdown, from which `from_text` makes the same cells again."""
-    parts = []
+    import jupytext
+    import nbformat
+
+    cells = []
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
-        if cell["id"] == SETUP:
-            continue
         if cell["cell_type"] == "markdown":
-            lines = [
-                line for line in source.split("\n") if not line.startswith("[![Open in Colab]")
-            ]
-            parts.append(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)))
-        else:
-            tags = "".join(f" .{tag}" for tag in cell["metadata"].get("tags", []))
-            parts.append(f"```python {{#{cell['id']}{tags}}}\n{source}\n```")
-    return "\n\n".join(parts) + "\n"
+            source = re.sub(r"^\[!\[Open in Colab\].*\n{0,2}", "", source, flags=re.M).rstrip("\n")
+            cells.append(nbformat.v4.new_markdown_cell(source))
+        elif cell["id"] != SETUP:
+            metadata = {"id": cell["id"], **cell["metadata"]}
+            cells.append(nbformat.v4.new_code_cell(source, metadata=metadata))
+    filters = {"notebook_metadata_filter": "-all", "cell_metadata_filter": "all"}
+    whole = nbformat.v4.new_notebook(cells=cells, metadata={"jupytext": filters, **METADATA})
+    return jupytext.writes(whole, fmt=MARKDOWN)
 
 
 def read(path: Path) -> Notebook:
@@ -249,8 +267,6 @@ def save_figure(root: Path, problem: Problem, cell: str) -> str:
 
     ValueError when no cell of that name has a figure.
     """
-    from learn_gpt2.assembly.swap import write_atomically
-
     path = notebook_path(root, problem)
     there = figures(read(path))
     if cell not in there:
@@ -267,50 +283,10 @@ def save_figure(root: Path, problem: Problem, cell: str) -> str:
 # ── running ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass
-class Run:
-    """What came of executing one notebook. error: "" when every cell ran.
-
-    seconds: by the clock. busy: of a processor, 0 where the system does not tell.
+def execute(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """Run one notebook from top to bottom, in its folder, in a fresh kernel → (its cells with what
+    they show, "" or what went wrong).
     """
-
-    state: str
-    problem: int
-    seconds: float
-    busy: float
-    error: str = ""
-    cells: list[dict[str, Any]] | None = None
-
-
-@contextmanager
-def _surroundings() -> Iterator[None]:
-    """The environment of a kernel: one thread, no network, nothing of this project on its path."""
-    before = dict(os.environ)
-    with tempfile.TemporaryDirectory(prefix="notebook-") as folder:
-        nowhere = "http://127.0.0.1:9"
-        os.environ.update(
-            OMP_NUM_THREADS="1",
-            MKL_NUM_THREADS="1",
-            PYTHONHASHSEED="0",
-            HF_HUB_OFFLINE="1",
-            HF_HOME=folder,
-            TIKTOKEN_CACHE_DIR=os.environ.get("TIKTOKEN_CACHE_DIR", folder),
-            IPYTHONDIR=folder,
-            PYTHONWARNINGS="default",
-            http_proxy=nowhere,
-            https_proxy=nowhere,
-        )
-        for name in ("PYTHONPATH", "MPLBACKEND"):
-            os.environ.pop(name, None)
-        try:
-            yield
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-
-
-def execute(path: Path, state: str, problem: int) -> Run:
-    """Run one notebook from top to bottom, in its folder, in a fresh kernel."""
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -324,52 +300,20 @@ def execute(path: Path, state: str, problem: int) -> Run:
         extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(path.parent)}},
     )
-    started, busy = time.perf_counter(), _children_seconds()
-    error = ""
-    with _surroundings():
-        try:
-            client.execute()
-        except (CellExecutionError, CellTimeoutError, DeadKernelError) as problem_found:
-            error = re.sub(r"\x1b\[[\d;]*m", "", str(problem_found)).strip()
-    seconds, busy = time.perf_counter() - started, _children_seconds() - busy
-    if not error:
-        error = "\n".join(_complaints(notebook.cells, path))
-    return Run(state, problem, seconds, busy, error, json.loads(json.dumps(notebook.cells)))
-
-
-def _children_seconds() -> float:
-    """Processor time of this process's ended children."""
+    surroundings = nbval_plugin.Surroundings()
     try:
-        import resource
-    except ImportError:  # Windows
-        return 0.0
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def _complaints(cells: list[Any], path: Path) -> list[str]:
-    """What is wrong with outputs of cells that all ran: warnings, and this machine's paths."""
-    wrong = []
-    for cell in cells:
-        for output in cell.get("outputs", []):
-            text = json.dumps(output)
-            if output.get("name") == "stderr":
-                wrong.append(f"cell {cell['id']} writes to stderr: {output['text'][:300]}")
-            elif str(path.parents[2]) in text or str(Path.home()) + "/" in text:
-                wrong.append(f"cell {cell['id']} prints a path of this machine")
-    return wrong
-
-
-def _execute_all(
-    jobs: list[tuple[Path, str, int]], workers: int, tell: Callable[[Run], None]
-) -> list[Run]:
-    runs = []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(execute, *job) for job in jobs]
-        for future in as_completed(futures):
-            runs.append(future.result())
-            tell(runs[-1])
-    return runs
+        client.execute()
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        return [], re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip()
+    finally:
+        surroundings.close()
+    ran = json.loads(json.dumps(notebook.cells))
+    wrong = [
+        f"cell {cell['id']!r}: {text}"
+        for cell in ran
+        for text in nbval_plugin.complaints(cell, cell.get("outputs", []), path)
+    ]
+    return ran, "\n".join(wrong)
 
 
 # ── the three states of the course ──────────────────────────────────────────────────────────────
@@ -409,14 +353,17 @@ def copy_course(root: Path, folder: Path, state: str) -> dict[int, bool]:
     return serves
 
 
-def _wrong_piece(run: Run, serves: bool) -> str:
-    """What is wrong with what the notebook says about whose piece it runs on, or ""."""
-    cell = next((c for c in run.cells or [] if c["id"] == PIECE), None)
-    if cell is None:
-        return f"no cell is called {PIECE!r}"
-    text = "".join("".join(o.get("text", "")) for o in cell["outputs"])
-    expected = f"Problem {run.problem:02d}: {'yours' if serves else 'the reference'}, "
-    return "" if text.startswith(expected) else f"expected {expected!r}…, it says {text[:200]!r}"
+def make_states(root: Path, folder: Path, states: tuple[str, ...]) -> None:
+    """Copies of the course in these states, each in a folder of that name; with what each
+    notebook is to say of whose piece it runs on, for the plugin that looks at it.
+    """
+    for state in states:
+        serves = copy_course(root, folder / state, state)
+        says = {
+            PROBLEMS[n - 1].folder: f"Problem {n:02d}: {'yours' if its else 'the reference'}, "
+            for n, its in serves.items()
+        }
+        (folder / state / nbval_plugin.EXPECTED).write_text(json.dumps(says), encoding="utf-8")
 
 
 # ── commands ────────────────────────────────────────────────────────────────────────────────────
@@ -432,37 +379,28 @@ def cli() -> None:
 @click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Default: all.")
 @click.option("--workers", type=click.IntRange(min=1), help="Default: one per core.")
 def run_command(problems: tuple[str, ...], states: tuple[str, ...], workers: int | None) -> None:
-    """Execute notebooks in copies of the course: untouched skeletons, solutions, a mix."""
+    """Execute notebooks in copies of the course: untouched skeletons, solutions, a mix.
+
+    It is `pytest -p nbval.plugin --nbval-lax` on all of them.
+    """
     root = manifest.find_root()
-    workers = workers or os.cpu_count() or 1
-    chosen = existing(root, problems)
-    started = time.perf_counter()
-    failed: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="course-") as folder:
-        jobs, serves = [], {}
-        for state in states or STATES:
-            copy = Path(folder) / state
-            serves[state] = copy_course(root, copy, state)
-            jobs += [(notebook_path(copy, p), state, p.number) for p in chosen]
-
-        def tell(run: Run) -> None:
-            error = run.error or _wrong_piece(run, serves[run.state][run.problem])
-            click.echo(
-                f"{PROBLEMS[run.problem - 1].folder:26} {run.state:10} {run.seconds:6.1f} s "
-                f"({run.busy:4.1f} s busy)  " + ("FAILED" if error else "ok")
-            )
-            if error:
-                failed.append(f"{run.problem:02d} with {run.state}:\n{error}")
-
-        runs = _execute_all(jobs, workers, tell)
-    click.echo(
-        f"{len(runs)} runs of {len(chosen)} notebooks on {workers} processes: "
-        f"{time.perf_counter() - started:.0f} s, {sum(r.busy for r in runs):.0f} s of processors, "
-        f"the longest {max((r.seconds for r in runs), default=0):.1f} s; {len(failed)} failed"
-    )
-    for text in failed:
-        click.echo(f"\n--- {text}", err=True)
-    sys.exit(1 if failed else 0)
+    with tempfile.TemporaryDirectory(prefix="course-", ignore_cleanup_errors=True) as folder:
+        make_states(root, Path(folder), states or STATES)
+        paths = [
+            str(Path(state, _relative(problem)))
+            for problem in existing(root, problems)
+            for state in states or STATES
+        ]
+        options = [
+            *("--disable-plugin-autoload", "-p", "no:cacheprovider", "-q", "--rootdir", folder),
+            *("-p", "nbval.plugin", "--nbval-lax", f"--nbval-cell-timeout={CELL_SECONDS}"),
+            *("-p", "learn_gpt2.upkeep.nbval_plugin"),
+            *("-p", "xdist", "-n", str(workers or "auto"), "--dist", "loadfile"),
+        ]
+        click.echo(f"pytest {' '.join(options)} …  ({len(paths)} notebooks)")
+        # -P: nothing in the current folder may pass for a module
+        command = [sys.executable, "-P", "-m", "pytest", *options, *paths]
+        sys.exit(subprocess.run(command, cwd=folder, check=False).returncode)
 
 
 @cli.command("update")
@@ -471,41 +409,38 @@ def run_command(problems: tuple[str, ...], states: tuple[str, ...], workers: int
 @click.option("--workers", type=click.IntRange(min=1), help="Default: one per core.")
 def update_command(problems: tuple[str, ...], fresh: bool, workers: int | None) -> None:
     """Re-execute notebooks with the reference and save what they show."""
-    from learn_gpt2.assembly.swap import write_atomically
-
     root = manifest.find_root()
     failed = False
     with tempfile.TemporaryDirectory(prefix="course-") as folder:
         copy = Path(folder) / "course"
         copy_course(root, copy, "skeletons")
-        jobs = []
-        for problem in existing(root, problems):
-            path = notebook_path(copy, problem)
+        found = {problem: notebook_path(copy, problem) for problem in existing(root, problems)}
+        for problem, path in found.items():
             path.write_bytes(dump(_renewed(read(path), root, problem)))
-            jobs.append((path, "skeletons", problem.number))
-
-        def tell(run: Run) -> None:
-            nonlocal failed
-            problem = PROBLEMS[run.problem - 1]
-            path = notebook_path(root, problem)
-            if run.error:
-                failed = True
-                click.echo(f"{problem.folder}: not saved\n{run.error}", err=True)
-                return
-            before = path.read_bytes()
-            cells = run.cells if fresh else _kept(run.cells, read(path)["cells"])
-            data = dump({"cells": cells})
-            if data != before:
-                write_atomically(path, data)
-            for saved in sorted(path.parent.glob("*.png")):
-                save_figure(root, problem, saved.stem)
-            click.echo(
-                f"{problem.folder:26} {run.seconds:6.1f} s ({run.busy:4.1f} s busy)  "
-                f"{len(data) / 1000:4.0f} kB  " + ("unchanged" if data == before else "saved")
-            )
-
-        _execute_all(jobs, workers or os.cpu_count() or 1, tell)
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(workers or os.cpu_count() or 1, mp_context=spawn) as pool:
+            runs = {pool.submit(execute, path): problem for problem, path in found.items()}
+            for run in as_completed(runs):
+                ran, error = run.result()
+                if error:
+                    failed = True
+                    click.echo(f"{runs[run].folder}: not saved\n{error}", err=True)
+                else:
+                    click.echo(_saved(root, runs[run], ran, fresh))
     sys.exit(1 if failed else 0)
+
+
+def _saved(root: Path, problem: Problem, ran: list[dict[str, Any]], fresh: bool) -> str:
+    """Keep what a notebook's cells showed, and renew the figures saved of it → a line to print."""
+    path = notebook_path(root, problem)
+    before = path.read_bytes()
+    data = dump({"cells": ran if fresh else _kept(ran, read(path)["cells"])})
+    if data != before:
+        write_atomically(path, data)
+    for saved in sorted(path.parent.glob("*.png")):
+        save_figure(root, problem, saved.stem)
+    said = "unchanged" if data == before else "saved"
+    return f"{problem.folder:26} {len(data) / 1000:4.0f} kB  {said}"
 
 
 def _renewed(notebook: Notebook, root: Path, problem: Problem) -> Notebook:
@@ -553,8 +488,6 @@ def write_command(problem: str, source: Any) -> None:
     """Make a notebook of Markdown (a file, or - for standard input); outputs of cells whose id and
     code are the same are kept. `update` runs it.
     """
-    from learn_gpt2.assembly.swap import write_atomically
-
     root = manifest.find_root()
     found = manifest.get(problem)
     path = notebook_path(root, found)
@@ -573,4 +506,8 @@ def write_command(problem: str, source: Any) -> None:
 
 
 if __name__ == "__main__":
-    cli()
+    try:
+        cli()
+    except ModuleNotFoundError as error:
+        missing = f"{error.name} is not installed; the extra [notebooks] has it: "
+        sys.exit(missing + 'pip install -c constraints.txt -e ".[dev,plots,notebooks]"')

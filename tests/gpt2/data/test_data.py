@@ -376,6 +376,47 @@ def test_one_process_at_a_time_writes_a_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "d" / ".lock").exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no open file")
+def test_a_lock_file_that_was_deleted_meanwhile_is_not_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches two processes in one folder: the second one opened the first one's lock file, which
+    was deleted before it was locked, while a third one made and locked a new file of that name.
+    """
+    import fcntl
+
+    from gpt2.common.folder_lock import LOCK_NAME, only_one
+
+    path, real, holder = tmp_path / LOCK_NAME, fcntl.flock, []
+
+    def flock(file: object, operation: int) -> None:
+        if not holder:
+            path.unlink()
+            holder.append(path.open("ab"))
+            real(holder[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        real(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(ValueError, match="another process"), only_one(tmp_path):
+        pass
+    holder[0].close()
+    with only_one(tmp_path):
+        assert path.exists()
+    assert not path.exists()
+
+
+def test_a_folder_of_which_nothing_came_is_gone_again(tmp_path: Path) -> None:
+    """Catches an empty folder left behind by a failure, and one deleted that held something."""
+    from gpt2.common.folder_lock import only_one
+
+    with pytest.raises(RuntimeError), only_one(tmp_path / "new"):
+        raise RuntimeError
+    assert not (tmp_path / "new").exists()
+    with only_one(tmp_path / "used"):
+        (tmp_path / "used" / "a").touch()
+    assert [path.name for path in (tmp_path / "used").iterdir()] == ["a"]
+
+
 def test_a_source_that_changed_meanwhile_is_refused(tmp_path: Path, monkeypatch) -> None:
     """Catches shards whose beginning and end come from two versions of a text."""
     path = tmp_path / "a.txt"

@@ -6,6 +6,7 @@ import ast
 import base64
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,11 +14,13 @@ import pytest
 
 from learn_gpt2 import notebook
 from learn_gpt2.manifest import PROBLEMS, Problem
-from learn_gpt2.upkeep import notebooks
-from learn_gpt2.upkeep.notebooks import PIECE, SETUP, VARIES
+from learn_gpt2.upkeep import nbval_plugin, notebooks
+from learn_gpt2.upkeep.nbval_plugin import PIECE
+from learn_gpt2.upkeep.notebooks import SETUP, VARIES
 
 ROOT = Path(__file__).resolve().parents[3]
 MAX_BYTES = 300_000
+WITH_NOTEBOOKS = "comes with the extra [notebooks]; `make notebooks` runs this test"
 there = pytest.mark.parametrize("problem", notebooks.existing(ROOT), ids=lambda p: p.folder)
 
 
@@ -264,7 +267,7 @@ TEXT = """\
 
 First words.
 
-```python {#piece}
+```python id="piece"
 piece = open_piece(2)
 ```
 
@@ -272,7 +275,7 @@ piece = open_piece(2)
 
 **Predict first.** What?
 
-```python {#measured .varies}
+```python id="measured" tags=["varies"]
 print("so much")
 ```
 
@@ -282,6 +285,7 @@ What happened.
 
 def test_markdown_and_back() -> None:
     """Catches an edit through Markdown that loses or changes a cell."""
+    pytest.importorskip("jupytext", reason=WITH_NOTEBOOKS)
     made = notebooks.from_text(TEXT, ROOT, PROBLEMS[1])
     assert [c["id"] for c in made["cells"]] == [
         "text-02-a-title", "setup", "piece", "text-a-section", "measured", "after-measured",
@@ -291,9 +295,51 @@ def test_markdown_and_back() -> None:
     assert notebooks.from_text(notebooks.to_text(made), ROOT, PROBLEMS[1]) == made
 
 
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [
+        ("code", "%matplotlib inline\nx = 1"),
+        ("code", "%%time\nx = 1"),
+        ("code", "print('''\n```\nfence\n```\n''')"),
+        ("code", "s = '```python id=\"a\"'"),
+        ("code", "# only a comment"),
+        ("code", "# %%\nx = 1\n\n\n\ny = 2  "),
+        ("code", ""),
+        ("markdown", "Shown only:\n\n```python\nx = 1\n```\n\nand more."),
+        ("markdown", "```text\nplain\n\n\n# no heading\n```"),
+        ("markdown", "## A\n\n### B\n\n| a | b |\n|---|---|\n| 1 | 2 |"),
+        ("markdown", "$$\na = b\n$$\n\n<details><summary>A</summary>\n\nb\n\n</details>"),
+        ("markdown", "one\n\n* list\n\n# no section of its own"),
+    ],
+)
+def test_odd_cells_survive_markdown(kind: str, source: str) -> None:
+    """Catches code taken for a fence, a fence taken for code, and a text cut where it has none."""
+    pytest.importorskip("jupytext", reason=WITH_NOTEBOOKS)
+    made = notebooks._code if kind == "code" else notebooks._markdown
+    cells = [notebooks._markdown("# 02 · T", "title"), notebooks._code("piece", "1", [])]
+    cells.append(made("odd", source, []) if kind == "code" else made(source, "piece"))
+    text = notebooks.to_text({"cells": cells})
+    got = notebooks.from_text(text, ROOT, PROBLEMS[1])["cells"]
+    assert [(cell["cell_type"], cell["source"]) for cell in got[3:]] == [(kind, source)]
+
+
+def test_a_cell_may_be_named_as_pandoc_does_and_must_be_named() -> None:
+    """Catches names lost from a text of the older kind, and cells with made-up ids."""
+    pytest.importorskip("jupytext", reason=WITH_NOTEBOOKS)
+    pandoc = TEXT.replace('id="piece"', "{#piece}").replace(
+        'id="measured" tags=["varies"]', "{#measured .varies}"
+    )
+    assert "{#piece}" in pandoc
+    expected = notebooks.from_text(TEXT, ROOT, PROBLEMS[1])
+    assert notebooks.from_text(pandoc, ROOT, PROBLEMS[1]) == expected
+    with pytest.raises(ValueError, match=r"a code cell needs a name.*'x = 1'"):
+        notebooks.from_text(TEXT + "\n```python\nx = 1\n```\n", ROOT, PROBLEMS[1])
+
+
 @there
 def test_markdown_and_back_for_each(problem: Problem) -> None:
     """Catches a notebook that can't be edited as Markdown without changing."""
+    pytest.importorskip("jupytext", reason=WITH_NOTEBOOKS)
     stored = notebooks.read(notebooks.notebook_path(ROOT, problem))
     made = notebooks.from_text(notebooks.to_text(stored), ROOT, problem)
     keys = ("id", "cell_type", "source", "metadata")
@@ -304,8 +350,9 @@ def test_markdown_and_back_for_each(problem: Problem) -> None:
 
 def test_two_cells_of_one_name_are_refused() -> None:
     """Catches ids that would not be stable."""
+    pytest.importorskip("jupytext", reason=WITH_NOTEBOOKS)
     with pytest.raises(ValueError, match="two cells are called 'piece'"):
-        notebooks.from_text(TEXT + "\n```python {#piece}\n1\n```\n", ROOT, PROBLEMS[1])
+        notebooks.from_text(TEXT + '\n```python id="piece"\n1\n```\n', ROOT, PROBLEMS[1])
 
 
 def test_what_varies_stays_as_saved_until_its_code_changes() -> None:
@@ -342,8 +389,8 @@ def test_a_figure_is_saved_for_a_readme(tmp_path: Path) -> None:
     problem = PROBLEMS[1]
     path = notebooks.notebook_path(tmp_path, problem)
     path.parent.mkdir(parents=True)
-    made = notebooks.from_text(TEXT, ROOT, problem)
-    made["cells"][4]["outputs"] = [
+    made = {"cells": [notebooks._code(name, "", []) for name in ("piece", "measured")]}
+    made["cells"][1]["outputs"] = [
         {
             "output_type": "display_data",
             "data": {"image/png": base64.b64encode(bytes_of).decode(), "text/plain": words},
@@ -357,6 +404,57 @@ def test_a_figure_is_saved_for_a_readme(tmp_path: Path) -> None:
     assert (path.parent / "measured.png").read_bytes() == b"first"
     with pytest.raises(ValueError, match="no cell 'piece' with a figure; measured"):
         notebooks.save_figure(tmp_path, problem, "piece")
+
+
+COMPLAINED_OF = {
+    "piece": ("print('Problem 02: yours, version 1')", "expected 'Problem 02: the reference, '"),
+    "warns": ("import warnings; warnings.warn('old')", "writes to stderr"),
+    "tells": ("import os; print(os.getcwd())", "prints a path of this machine"),
+    "raises": ("1 / 0", "ZeroDivisionError"),
+    "fine": ("print('so much')", ""),
+}
+
+
+def test_what_a_cell_shows_is_looked_at(tmp_path: Path) -> None:
+    """Catches a warning, a path of this machine, and a foreign piece that pass for a good run."""
+    path = notebooks.notebook_path(tmp_path, PROBLEMS[1])
+    says = json.dumps({PROBLEMS[1].folder: "Problem 02: the reference, "})
+    (tmp_path / nbval_plugin.EXPECTED).write_text(says, encoding="utf-8")
+
+    def wrong(name: str, stream: str, text: str) -> str:
+        output = {"output_type": "stream", "name": stream, "text": text}
+        return " ".join(nbval_plugin.complaints({"id": name}, [output], path))
+
+    assert COMPLAINED_OF["piece"][1] in wrong(PIECE, "stdout", "Problem 02: yours, version 1")
+    assert COMPLAINED_OF["warns"][1] in wrong("a", "stderr", "UserWarning: old")
+    assert COMPLAINED_OF["tells"][1] in wrong("a", "stdout", f"saved as {tmp_path}/a.png")
+    assert not wrong(PIECE, "stdout", "Problem 02: the reference, version 1")
+    assert not wrong("a", "stdout", "Problem 02: yours, version 1")
+
+
+def test_nbval_runs_a_notebook_with_these_looks(tmp_path: Path) -> None:
+    """Catches a plugin that nbval's cells go past, and one that fails a cell that is right."""
+    pytest.importorskip("nbval", reason=WITH_NOTEBOOKS)
+    path = notebooks.notebook_path(tmp_path, PROBLEMS[1])
+    path.parent.mkdir(parents=True)
+    says = json.dumps({PROBLEMS[1].folder: "Problem 02: the reference, "})
+    (tmp_path / nbval_plugin.EXPECTED).write_text(says, encoding="utf-8")
+    cells = [notebooks._code(name, source, []) for name, (source, _) in COMPLAINED_OF.items()]
+    path.write_bytes(notebooks.dump({"cells": cells}))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "--disable-plugin-autoload", "-p", "nbval.plugin"),
+            *("-p", "learn_gpt2.upkeep.nbval_plugin", "--nbval-lax", "--rootdir", str(tmp_path)),
+            str(path),
+        ],
+        capture_output=True,
+        encoding="utf-8",
+        cwd=tmp_path,
+        check=False,
+    )
+    assert "4 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    for _, said in COMPLAINED_OF.values():
+        assert said in done.stdout
 
 
 @pytest.mark.parametrize("state", notebooks.STATES)
