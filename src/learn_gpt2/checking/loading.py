@@ -420,12 +420,12 @@ def model_for(problem: Problem, base: Modules | None = None) -> Iterator[None]:
             if later.number >= problem.number:
                 empty = types.ModuleType(later.import_name)
                 views[later.import_name] = _view(empty, problem, later.module)
-    with _in_place_of(views):
+    with in_place_of(views):
         yield
 
 
 @contextmanager
-def _in_place_of(views: Modules) -> Iterator[None]:
+def in_place_of(views: Modules) -> Iterator[None]:
     """While the block runs, importing these names gives these modules."""
     import gpt2
 
@@ -525,7 +525,7 @@ def reference_modules(root: Path, problem: Problem) -> dict[str, types.ModuleTyp
     model = types.ModuleType("gpt2.model")
     found = {model.__name__: model}
     earlier = PROBLEMS[: problem.number - 1]
-    with _in_place_of(found):
+    with in_place_of(found):
         for one in earlier:
             if not one.in_model:
                 continue
@@ -534,7 +534,7 @@ def reference_modules(root: Path, problem: Problem) -> dict[str, types.ModuleTyp
                 setattr(model, name, getattr(module, name))
     for one in earlier:
         if not one.in_model:
-            with _in_place_of(found):
+            with in_place_of(found):
                 found[one.import_name] = _reference_file(one, one.solution_path(root))
     if problem.in_model:
         cache = next(p for p in MODULE_PROBLEMS if p.module == GIVEN_TO_PART_ONE)
