@@ -1,1 +1,1 @@
-"""The course's shared runner: loads, checks, swaps and grades the twelve pieces of `gpt2.model`."""
+"""The course's shared runner: loads, checks, swaps and grades the eighteen pieces of `gpt2`."""

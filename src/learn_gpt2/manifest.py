@@ -1,5 +1,8 @@
-"""The twelve problems: the one place that knows their names, what they provide and what they
-build on.
+"""The eighteen problems: the one place that knows their names, what they provide, what they build
+on and which file of `src/gpt2/` they write.
+
+Part one, 1 to 12, makes up `model.py`. Part two, 13 to 18, is the engine around it: each of its
+problems is a whole file by itself.
 """
 
 from __future__ import annotations
@@ -9,11 +12,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+MODEL_FILE = "model.py"
+
 
 @dataclass(frozen=True)
 class Problem:
-    """One of the twelve. `provides` are top-level names, or `Class.method` for a place inside
-    another's class.
+    """One of the eighteen. `provides` are top-level names of classes, functions and constants, or
+    `Class.method` for a place inside another's class. `module`: the file of `src/gpt2/` that the
+    piece is part of, or is.
     """
 
     number: int
@@ -24,6 +30,17 @@ class Problem:
     minutes: str
     difficulty: str
     idea: str
+    module: str = MODEL_FILE
+
+    @property
+    def in_model(self) -> bool:
+        """Whether the piece is a section of model.py; else it is a whole file of its own."""
+        return self.module == MODEL_FILE
+
+    @property
+    def import_name(self) -> str:
+        """The name that the piece's file is imported by, such as `gpt2.sampling`."""
+        return f"gpt2.{self.module.removesuffix('.py')}"
 
     @property
     def folder(self) -> str:
@@ -38,9 +55,16 @@ class Problem:
         return f"test_{self.slug.replace('-', '_')}.py"
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes that the problem's file defines."""
+    def names(self) -> tuple[str, ...]:
+        """Top-level names that the problem's file defines."""
         return tuple(dict.fromkeys(name.split(".")[0] for name in self.provides))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes among them: they begin with a capital, and constants are all in
+        capitals.
+        """
+        return tuple(n for n in self.names if n[0].isupper() and not n.isupper())
 
     def problem_path(self, root: Path) -> Path:
         """The learner's file."""
@@ -61,6 +85,10 @@ class Problem:
     def readme_path(self, root: Path) -> Path:
         """The text with the hints."""
         return root / "problems" / self.folder / "README.md"
+
+    def module_path(self, root: Path) -> Path:
+        """The file of the product that the piece goes into."""
+        return root / "src" / "gpt2" / self.module
 
 
 PROBLEMS: tuple[Problem, ...] = (
@@ -184,7 +212,109 @@ PROBLEMS: tuple[Problem, ...] = (
         difficulty="very hard",
         idea="bring GPT-2's own weights to life",
     ),
+    Problem(
+        number=13,
+        slug="text-generation",
+        title="Text generation",
+        provides=(
+            "penalize_repetition",
+            "keep_top_k",
+            "keep_top_p",
+            "sample",
+            "next_token",
+            "generate_tokens",
+        ),
+        builds_on=(10,),
+        minutes="60–90",
+        difficulty="medium",
+        idea="choose the next token, again and again",
+        module="sampling.py",
+    ),
+    Problem(
+        number=14,
+        slug="kv-cache",
+        title="KV cache",
+        provides=("LayerCache", "KVCache", "cached_logits"),
+        builds_on=(5, 13),
+        minutes="60–90",
+        difficulty="hard",
+        idea="compute nothing twice",
+        module="cache.py",
+    ),
+    Problem(
+        number=15,
+        slug="fine-tuning",
+        title="Fine-tuning",
+        provides=(
+            "IGNORE",
+            "build_example",
+            "collate",
+            "masked_loss",
+            "learning_rate",
+            "parameter_groups",
+            "train_step",
+        ),
+        builds_on=(10,),
+        minutes="90–120",
+        difficulty="hard",
+        idea="learn from answers alone",
+        module="training_step.py",
+    ),
+    Problem(
+        number=16,
+        slug="lora",
+        title="LoRA",
+        provides=(
+            "LoRALinear",
+            "add_lora",
+            "merge_lora",
+            "adapter_state",
+            "load_adapter_state",
+        ),
+        builds_on=(15,),
+        minutes="60–90",
+        difficulty="hard",
+        idea="train two thin matrices in place of one",
+        module="lora.py",
+    ),
+    Problem(
+        number=17,
+        slug="quantization",
+        title="Quantization",
+        provides=(
+            "absmax_scale",
+            "quantize",
+            "dequantize",
+            "pack_int4",
+            "unpack_int4",
+            "QuantizedLinear",
+            "quantize_model",
+        ),
+        builds_on=(10,),
+        minutes="90–120",
+        difficulty="hard",
+        idea="weights in eight bits, or in four",
+        module="quantization.py",
+    ),
+    Problem(
+        number=18,
+        slug="distributed-training",
+        title="Distributed training",
+        provides=("shard", "broadcast_parameters", "average_gradients", "DataParallel"),
+        builds_on=(15,),
+        minutes="90–120",
+        difficulty="very hard",
+        idea="many machines, one gradient",
+        module="data_parallel.py",
+    ),
 )
+
+MODEL_PROBLEMS: tuple[Problem, ...] = tuple(p for p in PROBLEMS if p.in_model)
+MODULE_PROBLEMS: tuple[Problem, ...] = tuple(p for p in PROBLEMS if not p.in_model)
+# the files of `src/gpt2/` that the problems write, in their order
+MODULES: tuple[str, ...] = tuple(dict.fromkeys(problem.module for problem in PROBLEMS))
+# names of parts, as commands take them
+PARTS = {"all": PROBLEMS, "part-one": MODEL_PROBLEMS, "part-two": MODULE_PROBLEMS}
 
 
 def prerequisites(problem: Problem) -> tuple[Problem, ...]:
@@ -202,7 +332,7 @@ def prerequisites(problem: Problem) -> tuple[Problem, ...]:
 def get(name: str | int) -> Problem:
     """A problem by number (`5`, `"05"`), slug (`"causal-masking"`), folder or any path into it.
 
-    ValueError that lists the twelve when nothing fits.
+    ValueError that lists them all when nothing fits.
     """
     text = str(name).strip().replace("\\", "/").rstrip("/")
     if re.fullmatch(r"\d{1,4}", text) and 1 <= int(text) <= len(PROBLEMS):
@@ -218,8 +348,8 @@ def get(name: str | int) -> Problem:
 
 
 def select(words: list[str] | tuple[str, ...]) -> list[Problem]:
-    """Problems from words such as `5`, `05`, `1-7`, `8-12`, `all`, `causal-masking`, `1,3,5`:
-    sorted, each once.
+    """Problems from words such as `5`, `05`, `1-7`, `13-18`, `all`, `part-one`, `part-two`,
+    `causal-masking`, `1,3,5`: sorted, each once.
 
     ValueError that names the word that fits nothing.
     """
@@ -227,8 +357,9 @@ def select(words: list[str] | tuple[str, ...]) -> list[Problem]:
     for word in (part for text in words for part in text.split(",") if part.strip()):
         word = word.strip()
         span = re.fullmatch(r"(\d{1,4})\s*(?:-|–|\.\.)\s*(\d{1,4})", word)
-        if word == "all":
-            chosen.update(problem.number for problem in PROBLEMS)
+        part = word.lower().replace("_", "-").replace(" ", "-")
+        if part in PARTS:
+            chosen.update(problem.number for problem in PARTS[part])
         elif span:
             first, last = get(span[1]).number, get(span[2]).number
             if first > last:

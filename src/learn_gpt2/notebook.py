@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learn_gpt2 import manifest
-from learn_gpt2.manifest import PROBLEMS, Problem
+from learn_gpt2.manifest import MODEL_FILE, PROBLEMS, Problem
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,12 +129,14 @@ def _load(root: Path, problem: Problem, whose: str, why: str) -> OpenPiece:
 
 def _installed(problem: Problem) -> OpenPiece:
     """The reference in the package, where there is no course (on Colab, say)."""
-    import gpt2.model
+    import importlib
+
     from learn_gpt2.checking import loading
 
-    digest = loading.digest(Path(gpt2.model.__file__).read_text(encoding="utf-8"))
+    module = importlib.import_module(problem.import_name)
+    digest = loading.digest(Path(module.__file__).read_text(encoding="utf-8"))
     why = "this notebook runs outside the course's folder, so it can't see a problem.py of yours"
-    return OpenPiece(problem, "the reference", "gpt2/model.py", digest, why, gpt2.model)
+    return OpenPiece(problem, "the reference", f"gpt2/{problem.module}", digest, why, module)
 
 
 def _why_not_yours(root: Path, problem: Problem) -> str:
@@ -175,7 +177,9 @@ def _checks(root: Path, problem: Problem) -> int:
 
 
 def _whole_model(piece: OpenPiece) -> types.ModuleType:
-    """`gpt2.model` as `learn swap` would assemble it with this piece, as a module of its own."""
+    """`gpt2.model` as `learn swap` would assemble it with this piece, as a module of its own; for a
+    piece of part two, the model that it is built on.
+    """
     if piece.root is None:
         import gpt2.model
 
@@ -184,8 +188,9 @@ def _whole_model(piece: OpenPiece) -> types.ModuleType:
     from learn_gpt2.checking import headers, loading
 
     number = piece.problem.number
-    choices = dict(swap.current_pieces(piece.root))
-    choices[number] = "yours" if piece.whose == "yours" else "reference"
+    choices: dict = dict(swap.current_pieces(piece.root, [MODEL_FILE]))
+    if piece.problem.in_model:
+        choices[number] = "yours" if piece.whose == "yours" else "reference"
     try:
         text = swap.assemble_model(piece.root, choices)
     except ValueError as error:

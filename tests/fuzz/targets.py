@@ -1076,7 +1076,8 @@ class Sampling(Target):
         return given
 
     def check(self, given: dict[str, Any], folder: Path) -> None:
-        from gpt2.generation.generating import filter_logits, generate, sample
+        from gpt2.generation.generating import filter_logits, generate
+        from gpt2.sampling import next_token
 
         options = {
             name: given[name]
@@ -1109,7 +1110,7 @@ class Sampling(Target):
             kept = set(row.isfinite().nonzero()[:, 0].tolist())
             surely, perhaps = allowed
             assert surely <= kept <= perhaps, (surely, kept, perhaps)
-        tokens = sample(filtered, options["temperature"], generator)
+        tokens = next_token(logits, **options, seen=seen, generator=generator)
         assert tokens.shape == (2,)
         assert bool(filtered.gather(1, tokens[:, None]).isfinite().all())
 

@@ -22,11 +22,12 @@ from gpt2.bench.measuring import Contender, Curve, Result, Table, interleave
 from gpt2.cache import KVCache
 from gpt2.formats.checkpoints import save_pretrained
 from gpt2.formats.opening import open_model
-from gpt2.generation.generating import decode_step, filter_logits, generate, prefill, sample
+from gpt2.generation.generating import decode_step, generate, prefill
 from gpt2.generation.speculative import speculate
 from gpt2.inference.engine import FEW_ROWS, Inference, prepare
 from gpt2.inference.loading import load_model
 from gpt2.model import GPT2Config, GPT2Model
+from gpt2.sampling import next_token
 from gpt2.training.optimization import autocast_dtype
 
 
@@ -312,7 +313,9 @@ def _steps(name: str, model: GPT2Model, B: int, S: int, steps: int, device: str)
     """One-token steps of B sequences that see S tokens each, itself included."""
     weight = next(model.parameters())
     cache = KVCache(model.config, B, S, weight.device, weight.dtype)
-    cache.buffer.normal_()
+    for layer in cache.layers:
+        layer.keys.normal_()
+        layer.values.normal_()
     tokens = torch.zeros(B, dtype=torch.int64, device=device)
     inference = Inference(model)
 
@@ -324,7 +327,7 @@ def _steps(name: str, model: GPT2Model, B: int, S: int, steps: int, device: str)
                 logits = decode_step(model, tokens, cache)
         logits[0, 0].item()
 
-    return Contender(f"{name} ({cache.buffer.nbytes / 1e6:.1f} MB of cache)", run, B * steps)
+    return Contender(f"{name} ({cache.nbytes / 1e6:.1f} MB of cache)", run, B * steps)
 
 
 def measure_context(
@@ -352,7 +355,7 @@ def _curve(
     """Costs against sizes that fall, with the bytes that steps of shapes (B, S) read."""
     weights = sum(m.weight.nbytes for m in model.modules() if isinstance(m, nn.Linear))
     dtype = model.lm_head.weight.dtype
-    read = [weights + KVCache(model.config, B, S, "meta", dtype).buffer.nbytes for B, S in shapes]
+    read = [weights + KVCache(model.config, B, S, "meta", dtype).nbytes for B, S in shapes]
     ms = [1e3 * B / result.median for (B, _), result in zip(shapes, results, strict=True)]
     expected = [ms[-1] * size / read[-1] for size in read]
     return Curve(xlabel, tuple(sizes[::-1]), tuple(ms[::-1]), tuple(expected[::-1]))
@@ -387,8 +390,7 @@ def measure_sampling(
     def contender(name: str, temperature: float, **options: Any) -> Contender:
         def run() -> None:
             for _ in range(times):
-                filtered = filter_logits(logits, temperature=temperature, **options)
-                token = sample(filtered, temperature, generator)
+                token = next_token(logits, temperature=temperature, generator=generator, **options)
             token.item()
 
         return Contender(name, run, times)
@@ -546,7 +548,7 @@ def measure_memory(
     own = subject(quick, "cpu", model)
     new = 20 if quick else 100
     weights = sum(p.numel() * p.element_size() for p in own.parameters())
-    cache = KVCache(own.config, 1, 3 + new).buffer.nbytes
+    cache = KVCache(own.config, 1, 3 + new).nbytes
     imports = "import sys, torch, gpt2.model, gpt2.generation.generating, safetensors.torch"
     with tempfile.TemporaryDirectory() as temporary:
         folder = save_pretrained(own, Path(temporary) / "model")
@@ -594,7 +596,7 @@ def explain(
         own = copy.deepcopy(plain)
         prepared = prepare(own, device=device, **options)
         contender = _steps(name, own, 1, S, steps, device)
-        cache = KVCache(own.config, 1, S, "meta", next(own.parameters()).dtype).buffer.nbytes
+        cache = KVCache(own.config, 1, S, "meta", next(own.parameters()).dtype).nbytes
         read[name] = prepared.bytes_per_token + cache
         contenders.append(Contender(name, contender.run, read[name] * steps))
     with torch.no_grad():

@@ -74,20 +74,18 @@ class Sampling:
         """Does the choice depend on which tokens occurred?"""
         return self.repetition_penalty != 1.0
 
-    def filter(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Logits (B, V) → those that a token is drawn from, (B, V) float32."""
-        return filter_logits(
-            logits,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            repetition_penalty=self.repetition_penalty,
-            seen=seen,
-        )
+    def keywords(self) -> SamplingKeywords:
+        """The fields as `next_token` and `generate_tokens` take them."""
+        return {
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "repetition_penalty": self.repetition_penalty,
+        }
 
-    def probabilities(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
+    def probabilities(self, logits: Tensor) -> Tensor:
         """What a token is drawn from: logits (B, V) → (B, V); all on one token when greedy."""
-        logits = self.filter(logits, seen)
+        logits = filter_logits(logits, **self.keywords())
         if self.greedy:
             return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
         return logits.softmax(-1)
@@ -146,15 +144,12 @@ class Rules:
             raise ValueError(f"never names all {V} tokens: none of them may be drawn")
         return cls(chosen, ends, left_out)
 
-    def filter(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Logits (B, V) → those that a token is drawn from, (B, V) float32."""
-        return self.sampling.filter(self._allowed(logits), seen)
-
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits (B, V) → what a token is drawn from, (B, V)."""
-        return self.sampling.probabilities(self._allowed(logits))
+        return self.sampling.probabilities(self.allowed(logits))
 
-    def _allowed(self, logits: Tensor) -> Tensor:
+    def allowed(self, logits: Tensor) -> Tensor:
+        """Logits (B, V) → the same, −inf for the tokens that are never chosen."""
         if not self.never:
             return logits
         ids = torch.tensor(self.never, device=logits.device)

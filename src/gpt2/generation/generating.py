@@ -7,16 +7,19 @@ prompt, n new tokens, V vocab_size, P n_positions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Unpack
 
 import torch
 from torch import Tensor
 
-from gpt2.cache import KVCache
+from gpt2.cache import KVCache, cached_logits
 from gpt2.generation.arguments import Rules, SamplingKeywords, check_prompt
-from gpt2.generation.filters import filter_logits, sample, tokens_seen
+from gpt2.generation.filters import filter_logits, tokens_seen
+from gpt2.inference.cache_rows import CacheRows, rows_work
 from gpt2.inference.engine import Inference
+from gpt2.sampling import generate_tokens, next_token
 
 if TYPE_CHECKING:
     from gpt2.generation.arguments import TokenIds
@@ -28,7 +31,6 @@ __all__ = [
     "generate",
     "generate_batch",
     "prefill",
-    "sample",
     "stream",
     "stream_batch",
 ]
@@ -38,13 +40,13 @@ __all__ = [
 
 
 @torch.no_grad()
-def prefill(model: GPT2Model, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+def prefill(model: GPT2Model, ids: Tensor, cache: KVCache | CacheRows | None = None) -> Tensor:
     """Read a prompt, in one pass: ids (B, T) → logits of what follows (B, V)."""
     return model(ids, cache, last_only=True)[:, -1]
 
 
 @torch.no_grad()
-def decode_step(model: GPT2Model, tokens: Tensor, cache: KVCache) -> Tensor:
+def decode_step(model: GPT2Model, tokens: Tensor, cache: KVCache | CacheRows) -> Tensor:
     """Read one more token per row: tokens (B,) → logits of what follows (B, V)."""
     return model(tokens[:, None], cache, last_only=True)[:, -1]
 
@@ -118,43 +120,47 @@ def _steps(
     use_cache: bool,
     generator: torch.Generator | None,
 ) -> Iterator[Tensor]:
-    """`stream` after its checks; `ids` becomes the window of the last P tokens as it goes."""
+    """`stream` after its checks: `generate_tokens`, with logits from one pass each."""
     if n == 0:
         return
-    B, T = ids.shape
-    config, P = model.config, model.config.n_positions
-    seen = tokens_seen(ids, config.vocab_size) if rules.sampling.looks_back else None
-    finished = torch.zeros(B, dtype=torch.bool, device=ids.device)
-    end_ids = torch.tensor(rules.ends, dtype=torch.int64, device=ids.device)
-    before = ids[:, -1]
-    cache = None
+    T, P = ids.size(1), model.config.n_positions
     if use_cache:
         weight = next(model.parameters())
-        cache = KVCache(config, B, min(P, T + n), weight.device, weight.dtype)
+        cache = KVCache(model.config, len(ids), min(P, T + n), weight.device, weight.dtype)
+        read = cached_logits(model, cache)
+    else:
+
+        def read(ids: Tensor) -> Tensor:
+            return prefill(model, ids[:, -P:])
+
     inference = Inference(model)
-    ids = ids[:, -P:]
-    with inference:
-        logits = prefill(model, ids, cache)
-    for i in range(n):
-        _check_logits(logits)
-        tokens = sample(rules.filter(logits, seen), rules.sampling.temperature, generator)
-        if rules.ends:
-            tokens = torch.where(finished, before, tokens)
-            finished |= torch.isin(tokens, end_ids)
-            before = tokens
-        yield tokens
-        if i + 1 == n or (rules.ends and bool(finished.all())):
-            return
-        if seen is not None:
-            seen.scatter_(1, tokens[:, None], True)
-        ids = torch.cat([ids, tokens[:, None]], dim=1)[:, -P:]
+    ends = torch.tensor(rules.ends, dtype=torch.int64, device=ids.device)
+    several = len(ends) > 1  # `generate_tokens` knows one; with several, a row goes on with its own
+    finished = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+
+    def next_logits(text: Tensor) -> Tensor:
         with inference:
-            if cache is not None and cache.length < P:
-                logits = decode_step(model, tokens, cache)
-            else:
-                if cache is not None:
-                    cache.reset()
-                logits = prefill(model, ids, cache)
+            logits = read(text)
+        _check_logits(logits)
+        logits = rules.allowed(logits)
+        if several and text.size(1) > T:
+            only_its_end = torch.full_like(logits, -math.inf).scatter_(1, text[:, -1:], 0.0)
+            logits = torch.where(finished[:, None], only_its_end, logits)
+        return logits
+
+    for tokens in generate_tokens(
+        next_logits,
+        ids,
+        n,
+        **rules.sampling.keywords(),
+        eos_token_id=rules.ends[0] if len(rules.ends) == 1 else None,
+        generator=generator,
+    ):
+        yield tokens
+        if several:
+            finished |= torch.isin(tokens, ends)
+            if bool(finished.all()):
+                return
 
 
 # ---------------------------------------------------------------------------- prompts side by side
@@ -272,12 +278,18 @@ class _Batch:
         for row, prompt in zip(self.ids, prompts, strict=True):
             row[: len(prompt)] = prompt
         self.ends = [length + n for length in self.lengths]
-        self.cache = None
+        self.cache: KVCache | None = None
+        self.apart: list[KVCache] | None = None
         if use_cache:
             weight = next(model.parameters())
             size = min(self.P, longest)
             self.cache = KVCache(model.config, N, size, weight.device, weight.dtype)
-        self._view: tuple[tuple[int, int], KVCache] | None = None
+            if not rows_work(self.cache):  # then each row has a cache, and a pass, of its own
+                self.cache, self.apart = (
+                    None,
+                    [KVCache(model.config, 1, size, weight.device, weight.dtype) for _ in range(N)],
+                )
+        self._view: tuple[tuple[int, int], CacheRows] | None = None
 
     def steps(
         self,
@@ -325,53 +337,73 @@ class _Batch:
     ) -> Tensor:
         """Logits of rows first … last−1 → their next tokens (rows,)."""
         _check_logits(logits)
-        seen = None
+        logits = rules.allowed(logits)
         sampling = rules.sampling
+        seen = None
         if sampling.looks_back:
             seen = tokens_seen(self.ids[first:last, :position], self.V)
-        filtered = rules.filter(logits, seen)
         if draws is None or sampling.greedy:
-            return sample(filtered, sampling.temperature)
-        rows = zip(filtered, draws[first:last], strict=True)
-        return torch.cat([sample(row[None], sampling.temperature, draw) for row, draw in rows])
+            return next_token(logits, **sampling.keywords(), seen=seen)
+        tokens = [
+            next_token(
+                logits[i : i + 1],
+                **sampling.keywords(),
+                seen=None if seen is None else seen[i : i + 1],
+                generator=draws[first + i],
+            )
+            for i in range(last - first)
+        ]
+        return torch.cat(tokens)
 
     def _start(self, first: int, last: int, position: int) -> Tensor:
         """Read prompts of one length: → logits of what follows (rows, V). One that all these rows
         have is read once, and its keys and values are copied.
         """
         prompts = self.ids[first:last, :position]
-        if last - first == 1 or not torch.equal(prompts, prompts[:1].expand_as(prompts)):
+        same = last - first > 1 and torch.equal(prompts, prompts[:1].expand_as(prompts))
+        if not same or self.apart is not None:
             return self._read_all(first, last, position)
         logits = self._read_all(first, first + 1, position)
         if self.cache is not None:
-            one, all_rows = self._rows(first, first + 1), self._rows(first, last)
             T = min(position, self.P)
-            all_rows.buffer[..., :T, :] = one.buffer[..., :T, :].clone()
+            for layer in self.cache.layers:
+                for stored in (layer.keys, layer.values):
+                    stored[first + 1 : last, :, :T] = stored[first : first + 1, :, :T]
         return logits.expand(last - first, -1)
 
     def _read_all(self, first: int, last: int, position: int) -> Tensor:
         """Read rows from their start, or the last P tokens: → logits of what follows (rows, V)."""
         ids = self.ids[first:last, max(0, position - self.P) : position]
-        cache = None if self.cache is None else self._rows(first, last)
-        return prefill(self.model, ids, cache)
+        if self.apart is None:
+            return prefill(self.model, ids, self._rows(first, last))
+        for cache in self.apart[first:last]:
+            cache.reset()
+        rows = zip(ids, self.apart[first:last], strict=True)
+        return torch.cat([prefill(self.model, row[None], cache) for row, cache in rows])
 
     def _read(self, first: int, last: int, position: int) -> Tensor:
         """Read the newest token of rows in work: → logits of what follows (rows, V)."""
-        if self.cache is None or position > self.P:
+        cached = self.cache is not None or self.apart is not None
+        if not cached or position > self.P:
             return self._read_all(first, last, position)
-        cache = self._rows(first, last, position - 1)
-        return decode_step(self.model, self.ids[first:last, position - 1], cache)
+        tokens = self.ids[first:last, position - 1]
+        if self.apart is None:
+            cache = self._rows(first, last, position - 1)
+            assert cache is not None
+            return decode_step(self.model, tokens, cache)
+        rows = zip(tokens, self.apart[first:last], strict=True)
+        return torch.cat([decode_step(self.model, token[None], cache) for token, cache in rows])
 
-    def _rows(self, first: int, last: int, length: int = 0) -> KVCache:
+    def _rows(self, first: int, last: int, length: int = 0) -> CacheRows | None:
         """The cache of rows first … last−1, which hold `length` tokens: the same object as long as
-        the rows are the same ones, since a CUDA graph belongs to it.
+        the rows are the same ones, since a CUDA graph belongs to it. None without a cache.
         """
-        assert self.cache is not None
+        if self.cache is None:
+            return None
         if self._view is None or self._view[0] != (first, last):
-            self._view = (first, last), self.cache.rows(first, last, length)
+            self._view = (first, last), CacheRows(self.cache, first, last)
         view = self._view[1]
-        for layer in view.layers:
-            layer.length = length
+        view.hold(length)
         return view
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from gpt2.cache import KVCache
 from gpt2.generation.arguments import Rules, SamplingKeywords, check_int, check_prompt
-from gpt2.generation.filters import draw
 from gpt2.inference.engine import Inference
+from gpt2.sampling import sample
 
 if TYPE_CHECKING:
     from gpt2.generation.arguments import TokenIds
@@ -90,7 +90,7 @@ def _rounds(
     large, small = (_Reader(each, end, ids.device, rules) for each in (model, draft))
 
     def token(weights: Tensor) -> int:
-        return int(draw(weights[None], generator))
+        return int(sample(weights[None].log(), generator))  # whose softmax the weights are
 
     def uniform() -> float:
         device = generator.device if generator is not None else None

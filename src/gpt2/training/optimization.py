@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     from gpt2.training.settings import TrainConfig
 
 
-def lr_at(step: int, config: TrainConfig) -> float:
-    """The learning rate of step 0, 1, …: linear warm-up, then a cosine to min_lr_ratio of the
-    peak.
-    """
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    share = min(1.0, (step - config.warmup) / max(1, config.max_steps - config.warmup))
-    low = config.lr * config.min_lr_ratio
-    return low + (config.lr - low) * 0.5 * (1 + math.cos(math.pi * share))
+def scheduled_rate(step: int, config: TrainConfig) -> float:
+    """The learning rate of step 0, 1, … of a run with these settings."""
+    from gpt2.training_step import learning_rate
+
+    return learning_rate(
+        step,
+        peak=config.lr,
+        warmup_steps=config.warmup,
+        max_steps=config.max_steps,
+        final_ratio=config.min_lr_ratio,
+    )
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
@@ -48,17 +50,21 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
     """
     import torch
 
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    inner = {name for name, p in named if p.dim() == 2 and name.startswith("h.")}
-    by_muon = inner if config.optimizer == "muon" else set()
-    matrices = [p for name, p in named if p.dim() >= 2 and name not in by_muon]
-    vectors = [p for _, p in named if p.dim() < 2]
+    from gpt2.training_step import parameter_groups
+
+    inner = {
+        id(p): p
+        for name, p in model.named_parameters()
+        if p.requires_grad and p.dim() == 2 and name.startswith("h.")
+    }
+    by_muon = inner if config.optimizer == "muon" else {}
+    groups: list[dict[str, Any]] = [
+        group | {"params": [p for p in group["params"] if id(p) not in by_muon]}
+        for group in parameter_groups(model, config.weight_decay)
+    ]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": config.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
+            groups,
             lr=config.lr,
             betas=(config.beta1, config.beta2),
             fused=next(model.parameters()).device.type in ("cpu", "cuda"),
@@ -71,7 +77,7 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
             )
         optimizers.append(
             torch.optim.Muon(
-                [p for name, p in named if name in by_muon],
+                list(by_muon.values()),
                 lr=config.lr,
                 weight_decay=config.weight_decay,
                 momentum=config.momentum,
@@ -80,3 +86,25 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
             )
         )
     return optimizers
+
+
+class Together:
+    """Several optimizers, each with its own parameters, which take their steps as one."""
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]):
+        self.optimizers = list(optimizers)
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all of them."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all of them."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none)
+
+    def step(self) -> None:
+        """Let each of them take its step."""
+        for optimizer in self.optimizers:
+            optimizer.step()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.common.files import short
-from gpt2.training.optimization import lr_at
+from gpt2.training.optimization import scheduled_rate
 from gpt2.training.settings import TrainConfig
 from gpt2.training.state import STATE_NAME, CheckpointStore, read_state
 
@@ -70,7 +70,7 @@ def changes(before: TrainConfig, after: TrainConfig, step: int) -> list[str]:
     ]
     lines = [f"note: going on with other settings: {'; '.join(shown)}"]
     turns = {step, before.warmup, after.warmup, before.max_steps, after.max_steps - 1}
-    if any(lr_at(i, before) != lr_at(i, after) for i in turns):
+    if any(scheduled_rate(i, before) != scheduled_rate(i, after) for i in turns):
         lines.append(_about_the_rate(before, after, step))
     if any(name in different for name in MEASURED_ON):
         lines.append(
@@ -82,12 +82,13 @@ def changes(before: TrainConfig, after: TrainConfig, step: int) -> list[str]:
 
 def _about_the_rate(before: TrainConfig, after: TrainConfig, step: int) -> str:
     """What another schedule means for the learning rate of the next step."""
-    ran = f"step {step} ran at {lr_at(step - 1, before):.3e}, " if step else ""
+    was, now = scheduled_rate(step, before), scheduled_rate(step, after)
+    ran = f"step {step} ran at {scheduled_rate(step - 1, before):.3e}, " if step else ""
     return (
         f"note: the learning-rate schedule has changed: it warms up for {after.warmup} steps "
         f"(before: {before.warmup}) and ends at step {after.max_steps} (before: "
-        f"{before.max_steps}). {ran}step {step + 1} would have run at {lr_at(step, before):.3e} "
-        f"and runs at {lr_at(step, after):.3e}"
+        f"{before.max_steps}). {ran}step {step + 1} would have run at {was:.3e} and runs at "
+        f"{now:.3e}"
     )
 
 

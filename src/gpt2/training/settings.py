@@ -29,6 +29,11 @@ class TrainConfig:
     data: str | None = _setting(None, "Prepared folder. Default: data/SOURCE-TOKENIZER.", **FREE)
     tokenizer: str = _setting("bpe", "char, bpe, gpt2, or a model's name.")
     vocab_size: int = _setting(1024, "Tokens of a bpe tokenizer made from the source.")
+    examples: str | None = _setting(
+        None,
+        "Fine-tune on JSON lines, each with a prompt and an answer, and not on windows.",
+        **FREE,
+    )
     order: str = _setting("random", "random windows, or sequential.")
     # model
     n_layer: int = _setting(4, "Layers.")
@@ -62,7 +67,11 @@ class TrainConfig:
     # how
     precision: str = _setting("auto", "auto, float32 or bfloat16 (autocast).")
     device: str = _setting("auto", "auto, cpu, cuda or mps.", **FREE)
-    parallel: str = _setting("ddp", "Under torchrun: ddp, or fsdp to share out the model.", **FREE)
+    parallel: str = _setting(
+        "ddp",
+        "Under torchrun: ddp, fsdp to share out the model, or own for gpt2/data_parallel.py.",
+        **FREE,
+    )
     compile: bool = _setting(False, "torch.compile the model.", **FREE)
     threads: int | None = _setting(None, "CPU threads.", **FREE)
     # looking on
@@ -143,7 +152,7 @@ CHOICES = {
     "optimizer": ("adamw", "muon"),
     "precision": ("auto", "float32", "bfloat16"),
     "device": ("auto", "cpu", "cuda", "mps"),
-    "parallel": ("ddp", "fsdp"),
+    "parallel": ("ddp", "fsdp", "own"),
 }
 
 

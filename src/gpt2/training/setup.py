@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,8 +106,10 @@ def build_model(
     return model.to(device).train()
 
 
-def parallelize(core: GPT2Model, config: TrainConfig, world: World) -> Callable[[Tensor], Tensor]:
-    """DDP copies the model to every rank, FSDP2 shares it out, block by block."""
+def parallelize(core: GPT2Model, config: TrainConfig, world: World) -> Any:
+    """A model for `train_step`: DDP and `own` copy it to every rank, FSDP2 shares it out, block by
+    block; alone it is the model itself.
+    """
     if world.size > 1 and config.parallel == "fsdp":
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
@@ -118,7 +121,12 @@ def parallelize(core: GPT2Model, config: TrainConfig, world: World) -> Callable[
             fully_shard(block, mesh=mesh)
         # without this the last group stays whole after a validation, and is not read again
         fully_shard(core, mesh=mesh, reshard_after_forward=True)
-        return _compiled(core, config)
+        return SharedOut(core, _compiled(core, config))
+    if world.size > 1 and config.parallel == "own":
+        from gpt2.data_parallel import DataParallel
+        from gpt2.training.messages import Comm
+
+        return DataParallel(_compiled(core, config), Comm(world))
     if world.size > 1:
         from torch.nn.parallel import DistributedDataParallel
 
@@ -126,7 +134,40 @@ def parallelize(core: GPT2Model, config: TrainConfig, world: World) -> Callable[
     return _compiled(core, config)
 
 
-def _compiled(model: nn.Module, config: TrainConfig) -> Callable[[Tensor], Tensor]:
+class SharedOut:
+    """A model that FSDP2 has shared out, with `no_sync()` as DDP has it."""
+
+    def __init__(self, core: Any, call: Callable[[Tensor], Tensor]):
+        self.core, self.call = core, call
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """ids (B, T) → logits (B, T, V)."""
+        return self.call(inputs)
+
+    @property
+    def training(self) -> bool:
+        """Whether the model is in training mode."""
+        return self.core.training
+
+    def parameters(self) -> Iterator[Tensor]:
+        """This rank's parts of the model's parameters."""
+        return self.core.parameters()
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """The same, with their names."""
+        return self.core.named_parameters()
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Inside, gradients are added up where they are."""
+        self.core.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            self.core.set_requires_gradient_sync(True)
+
+
+def _compiled(model: nn.Module, config: TrainConfig) -> Any:
     import torch
 
     return torch.compile(model) if config.compile else model

@@ -14,7 +14,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from gpt2.common.folder_lock import only_one
 from gpt2.inference.fused import fuse
 from gpt2.training.console import Console, Pace
 from gpt2.training.interruption import Interruption, Stopped
-from gpt2.training.optimization import autocast_dtype, lr_at, make_optimizers
+from gpt2.training.optimization import Together, autocast_dtype, make_optimizers, scheduled_rate
 from gpt2.training.ranks import World, open_world, seed_step, whole
 from gpt2.training.resuming import changes, check_fits, resumed_config, saved_config
 from gpt2.training.run_log import LOG_NAME, RunLog, clock, read_log
@@ -48,11 +48,11 @@ __all__ = [
     "World",
     "autocast_dtype",
     "code_version",
-    "lr_at",
     "make_optimizers",
     "open_world",
     "read_log",
     "resumed_config",
+    "scheduled_rate",
     "seed_step",
     "train",
 ]
@@ -120,8 +120,9 @@ class Trainer:
             speed_up_dropout(self.core)
             keep_freed_memory()
         self.model: Any = parallelize(self.core, config, world)
-        self.optimizers = make_optimizers(self.core, config)
-        self.state = RunState(self.core, self.optimizers, loader, config.ema_decay)
+        optimizers = make_optimizers(self.core, config)
+        self.optimizer: Any = Together(optimizers)
+        self.state = RunState(self.core, optimizers, loader, config.ema_decay)
         self.evaluator = Evaluator(
             config,
             self.core,
@@ -314,56 +315,46 @@ class Trainer:
 
     def _step(self) -> tuple[float, float]:
         """One optimizer step → mean loss over all ranks, gradient norm."""
-        import torch
+        from gpt2.training_step import train_step
 
         config, world = self.config, self.world
         seed_step(config.seed, self.done, world.rank)
-        lr = lr_at(self.done, config)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-        total = torch.zeros((), device=world.device)
-        for part in range(self.accumulate):
-            total += self._backward(last=part == self.accumulate - 1)
-        clip = config.grad_clip or math.inf
-        norm = whole(torch.nn.utils.clip_grad_norm_(self.core.parameters(), clip))
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        rate = scheduled_rate(self.done, config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        batches = [self.state.loader.next() for _ in range(self.accumulate)]
+        loss, norm = train_step(
+            self.model,
+            self.optimizer,
+            [(self._here(inputs), self._here(targets)) for inputs, targets in batches],
+            grad_clip=config.grad_clip or math.inf,
+            autocast_dtype=self.autocast,
+            total=self._targets_per_rank(batches),
+        )
         self.state.average()
-        return self._agree(total), float(norm)
+        return self._agree(loss), float(whole(norm))
 
-    def _backward(self, last: bool) -> Tensor:
-        """One part of a step's batch: add to the gradients → its share of the mean loss."""
+    def _here(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.world.device, non_blocking=True)
+
+    def _targets_per_rank(self, batches: list[tuple[Tensor, Tensor]]) -> float:
+        """How many of a step's targets count, over all ranks, by the number of ranks."""
         import torch
-        import torch.nn.functional as F
 
-        config, world = self.config, self.world
-        batch = self.state.loader.next()
-        inputs, targets = (t.to(world.device, non_blocking=True) for t in batch)
-        kind = world.device.type
-        with ExitStack() as stack:
-            if world.size > 1 and not last:
-                self._without_sync(stack)
-            with torch.autocast(kind, self.autocast) if self.autocast else nullcontext():
-                logits = self.model(inputs)  # (B, T, V)
-            loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
-            (loss / self.accumulate).backward()
-        if world.size > 1 and config.parallel == "fsdp":
-            self.core.set_requires_gradient_sync(True)
-        return loss.detach() / self.accumulate
+        from gpt2.training_step import IGNORE
 
-    def _without_sync(self, stack: ExitStack) -> None:
-        """Gradients of all but the last part are added up where they are."""
-        if self.config.parallel == "fsdp":
-            self.core.set_requires_gradient_sync(False)
-        else:
-            stack.enter_context(self.model.no_sync())
+        own = sum(int((targets != IGNORE).sum()) for _, targets in batches)
+        if self.world.size == 1 or not self.config.examples:
+            return own  # windows of text have the same number on every rank
+        count = torch.tensor(float(own), device=self.world.device)
+        torch.distributed.all_reduce(count)
+        return float(count) / self.world.size
 
-    def _agree(self, loss: Tensor) -> float:
+    def _agree(self, loss: Tensor | float) -> float:
         """All ranks' mean loss; and whether any of them was asked to stop, which stops all."""
         import torch
 
+        loss = torch.as_tensor(loss, device=self.world.device).detach()
         report = torch.stack([loss, loss.new_tensor(float(self.asked.signal))])
         if self.world.size > 1:
             torch.distributed.all_reduce(report)
@@ -402,7 +393,8 @@ class Trainer:
 
     def _report(self, norm: float, rate: float) -> None:
         """A line of the log and of the screen; rate: tokens per second."""
-        loss, lr = self.state.take_mean_loss(), lr_at(self.done - 1, self.config)
+        loss = self.state.take_mean_loss()
+        lr = scheduled_rate(self.done - 1, self.config)
         self._write(
             {
                 "step": self.done,

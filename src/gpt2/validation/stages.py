@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gpt2 import sampling
 from gpt2.cache import KVCache
 from gpt2.generation import generating
 from gpt2.inference.engine import Inference
@@ -718,9 +719,8 @@ def _shortfall(run: Validation, logits: Tensor, tokens: Tensor) -> Gap:
 
 
 def _look_argmax(run: Validation, w: Watched) -> Gap:
-    logits = generating.filter_logits(w.seen["selected"][:, -1], temperature=0.0)
     want = w.scene.tensors["logits"][:, -1]
-    tokens = generating.sample(logits, 0.0)
+    tokens = sampling.next_token(w.seen["selected"][:, -1], temperature=0.0)
     found = _shortfall(run, want, tokens)
     text = f"chose {tokens.tolist()}, the oracle {want.argmax(-1).tolist()}"
     return Gap(found.difference, found.tolerance, "" if found.fits else text)
@@ -792,7 +792,7 @@ def _in_pieces(model: GPT2Model, ids: Tensor, n: int) -> Tensor:
             if piece.size(1):
                 logits = generating.prefill(model, piece, cache)
         for i in range(n):
-            tokens.append(generating.sample(logits, 0.0))
+            tokens.append(sampling.next_token(logits, temperature=0.0))
             if i + 1 < n:
                 logits = generating.decode_step(model, tokens[-1], cache)
     return torch.stack(tokens, 1)
@@ -815,7 +815,7 @@ def _blame_text(run: Validation, w: Watched) -> Blame:
             return False
 
     if not right("without the cache"):
-        return Blame("gpt2.generation", ("the loop does not feed back what it chose",))
+        return Blame("generate_tokens", ("the loop does not feed back what it chose",))
     if not right("with the cache"):
         return Blame(
             "CausalMultiHeadAttention",
@@ -831,7 +831,7 @@ def _blame_text(run: Validation, w: Watched) -> Blame:
 
 
 def _blame_choice(run: Validation, w: Watched) -> Blame:
-    return Blame("gpt2.generation", ("sample must take the largest logit at temperature 0",))
+    return Blame("next_token", ("next_token must take the largest logit at temperature 0",))
 
 
 def _blame_temperature(run: Validation, w: Watched) -> Blame:

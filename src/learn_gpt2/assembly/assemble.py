@@ -26,11 +26,11 @@ from learn_gpt2.assembly.carry import (
 )
 from learn_gpt2.assembly.names import FUNCTIONS
 from learn_gpt2.assembly.sections import DOCSTRING, MODEL, WIDTH, Source, section_header
-from learn_gpt2.manifest import PROBLEMS
+from learn_gpt2.manifest import MODEL_PROBLEMS
 
 METHODS = {
     problem.number: {name.partition(".")[2] for name in problem.provides if "." in name}
-    for problem in PROBLEMS
+    for problem in MODEL_PROBLEMS
 }
 
 
@@ -41,10 +41,10 @@ def assemble(sources: Mapping[int, Source] | Iterable[Source]) -> str:
     """
     values = sources.values() if isinstance(sources, Mapping) else sources
     by_number = {source.number: source for source in values}
-    missing = [str(p.number) for p in PROBLEMS if p.number not in by_number]
+    missing = [str(p.number) for p in MODEL_PROBLEMS if p.number not in by_number]
     if missing:
         raise ValueError(f"no source for problem {', '.join(missing)}: the model needs all twelve")
-    files = [File(by_number[problem.number]) for problem in PROBLEMS]
+    files = [File(by_number[problem.number]) for problem in MODEL_PROBLEMS]
     assembly = _Assembly(files)
     return assembly.text()
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 
 from learn_gpt2.assembly.names import FUNCTIONS, Names, Scope, Use, binder
 from learn_gpt2.assembly.sections import MODEL, Source
-from learn_gpt2.manifest import PROBLEMS
+from learn_gpt2.manifest import MODEL_PROBLEMS
 
 BASE = 10  # the problem whose class problems 11 and 12 fill in
-CLASSES = frozenset(name for problem in PROBLEMS for name in problem.classes)
+CLASSES = frozenset(name for problem in MODEL_PROBLEMS for name in problem.names)
 CURRICULUM = ("learn_gpt2", "problems", "solutions")
 
 
@@ -157,7 +157,7 @@ class File:
     def __init__(self, source: Source):
         self.source = source
         self.number = source.number
-        self.provides = set(source.problem.classes)
+        self.provides = set(source.problem.names)
         parse(source.text, source.path)
         self.text = _without_tabs(source.text, source.path)
         self.tree = parse(self.text, source.path)

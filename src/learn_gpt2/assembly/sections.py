@@ -16,7 +16,7 @@ from pathlib import Path
 
 from learn_gpt2.checking.headers import HEADER
 from learn_gpt2.checking.loading import digest
-from learn_gpt2.manifest import PROBLEMS, Problem
+from learn_gpt2.manifest import MODEL_PROBLEMS, PROBLEMS, Problem
 
 WIDTH = 100
 MODEL = "GPT2Model"
@@ -137,7 +137,7 @@ def sections_of(text: str) -> list[Section]:
     marks = [(i, match) for i, line in enumerate(lines) if (match := HEADER.fullmatch(line))]
     ends = [i for i, _ in marks[1:]] + [len(lines)]
     for (i, match), end in zip(marks, ends, strict=False):
-        if 1 <= int(match["number"]) <= len(PROBLEMS):
+        if 1 <= int(match["number"]) <= len(MODEL_PROBLEMS):
             found.append(
                 Section(
                     number=int(match["number"]),
@@ -162,7 +162,9 @@ def split(text: str) -> dict[int, Source]:
     """
     text = text.replace("\r\n", "\n")
     found = sections_of(text)
-    missing = [f"{p.number:02d}" for p in PROBLEMS if all(s.number != p.number for s in found)]
+    missing = [
+        f"{p.number:02d}" for p in MODEL_PROBLEMS if all(s.number != p.number for s in found)
+    ]
     if missing:
         raise ValueError(
             f"model.py has no section for problem {', '.join(missing)}: `learn swap` did not write "
@@ -171,7 +173,7 @@ def split(text: str) -> dict[int, Source]:
     head = text[: re.search(HEADER.pattern, text).start()]
     imports = re.sub(r'\A""".*?"""', "", head, flags=re.S).strip("\n")
     sources: dict[int, Source] = {}
-    for problem in PROBLEMS:
+    for problem in MODEL_PROBLEMS:
         own = [s for s in found if s.number == problem.number]
         main = next((s for s in own if s.title == problem.title), own[0])
         at = own.index(main)

@@ -10,6 +10,7 @@ import traceback
 from pathlib import Path
 
 from learn_gpt2.checking.loading import shown
+from learn_gpt2.manifest import MODULES
 
 ID = "course-fault"
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -45,7 +46,7 @@ def is_ours(error: BaseException, path: Path, names: set[str]) -> bool:
         return not (set(called) & names) and called[-1] not in ("forward", "__init__", "<lambda>")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename)
-        if frame.filename == str(path) or file.name == "model.py":
+        if frame.filename == str(path) or file.name in MODULES:
             return False
         if is_check(file):
             return True

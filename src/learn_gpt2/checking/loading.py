@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import hashlib
 import importlib
 import io
@@ -17,17 +18,30 @@ import re
 import sys
 import tokenize
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from learn_gpt2.checking.headers import placed_in
 from learn_gpt2.checking.limits import TimeLimit, time_limit
-from learn_gpt2.manifest import PROBLEMS, Problem
+from learn_gpt2.manifest import (
+    MODEL_FILE,
+    MODULE_PROBLEMS,
+    PROBLEMS,
+    Problem,
+    course_around,
+    prerequisites,
+)
 
 LOAD_SECONDS = float(os.environ.get("LEARN_GPT2_LOAD_SECONDS", 20))
 # where an answer must not come from
-FOREIGN = ("transformers", "solutions", "learn_gpt2")
+FOREIGN = ("transformers", "solutions", "learn_gpt2", "peft")
+# what of gpt2 lies below the seven files, so that a piece may import it
+BELOW = ("common", "text", "formats")
+# a file of part two that part one is given
+GIVEN_TO_PART_ONE = "cache.py"
+Modules = Mapping[str, types.ModuleType]  # by the name that they are imported by
 
 
 # kinds of PieceError after which nothing of the file has run
@@ -35,7 +49,7 @@ UNLOADABLE = frozenset(
     (
         *("file-missing", "file-too-large", "not-utf8", "syntax-error", "import-error"),
         *("import-loops", "borrowed-answer", "broken-model", "not-loadable", "missing-name"),
-        "no-class",
+        *("no-class", "no-function"),
     )
 )
 
@@ -95,10 +109,18 @@ def missing_name(piece: Piece, name: str) -> str:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef))
     ]
     has = f"it defines {', '.join(defined)}" if defined else "it defines nothing"
+    kind, code = _kind(piece.problem, name)
     return (
-        f"{shown(piece.path)} has no class {name}; {has}.\n"
-        f"The name is fixed: what builds on it looks for `class {name}`."
+        f"{shown(piece.path)} has no {kind} {name}; {has}.\n"
+        f"The name is fixed: what builds on it looks for `{code}`."
     )
+
+
+def _kind(problem: Problem, name: str) -> tuple[str, str]:
+    """("function", "def sample"): what a provided name is, and how its definition begins."""
+    if name in problem.classes or name not in problem.names:
+        return "class", f"class {name}"
+    return ("constant", f"{name} = …") if name.isupper() else ("function", f"def {name}")
 
 
 def shown(path: Path) -> str:
@@ -202,10 +224,16 @@ def open_todos(tree: ast.Module) -> dict[int, int]:
     return found
 
 
-def owned_names(problem: Problem) -> dict[str, Problem]:
-    """Names in gpt2.model that this problem's file must not take from there → whose they are."""
+def owned_names(problem: Problem, module: str = MODEL_FILE) -> dict[str, Problem]:
+    """Names in a file of gpt2 that this problem's file must not take from there → whose they are.
+    They are its own and those of later problems; part one is given the cache.
+    """
     names: dict[str, Problem] = {}
+    if problem.in_model and module != MODEL_FILE:
+        return names
     for later in PROBLEMS[problem.number - 1 :]:
+        if later.module != module:
+            continue
         for name in later.provides:
             if "." not in name:
                 names[name] = later
@@ -214,41 +242,81 @@ def owned_names(problem: Problem) -> dict[str, Problem]:
     return names
 
 
+def imported_modules(tree: ast.Module) -> Iterator[tuple[ast.stmt, str]]:
+    """Every import of a file: its node, and the module's name. `from gpt2 import x` counts as
+    `gpt2.x`, and a relative import keeps its dots.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            if module == "gpt2":
+                for alias in node.names:
+                    yield node, f"gpt2.{alias.name}"
+            else:
+                yield node, module
+
+
+def stands_above(problem: Problem, module: str) -> bool:
+    """Whether a module of gpt2 is built on the file that a problem of part two writes, or is that
+    file, so that the file can't import it.
+    """
+    package, _, inner = module.partition(".")
+    first = inner.split(".")[0]
+    if package != "gpt2" or not first or first in BELOW:
+        return False
+    owner = next((p for p in PROBLEMS if first in (p.module.removesuffix(".py"), *p.names)), None)
+    return owner is None or owner.number >= problem.number
+
+
 def refuse_borrowed_answers(tree: ast.Module, problem: Problem, path: Path) -> None:
     """PieceError when the file takes its answer from elsewhere instead of writing it."""
-    owned = owned_names(problem)
+    owned = {name: owned_names(problem, file) for name, file in _files().items()}
     methods = {name.split(".")[1] for name in problem.provides if "." in name}
-    model_names: set[str] = set()  # names by which this file knows the module gpt2.model
+    known: dict[str, str] = {}  # names by which this file knows a module → that module
     base_names: set[str] = set()  # names by which it knows the given GPT2Model
     for node in ast.walk(tree):
         modules: list[str] = []
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
             for alias in node.names:
-                if alias.name == "gpt2.model":
-                    model_names.add(alias.asname or "gpt2.model")
+                if alias.name in owned:
+                    known[alias.asname or alias.name] = alias.name
         elif isinstance(node, ast.ImportFrom):
             modules = [node.module or ""]
             if node.module == "gpt2":
-                model_names |= {a.asname or a.name for a in node.names if a.name == "model"}
+                for alias in node.names:
+                    if (name := f"gpt2.{alias.name}") in owned:
+                        known[alias.asname or alias.name] = name
+                    for theirs in (n for n in owned if n != "gpt2.model" and not problem.in_model):
+                        if alias.name in owned[theirs]:
+                            _refuse(path, node.lineno, alias.name, theirs, owned[theirs], problem)
             if node.module == "gpt2.model":
                 base_names |= {a.asname or a.name for a in node.names if a.name == "GPT2Model"}
-                for alias in node.names:
-                    if alias.name in owned:
-                        _refuse(path, node.lineno, alias.name, owned[alias.name], problem)
+            for alias in node.names if node.module in owned else ():
+                theirs = owned[node.module]
+                if alias.name in theirs:
+                    _refuse(path, node.lineno, alias.name, node.module, theirs, problem)
+                if alias.name == "*" and node.module == problem.import_name != "gpt2.model":
+                    first = problem.names[0]
+                    _refuse(path, node.lineno, first, node.module, theirs, problem)
         for module in modules:
             if module.split(".")[0] in _foreign(problem):
                 raise PieceError(
                     f"{shown(path)}:{node.lineno} imports {module}. This piece is yours to write: "
-                    "torch and gpt2.model's earlier pieces are all it needs.",
+                    f"torch and {_earlier_pieces(problem)} are all it needs.",
                     "borrowed-answer",
                 )
     for node in ast.walk(tree):
         if not isinstance(node, ast.Attribute):
             continue
         base = ast.unparse(node.value)
-        if base in model_names and node.attr in owned:
-            _refuse(path, node.lineno, node.attr, owned[node.attr], problem)
+        if base in known and node.attr in owned[known[base]]:
+            name = known[base]
+            _refuse(path, node.lineno, node.attr, name, owned[name], problem)
+        model_names = {name for name, module in known.items() if module == "gpt2.model"}
         from_parent = base in base_names or base in {f"{name}.GPT2Model" for name in model_names}
         if (
             node.attr in methods
@@ -261,6 +329,29 @@ def refuse_borrowed_answers(tree: ast.Module, problem: Problem, path: Path) -> N
                 "That method is what this problem asks you to write.",
                 "borrowed-answer",
             )
+    if not problem.in_model:
+        _refuse_what_is_built_on_it(tree, problem, path)
+
+
+def _refuse_what_is_built_on_it(tree: ast.Module, problem: Problem, path: Path) -> None:
+    """PieceError when a file of part two imports a part of gpt2 that stands above it."""
+    for node, module in imported_modules(tree):
+        if module.split(".")[0] == "gpt2" and stands_above(problem, module):
+            raise PieceError(
+                f"{shown(path)}:{node.lineno} imports {module}, which is built on this piece or "
+                f"comes after it: torch and {_earlier_pieces(problem)} are all it needs.",
+                "borrowed-answer",
+            )
+
+
+def _earlier_pieces(problem: Problem) -> str:
+    return "gpt2.model's earlier pieces" if problem.in_model else "gpt2's earlier pieces"
+
+
+@functools.cache
+def _files() -> dict[str, str]:
+    """The name that each of the seven files is imported by → the file."""
+    return {problem.import_name: problem.module for problem in PROBLEMS}
 
 
 def _foreign(problem: Problem) -> tuple[str, ...]:
@@ -290,34 +381,81 @@ def _import_transformers(tree: ast.Module) -> None:
             importlib.import_module("transformers.models.gpt2.modeling_gpt2")
 
 
-def _refuse(path: Path, line: int, name: str, owner: Problem, problem: Problem) -> None:
+def _refuse(
+    path: Path, line: int, name: str, module: str, owners: Mapping[str, Problem], problem: Problem
+) -> None:
+    owner = owners[name]
     if owner.number == problem.number:
-        text = f"takes {name} from gpt2.model. That is the piece this problem asks you to write."
+        text = f"takes {name} from {module}. That is the piece this problem asks you to write."
     else:
         text = (
-            f"takes {name} from gpt2.model, which problem {owner.number:02d} provides: it comes "
+            f"takes {name} from {module}, which problem {owner.number:02d} provides: it comes "
             f"after this one, and builds on it."
         )
     raise PieceError(f"{shown(path)}:{line} {text}", "borrowed-answer")
 
 
 @contextmanager
-def model_for(problem: Problem, base: types.ModuleType | None = None) -> Iterator[None]:
-    """While the block runs, `gpt2.model` holds what comes before `problem`, and no more.
+def model_for(problem: Problem, base: Modules | None = None) -> Iterator[None]:
+    """While the block runs, the seven files of `gpt2` hold what comes before `problem`, and no
+    more.
 
     Its own answer is not there to be found: names of this and later problems are missing, and in
-    problems 11 and 12 GPT2Model has its methods of those problems blanked. base: the model that the
-    earlier pieces are taken from; default: the course's own. PieceError when that one is broken.
+    problems 11 and 12 GPT2Model has its methods of those problems blanked. base: the files that the
+    earlier pieces are taken from, see `reference_modules`; default: the course's own. PieceError
+    when one of those is broken.
     """
+    views: dict[str, types.ModuleType] = dict(base or {})
+    model = views.get("gpt2.model") or the_model()
+    if problem.in_model:
+        views["gpt2.model"] = _view(model, problem, MODEL_FILE)
+        if problem.number > 10:
+            views["gpt2.model"].GPT2Model = _blanked(model.GPT2Model, problem)
+        if base is None and (given := _given_cache()) is not None:
+            views["gpt2.cache"] = given
+    else:
+        for earlier in prerequisites(problem) if base is None else ():
+            the_model(earlier.import_name)  # PieceError says that it is broken
+        for later in MODULE_PROBLEMS:
+            if later.number >= problem.number:
+                empty = types.ModuleType(later.import_name)
+                views[later.import_name] = _view(empty, problem, later.module)
+    with _in_place_of(views):
+        yield
+
+
+@contextmanager
+def _in_place_of(views: Modules) -> Iterator[None]:
+    """While the block runs, importing these names gives these modules."""
     import gpt2
 
-    real = the_model()
-    base = base or real
-    view = types.ModuleType("gpt2.model", base.__doc__)
-    owned = owned_names(problem)
-    view.__dict__.update({k: v for k, v in base.__dict__.items() if k not in owned})
-    if problem.number > 10:
-        view.GPT2Model = _blanked(base.GPT2Model, problem)
+    nothing = object()
+    inner = {name: name.removeprefix("gpt2.") for name in views}
+    before = {
+        name: (sys.modules.get(name), gpt2.__dict__.get(inner[name], nothing)) for name in views
+    }
+    try:
+        for name, view in views.items():
+            sys.modules[name] = view
+            setattr(gpt2, inner[name], view)
+        yield
+    finally:
+        for name, (module, attribute) in before.items():
+            if module is None:
+                sys.modules.pop(name, None)
+            else:
+                sys.modules[name] = module
+            if attribute is nothing:
+                gpt2.__dict__.pop(inner[name], None)
+            else:
+                setattr(gpt2, inner[name], attribute)
+
+
+def _view(module: types.ModuleType, problem: Problem, file: str) -> types.ModuleType:
+    """A module without the names that a problem's file must not take from there."""
+    owned = owned_names(problem, file)
+    view = types.ModuleType(module.__name__, module.__doc__)
+    view.__dict__.update({k: v for k, v in module.__dict__.items() if k not in owned})
 
     def missing(name: str):
         if name in owned:
@@ -325,70 +463,94 @@ def model_for(problem: Problem, base: types.ModuleType | None = None) -> Iterato
                 f"{name} is provided by problem {owned[name].number:02d} and is not there yet for "
                 f"problem {problem.number:02d}"
             )
-        raise AttributeError(f"module 'gpt2.model' has no attribute {name!r}")
+        raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
 
     view.__getattr__ = missing
-    sys.modules["gpt2.model"] = view
-    gpt2.model = view
+    return view
+
+
+def _given_cache() -> types.ModuleType | None:
+    """The reference's `gpt2.cache`, which part one is given, where a learner's stands in the file:
+    a later piece decides nothing about an earlier one. None where the file's own is the one.
+    """
+    import gpt2
+
+    problem = next(p for p in MODULE_PROBLEMS if p.module == GIVEN_TO_PART_ONE)
+    path = Path(gpt2.__file__).with_name(problem.module)
     try:
-        yield
-    finally:
-        sys.modules["gpt2.model"] = real
-        gpt2.model = real
+        stands = placed_in(path, (problem,)).get(problem.number)
+        root = course_around(path.parent)
+        if stands is None or stands.owner == "reference" or root is None:
+            return None
+        return _reference_file(problem, problem.solution_path(root))
+    except (OSError, PieceError):
+        return None
 
 
-def the_model() -> types.ModuleType:
-    """`gpt2.model`. PieceError that says what is wrong with the file when it can't be imported."""
+def the_model(name: str = "gpt2.model") -> types.ModuleType:
+    """`gpt2.model`, or another of the seven files. PieceError that says what is wrong with the file
+    when it can't be imported.
+    """
     import gpt2
 
     try:
-        return importlib.import_module("gpt2.model")
+        return importlib.import_module(name)
     except Exception as error:
-        path = Path(gpt2.__file__).with_name("model.py")
+        path = Path(gpt2.__file__).with_name(f"{name.removeprefix('gpt2.')}.py")
         raise PieceError(broken_model(error, path), "broken-model") from error
 
 
 def broken_model(error: BaseException, path: Path) -> str:
-    """Why src/gpt2/model.py can't be imported, and what to do."""
+    """Why a file of src/gpt2/ can't be imported, and what to do."""
+    name = f"src/gpt2/{path.name}"
+    one = next((p for p in MODULE_PROBLEMS if p.module == path.name), None)
+    which = f"{one.number:02d}" if one else "all"
     back = (
-        "`learn swap --undo` brings the last one back, and `learn swap --reference all` writes the "
-        "reference's."
+        "`learn swap --undo` brings the last one back, and `learn swap --reference "
+        f"{which}` writes the reference's."
     )
     if not path.is_file():
-        return f"src/gpt2/model.py is not there. {back}"
+        return f"{name} is not there. {back}"
     if isinstance(error, SyntaxError):
         where = f":{error.lineno}" if error.lineno else ""
-        return f"src/gpt2/model.py{where} cannot be read as Python: {error.msg}. {back}"
+        return f"{name}{where} cannot be read as Python: {error.msg}. {back}"
     line, _ = line_in(error, path)
     where = f":{line}" if line else ""
     what = f"{type(error).__name__}: {error}"
-    return f"src/gpt2/model.py{where} can't be imported: {what}. {back}"
+    return f"{name}{where} can't be imported: {what}. {back}"
 
 
-def reference_model(root: Path, problem: Problem) -> types.ModuleType:
-    """A `gpt2.model` with the reference's pieces, up to the problem before this one."""
-    import gpt2
-
+def reference_modules(root: Path, problem: Problem) -> dict[str, types.ModuleType]:
+    """The files of `gpt2` with the reference's pieces, up to the problem before this one."""
     model = types.ModuleType("gpt2.model")
-    before = sys.modules.get("gpt2.model"), getattr(gpt2, "model", None)
-    sys.modules["gpt2.model"] = gpt2.model = model
-    try:
-        for earlier in PROBLEMS[: problem.number - 1]:
-            path = earlier.solution_path(root)
-            source = read_source(path)
-            module = types.ModuleType(f"reference_{earlier.number:02d}_{digest(source)}")
-            module.__file__ = str(path)
-            sys.modules[module.__name__] = module
-            exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
-            for name in earlier.classes:
+    found = {model.__name__: model}
+    earlier = PROBLEMS[: problem.number - 1]
+    with _in_place_of(found):
+        for one in earlier:
+            if not one.in_model:
+                continue
+            module = _reference_file(one, one.solution_path(root))
+            for name in one.names:
                 setattr(model, name, getattr(module, name))
-    finally:
-        sys.modules.pop("gpt2.model", None)
-        if before[0] is not None:
-            sys.modules["gpt2.model"] = before[0]
-        if before[1] is not None:
-            gpt2.model = before[1]
-    return model
+    for one in earlier:
+        if not one.in_model:
+            with _in_place_of(found):
+                found[one.import_name] = _reference_file(one, one.solution_path(root))
+    if problem.in_model:
+        cache = next(p for p in MODULE_PROBLEMS if p.module == GIVEN_TO_PART_ONE)
+        with contextlib.suppress(PieceError):
+            found[cache.import_name] = _reference_file(cache, cache.solution_path(root))
+    return found
+
+
+def _reference_file(problem: Problem, path: Path) -> types.ModuleType:
+    """A solution, run in a module of its own."""
+    source = read_source(path)
+    module = types.ModuleType(f"reference_{problem.number:02d}_{digest(source)}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
+    return module
 
 
 def _blanked(model: type, problem: Problem) -> type:
@@ -413,12 +575,10 @@ def _blanked(model: type, problem: Problem) -> type:
     return type("GPT2Model", (model,), body)
 
 
-def load(
-    problem: Problem, path: Path, whose: str = "yours", base: types.ModuleType | None = None
-) -> Piece:
+def load(problem: Problem, path: Path, whose: str = "yours", base: Modules | None = None) -> Piece:
     """Run the file in a fresh module. PieceError when that can't be done or a name is missing.
 
-    base: the model that it finds the earlier pieces in, see `model_for`.
+    base: the files that it finds the earlier pieces in, see `model_for`.
     """
     source = read_source(path)
     tree = parse(source, path)
@@ -483,27 +643,38 @@ def line_in(error: BaseException, path: Path) -> tuple[int | None, str]:
 
 
 def _check_names(piece: Piece) -> None:
-    """PieceError when a class or method that the problem provides is missing or was borrowed."""
+    """PieceError when a name that the problem provides is missing, is of another kind or was
+    borrowed.
+    """
     for provided in piece.problem.provides:
-        class_name, _, method = provided.partition(".")
-        cls = getattr(piece, class_name)  # PieceError when missing
-        if not isinstance(cls, type):
-            kind = type(cls).__name__
+        name, _, method = provided.partition(".")
+        found = getattr(piece, name)  # PieceError when missing
+        kind, _ = _kind(piece.problem, name)
+        if kind == "constant":
+            continue
+        if kind == "class" and not isinstance(found, type):
             raise PieceError(
-                f"{shown(piece.path)}: {class_name} is a {kind}, and must be a class.", "no-class"
+                f"{shown(piece.path)}: {name} is a {type(found).__name__}, and must be a class.",
+                "no-class",
             )
-        own = [c for c in cls.__mro__ if c.__module__ == piece.module.__name__]
-        if method and not any(method in c.__dict__ for c in own):
-            near = [name for name in cls.__dict__ if not name.startswith("__")]
+        if kind == "function" and not callable(found):
             raise PieceError(
-                f"{shown(piece.path)}: class {class_name} has no method {method}"
-                + (f"; it has {', '.join(near)}." if near else "."),
-                "missing-name",
+                f"{shown(piece.path)}: {name} is a {type(found).__name__}, and must be a function.",
+                "no-function",
             )
-        home = cls.__module__ or ""
+        if method:
+            own = [c for c in found.__mro__ if c.__module__ == piece.module.__name__]
+            if not any(method in c.__dict__ for c in own):
+                near = [n for n in found.__dict__ if not n.startswith("__")]
+                raise PieceError(
+                    f"{shown(piece.path)}: class {name} has no method {method}"
+                    + (f"; it has {', '.join(near)}." if near else "."),
+                    "missing-name",
+                )
+        home = getattr(found, "__module__", None) or ""
         if piece.whose == "yours" and home.split(".")[0] in ("gpt2", *FOREIGN):
             raise PieceError(
-                f"{shown(piece.path)}: {class_name} is {home}'s. That is the piece this problem "
+                f"{shown(piece.path)}: {name} is {home}'s. That is the piece this problem "
                 "asks you to write.",
                 "borrowed-answer",
             )

@@ -66,6 +66,10 @@ class _Beginning(BytesIO):
             self.kept += bytes(data)[: self.MOST - len(self.kept)]
         return len(bytes(data))
 
+    def fileno(self) -> int:
+        """That of standard error: `faulthandler.enable()` and others ask for one."""
+        return 2
+
 
 class Heard(TextIOWrapper):
     """A stream that keeps the beginning of what is printed to it; `text`, also once it is closed.

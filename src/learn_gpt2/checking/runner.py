@@ -17,8 +17,7 @@ import random
 import secrets
 import subprocess
 import sys
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from learn_gpt2 import manifest
 from learn_gpt2.checking import faults, loading
-from learn_gpt2.checking.headers import Placed, placed
+from learn_gpt2.checking.headers import Placed, placed_everywhere
 from learn_gpt2.checking.limits import TimeLimit, time_limit
 from learn_gpt2.checking.loading import Piece, PieceError, shown
 from learn_gpt2.checking.output import (
@@ -135,6 +134,8 @@ def verdict(total: int, failed: int, skipped: int) -> str:
     """Counts of checks in words; a skipped one has not failed."""
     if not failed:
         return f"all {total} checks pass" if total > 1 else "its check passes"
+    if failed == total > 1:  # each of them ran and failed, or the file could not be loaded at all
+        return f"none of the {total} checks passes"
     text = f"{failed} of {total} checks {'fails' if failed == 1 else 'fail'}"
     if skipped:
         it = "it" if failed == 1 else "them"
@@ -169,7 +170,7 @@ class Examination:
         self.patience = 1.0  # how many times as long as its limit a check may take in all
         self._piece: Piece | PieceError | None = None
         self._on_reference: Piece | None = None
-        self._base: types.ModuleType | None = None
+        self._base: loading.Modules | None = None
         self._earlier: list[Placed] | None = None
 
     @property
@@ -325,7 +326,7 @@ class Examination:
 
     def _run_on_reference(self, check: Check) -> Result:
         if self._base is None:
-            self._base = loading.reference_model(self.root, self.problem)
+            self._base = loading.reference_modules(self.root, self.problem)
         if self._on_reference is None:
             self._on_reference = loading.load(self.problem, self.path, self.whose, self._base)
         result = Result(check.name, check.title, "passed", points=check.points)
@@ -350,9 +351,8 @@ class Examination:
         if self.root is None:
             return []
         if self._earlier is None:
-            names = {p.number for p in manifest.prerequisites(self.problem)}
-            there = placed_now().items()
-            self._earlier = [p for n, p in there if n in names and p.owner != "reference"]
+            there = placed_now(manifest.prerequisites(self.problem)).values()
+            self._earlier = [p for p in there if p.owner != "reference"]
         return self._earlier
 
     def be_ready(self) -> None:
@@ -360,7 +360,7 @@ class Examination:
         with contextlib.suppress(Exception):  # a check says what is wrong with it
             loading.the_model()
             if self._earlier_pieces() and self.root is not None:
-                self._base = loading.reference_model(self.root, self.problem)
+                self._base = loading.reference_modules(self.root, self.problem)
 
     def _failed(
         self, result: Result, message: str, mistakes: list[str], error: BaseException
@@ -408,7 +408,7 @@ class Examination:
                 ["exits"],
                 error,
             )
-        elif (told := other_name(error)) is not None:
+        elif (told := other_name(error, self.problem)) is not None:
             self._failed(result, told, [ID], error)
         elif line is None and faults.is_ours(error, self.path, self._names()):
             self._failed(result, faults.told(error, result.name), [faults.ID], error)
@@ -443,14 +443,13 @@ class Examination:
         return Report(self.problem.number, str(self.path), self.whose, digest, results)
 
 
-def placed_now() -> dict[int, Placed]:
-    """Whose piece stands where in the model.py that runs; {} when that can't be told."""
+def placed_now(problems: Iterable[Problem] = manifest.PROBLEMS) -> dict[int, Placed]:
+    """Whose piece of these problems stands where in the gpt2 that runs; {} when that can't be
+    told.
+    """
     import gpt2
 
-    try:
-        return placed(Path(gpt2.__file__).with_name("model.py").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    return placed_everywhere(Path(gpt2.__file__).parent, problems)
 
 
 def builds_on(problem: Problem) -> str:
@@ -460,9 +459,9 @@ def builds_on(problem: Problem) -> str:
     earlier = manifest.prerequisites(problem)
     if not earlier:
         return ""
-    there = placed_now()
+    there = placed_now(earlier)
     if not there:
-        return "builds on src/gpt2/model.py as it is"
+        return "builds on src/gpt2/ as it is"
     words = (
         f"{p.number:02d} {there[p.number].words if p.number in there else '?'}" for p in earlier
     )

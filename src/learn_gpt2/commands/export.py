@@ -23,7 +23,9 @@ def command() -> None:
     show_default=True,
     help="The zip to write.",
 )
-@click.option("--problems", default="all", show_default=True, help="Which: 05, 1-7, 1,3,5.")
+@click.option(
+    "--problems", default="1-12", show_default=True, help="Which: 05, 1-7, 1,3,5, 13-18, all."
+)
 @click.option("--own-pieces", is_flag=True, help="Build on each student's own earlier pieces.")
 @click.option("--seconds", default=60.0, show_default=True, help="Seconds for one problem.")
 @click.option("--memory", default=1024, show_default=True, help="MB beyond what torch takes.")

@@ -23,7 +23,9 @@ SOMEBODY_MUST_LOOK = 3  # exit code: graded, but something handed in was not und
 @click.command("grade", short_help="Grade a class (for instructors).")
 @click.argument("submissions", required=False, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the reports.")
-@click.option("--problems", default="all", show_default=True, help="Which: 05, 1-7, 1,3,5.")
+@click.option(
+    "--problems", default="1-12", show_default=True, help="Which: 05, 1-7, 1,3,5, 13-18, all."
+)
 @click.option("--jobs", type=click.IntRange(1, 256), help="At once (default: half the processors).")
 @click.option("--own-pieces", is_flag=True, help="Build on each student's own earlier pieces.")
 @click.option("--seconds", default=60.0, show_default=True, help="Time for one problem of one.")

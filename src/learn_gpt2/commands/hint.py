@@ -29,7 +29,7 @@ def command(course: Course, problem: str | None, number: int | None, as_json: bo
     if problem is None:
         row = progress.current(progress.standings(root))
         if row is None:
-            click.echo("All twelve have passed; there is nothing left to hint at.")
+            click.echo("All eighteen have passed; there is nothing left to hint at.")
             return
         chosen = manifest.get(row.number)
     else:

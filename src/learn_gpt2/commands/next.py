@@ -23,7 +23,7 @@ def command(course: Course, open_it: bool, as_json: bool) -> None:
     row = progress.current(progress.standings(course.root))
     if row is None:
         click.echo(
-            "null" if as_json else "All twelve have passed. `gpt2 generate` runs your GPT-2."
+            "null" if as_json else "All eighteen have passed. `gpt2 generate` runs your GPT-2."
         )
         return
     problem = manifest.get(row.number)

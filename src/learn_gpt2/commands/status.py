@@ -1,4 +1,4 @@
-"""`learn status`: the twelve problems as a board."""
+"""`learn status`: the eighteen problems as a board."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from learn_gpt2.cli import Course
 from learn_gpt2.commands.console import say
 from learn_gpt2.course import progress
+from learn_gpt2.manifest import MODULE_PROBLEMS
 
 MARKS = {
     progress.PASSED: "✓",
@@ -17,15 +18,16 @@ MARKS = {
     progress.UNTOUCHED: "·",
     progress.FORCED: "✗",
 }
+PART_TWO = "  Part two: the engine around it"
 COLOURS = {progress.PASSED: "green", progress.IN_PROGRESS: "yellow", progress.FORCED: "red"}
 
 
-@click.command("status", short_help="The twelve problems, and what to do next.")
+@click.command("status", short_help="The eighteen problems, and what to do next.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(course: Course, as_json: bool) -> None:
-    """Show the twelve problems as a board: how far each is, whose piece runs in the model, and what
-    to do next.
+    """Show the problems as a board: how far each is, whose piece runs in the model, and what to do
+    next.
     """
     rows = progress.standings(course.root)
     if as_json:
@@ -33,12 +35,14 @@ def command(course: Course, as_json: bool) -> None:
         click.echo(json.dumps(data, ensure_ascii=False))
         return
     for row in rows:
+        if row.number == MODULE_PROBLEMS[0].number:
+            say(PART_TWO)
         say(line(row), fg=COLOURS.get(row.state))
     done = sum(row.state == progress.PASSED for row in rows)
     mine = sum(row.swapped == "yours" for row in rows)
     wrong = [f"{row.number:02d}" for row in rows if row.fails_in_model]
     fails = f" ({', '.join(wrong)} fail{'s' if len(wrong) == 1 else ''})" if wrong else ""
-    say(f"{done} of 12 passed, {mine} of yours run in src/gpt2/model.py{fails}.")
+    say(f"{done} of {len(rows)} passed, {mine} of yours run in src/gpt2/{fails}.")
     say(f"Next: {progress.next_step(rows)}")
 
 

@@ -22,7 +22,7 @@ COLOURS = {"swapped": "green", "refused": "red"}
 @click.option("--reference", is_flag=True, help="Put the reference's pieces in.")
 @click.option("--force", is_flag=True, help="Put yours in even when its checks don't pass.")
 @click.option("--undo", is_flag=True, help="Bring back the model before the last swap.")
-@click.option("--check", is_flag=True, help="Is model.py exactly what solutions/ give?")
+@click.option("--check", is_flag=True, help="Are the files exactly what solutions/ give?")
 @click.option("--diff", is_flag=True, help="With --check: show the lines that differ.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -36,11 +36,12 @@ def command(
     diff: bool,
     as_json: bool,
 ) -> None:
-    """Put pieces into src/gpt2/model.py: `learn swap 05`, `learn swap 1-7`, `learn swap all`,
-    `learn swap --reference 8-12`. Without PROBLEMS: show whose piece is where.
+    """Put pieces into src/gpt2/: `learn swap 05`, `learn swap 1-7`, `learn swap all`, `learn swap
+    --reference 8-12`. Without PROBLEMS: show whose piece is where. 1 to 12 make up model.py; each
+    of 13 to 18 is a file by itself.
 
     A piece of yours goes in when its checks pass, and only if the model then imports and runs. The
-    model before is kept; --undo brings it back, again and again.
+    files before are kept; --undo brings them back, again and again.
     """
     if undo + check > 1 or ((undo or check) and (problems or reference or force)):
         raise click.UsageError("--undo and --check stand alone")
@@ -73,20 +74,30 @@ def _check(course: Course, as_json: bool, show_diff: bool) -> None:
         found = {"same": not diff, "yours": mine, "edited": edited, "diff": diff}
         click.echo(json.dumps(found, ensure_ascii=False))
     elif not diff:
-        say("src/gpt2/model.py is exactly what the solutions give.")
+        say("The seven files of src/gpt2/ are exactly what the solutions give.")
     else:
-        if mine:
-            say(f"src/gpt2/model.py holds pieces of yours: {_numbers(mine)}.")
-        if edited or not mine:
-            where = f" in {_numbers(edited)}" if edited else ""
-            say(f"src/gpt2/model.py differs from what the solutions give{where}.")
+        for module in manifest.MODULES:
+            here = [p.number for p in manifest.PROBLEMS if p.module == module]
+            _tell_file(module, [n for n in mine if n in here], [n for n in edited if n in here])
+        if not mine and not edited:
+            say("src/gpt2/model.py differs from what the solutions give.")
         if show_diff or not mine:  # an edit of model.py itself
             click.echo(diff)
         else:
             say("`learn swap --check --diff` shows the lines.")
-        say("`learn swap --reference all` makes it the reference's again.", err=True)
+        say("`learn swap --reference all` makes all of it the reference's again.", err=True)
     if diff:
         click.get_current_context().exit(1)
+
+
+def _tell_file(module: str, mine: list[int], edited: list[int]) -> None:
+    """What is to be said of one of the seven files."""
+    if mine and module == manifest.MODEL_FILE:
+        say(f"src/gpt2/{module} holds pieces of yours: {_numbers(mine)}.")
+    elif mine:
+        say(f"src/gpt2/{module} is your {_numbers(mine)}.")
+    if edited:
+        say(f"src/gpt2/{module} differs from what the solutions give in {_numbers(edited)}.")
 
 
 def _numbers(numbers: list[int]) -> str:
@@ -103,7 +114,7 @@ def _undo(course: Course, as_json: bool) -> None:
 
 def _words(name: str) -> str:
     """0007-before-swap-reference-8-12 → before `learn swap --reference 8-12`."""
-    what = name.partition("-before-")[2].removeprefix("swap-")
+    what = name.partition(".")[0].partition("-before-")[2].removeprefix("swap-")
     flag = "--reference " if what.startswith("reference-") else ""
     return f"before `learn swap {flag}{what.removeprefix('reference-')}`"
 
@@ -151,7 +162,10 @@ def _board(course: Course, as_json: bool) -> None:
     fails = {row.number for row in progress.standings(course.root) if row.fails_in_model}
     say("The pieces in src/gpt2/model.py:")
     for row in rows:
-        line = f"  {row.number:02d} {row.title:<26} {row.owner:<9} {row.path}:{row.line}"
+        if row.number == manifest.MODULE_PROBLEMS[0].number:
+            say("The files around it, each of them one piece:")
+        line = f"  {row.number:02d} {row.title:<26} {row.owner:<9} "
+        line += f"{row.path}:{row.line}" if row.path else f"src/gpt2/{row.module}"
         line += f"  {row.digest}" if row.digest else ""
         notes = [row.changed] if row.changed else []
         if row.number in fails:

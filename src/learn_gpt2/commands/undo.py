@@ -13,7 +13,7 @@ from learn_gpt2.course import backups
 @click.pass_obj
 def command(course: Course) -> None:
     """Bring back the last problem.py that `learn reset` (or anything else here) overwrote; again
-    for the one before. `learn swap --undo` does the same for the model.
+    for the one before. `learn swap --undo` does the same for src/gpt2/.
     """
     backup = backups.undo(course.root)
     left = len(backups.backups(course.root))

@@ -34,7 +34,7 @@ def command(course: Course, model: str | None, as_json: bool) -> None:
             for number in found.mine
         )
         mine = mine or "none"
-        say(f"src/gpt2/model.py, of which yours: {mine}")
+        say(f"src/gpt2/, of which yours: {mine}")
         for result in found.results:
             say(describe(result, True))
             if result.state != "failed":

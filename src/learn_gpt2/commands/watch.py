@@ -167,7 +167,7 @@ class Watch:
         elif key == "n":
             row = progress.current(progress.standings(self.course.root))
             if row is None:
-                click.echo("All twelve have passed.")
+                click.echo("All eighteen have passed.")
             else:
                 self.problem = manifest.get(row.number)
                 self.check(self.problem)

@@ -17,7 +17,7 @@ import learn_gpt2
 from learn_gpt2.assembly import swap
 from learn_gpt2.checking import headers, limits, loading
 from learn_gpt2.course import layout
-from learn_gpt2.manifest import PROBLEMS
+from learn_gpt2.manifest import MODULE_PROBLEMS, MODULES, PROBLEMS
 
 GOOD, NOTE, BAD = "good", "note", "bad"
 
@@ -199,29 +199,33 @@ def _files(root: Path) -> list[Finding]:
                 _back(root, lost[0]),
             )
         ]
-    return [Finding(GOOD, f"course {root}, all twelve problems there")]
+    return [Finding(GOOD, f"course {root}, all eighteen problems there")]
 
 
 def _model(root: Path) -> list[Finding]:
-    try:
-        pieces = swap.current_pieces(root)
-    except (ValueError, OSError) as error:
-        return [
-            Finding(
-                BAD, f"src/gpt2/model.py: {error}", "`learn swap --reference all` writes it again."
-            )
-        ]
-    placed = headers.placed(swap.read_model(root))
+    """The seven files: each one's state where something is to be said of it, and whose pieces."""
+    found: list[Finding] = []
+    for module in MODULES:
+        try:
+            swap.current_pieces(root, [module])
+        except (ValueError, OSError) as error:
+            which = next((f"{p.number:02d}" for p in MODULE_PROBLEMS if p.module == module), "all")
+            to_do = f"`learn swap --reference {which}` writes it again."
+            found.append(Finding(BAD, f"src/gpt2/{module}: {error}", to_do))
+    placed = headers.placed_everywhere(root / "src" / "gpt2")
     mine = [
-        f"{n:02d}" + (f" ({headers.FORCED_IN})" if placed[n].forced else "")
-        for n, p in pieces.items()
+        f"{n:02d}" + (f" ({headers.FORCED_IN})" if p.forced else "")
+        for n, p in sorted(placed.items())
         if p.owner != "reference"
     ]
-    forced = [n for n in pieces if placed[n].forced]
-    text = f"src/gpt2/model.py: {'yours: ' + ', '.join(mine) if mine else 'the reference'}"
+    forced = [n for n, p in sorted(placed.items()) if p.forced]
+    text = f"pieces in src/gpt2/: {'yours: ' + ', '.join(mine) if mine else 'the reference'}"
     if forced:
-        return [Finding(NOTE, text, f"`learn swap --reference {forced[0]:02d}` takes it out.")]
-    return [Finding(GOOD, text)]
+        to_do = f"`learn swap --reference {forced[0]:02d}` takes it out."
+        found.append(Finding(NOTE, text, to_do))
+    elif not found:
+        found.append(Finding(GOOD, text))
+    return found
 
 
 def _write(root: Path) -> list[Finding]:

@@ -19,17 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import learn_gpt2
-from learn_gpt2.manifest import PROBLEMS, course_around
+from learn_gpt2.manifest import MODULES, PROBLEMS, course_around
 
 CARRIED = "course_files"  # the folder inside the installed package
 RECORD = "src/installed.json"  # in a course that was made: which version, and what each file was
 PACKAGES = ("gpt2", "learn_gpt2")
-MODEL = "src/gpt2/model.py"
+WRITTEN = tuple(f"src/gpt2/{module}" for module in MODULES)  # what pieces are swapped into
 
 _OUTSIDE = (
     "problems/*.md",
     "problems/*/README.md",
     "problems/*/test_*.py",
+    "problems/*/mistakes.py",
     "problems/*/notebook.ipynb",
     "problems/*/*.svg",
     "problems/*/*.png",
@@ -110,7 +111,7 @@ def installed_beside(root: Path) -> Source | None:
 
 def content(source: Source) -> dict[str, bytes]:
     """Every file of a fresh course: its name → its bytes."""
-    from learn_gpt2.assembly.swap import assemble_model
+    from learn_gpt2.assembly.swap import assemble_files
 
     found = {p.relative_to(source.files).as_posix(): p.read_bytes() for p in outside(source.files)}
     for package in PACKAGES:
@@ -123,8 +124,9 @@ def content(source: Source) -> dict[str, bytes]:
     for problem in PROBLEMS:
         skeleton = found[f"src/learn_gpt2/skeletons/{problem.folder}.py"]
         found[f"problems/{problem.folder}/problem.py"] = skeleton
-    # the package's own model may hold somebody's pieces
-    found[MODEL] = assemble_model(source.files, {}).encode()
+    # the package's own files may hold somebody's pieces
+    for module, text in assemble_files(source.files, {}).items():
+        found[f"src/gpt2/{module}"] = text.encode()
     found["pyproject.toml"] = _pyproject(source).encode()
     found["README.md"] = README.encode()
     found[".gitignore"] = GITIGNORE.encode()

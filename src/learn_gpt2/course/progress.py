@@ -124,7 +124,7 @@ def update(root: Path, problem: Problem, replaced: tuple[str, ...] = (), **value
 
 
 def standings(root: Path) -> list[Standing]:
-    """All twelve, in order. Runs nothing and imports no torch."""
+    """All eighteen, in order. Runs nothing and imports no torch."""
     rows = {row.number: row for row in swap.board(root)}
     memory = backups.read_memory(root)
     return [_standing(root, p, rows[p.number], memory.get(_key(p), {})) for p in PROBLEMS]
@@ -182,7 +182,7 @@ def next_step(rows: list[Standing]) -> str:
     if ready and (row is None or row.number > ready[0].number):
         return f"learn swap {ready[0].number:02d}    (passed: run your piece in the model)"
     if row is None:
-        return "gpt2 generate    (all twelve pieces are yours: let your GPT-2 write)"
+        return "gpt2 generate    (all eighteen pieces are yours: let your GPT-2 write)"
     if row.state == FORCED:
         return f"learn check {row.number:02d}    (your piece in the model fails its checks)"
     if row.state == UNTOUCHED:

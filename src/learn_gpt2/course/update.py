@@ -1,8 +1,9 @@
 """`learn update`: a newer version of the course, with the learner's work as it was.
 
-What the learner changes in files that git tracks are problem.py and the assembled model. Both are
-copied aside, put back to what git knows, git pulls, and both come back: problem.py byte for byte,
-the model assembled again from the new reference and the learner's own pieces.
+What the learner changes in files that git tracks are problem.py and the seven files that pieces are
+swapped into. Both are copied aside, put back to what git knows, git pulls, and both come back:
+problem.py byte for byte, the seven files assembled again from the new reference and the learner's
+own pieces.
 
 A course that `learn init` made gets its files from the installed package instead; a file of the
 course that the learner has changed is kept in `.learn/backups/update-…` first.
@@ -19,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2.common.files import folder_written_aside, write_atomically
-from learn_gpt2.assembly import sections, swap
+from learn_gpt2.assembly import modules, sections, swap
+from learn_gpt2.assembly.sections import Source
+from learn_gpt2.checking import headers
 from learn_gpt2.course import backups, layout
-from learn_gpt2.manifest import PROBLEMS, Problem
-
-MODEL = layout.MODEL
+from learn_gpt2.manifest import MODEL_FILE, MODULE_PROBLEMS, MODULES, PROBLEMS, Problem
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ def update(root: Path) -> Updated:
     save(root)
     try:
         dirty = git(root, "diff", "--name-only", "HEAD", "--", *_own_names()).split()
+        by_hand = [n for n in dirty if n in layout.WRITTEN and not _holds_pieces(root / n)]
+        saved_in = _new_folder(root)
+        for name in by_hand:  # an edit that no header tells of would be lost
+            if (root / name).is_file():
+                write_atomically(saved_in / name, (root / name).read_bytes())
         if dirty:
             git(root, "checkout", "HEAD", "--", *dirty)
         git(root, "pull", "--no-rebase", "--no-edit", "-X", "ours")
@@ -70,7 +76,17 @@ def update(root: Path) -> Updated:
     kept = tuple(p.number for p in PROBLEMS if (_aside(root) / _name(p)).exists())
     shutil.rmtree(_aside(root))
     after = git(root, "rev-parse", "--short", "HEAD").strip()
-    return Updated(before, after, kept, swapped, note)
+    return Updated(before, after, kept, swapped, note, tuple(by_hand), saved_in)
+
+
+def _holds_pieces(path: Path) -> bool:
+    """Whether a piece that is not the reference's stands in one of the seven files: it comes back
+    from there after the update.
+    """
+    try:
+        return any(p.owner != "reference" for p in headers.placed_in(path).values())
+    except (OSError, ValueError):
+        return False
 
 
 def _from_package(root: Path) -> Updated:
@@ -100,7 +116,8 @@ def _from_package(root: Path) -> Updated:
             present = path.read_bytes() if path.is_file() else None
             if present == new.get(name):
                 continue
-            theirs = present is not None and name != MODEL and name not in problems
+            theirs = present is not None and name not in problems
+            theirs = theirs and not (name in layout.WRITTEN and _holds_pieces(path))
             if theirs and layout.fingerprint(present) != old["files"].get(name):
                 if name not in new:
                     continue  # the course has no such file any more; it is the learner's
@@ -171,12 +188,14 @@ def _name(problem: Problem) -> str:
 
 def _own_names() -> list[str]:
     """The files that are the learner's."""
-    return [MODEL, *(_name(p) for p in PROBLEMS)]
+    return [*layout.WRITTEN, *(_name(p) for p in PROBLEMS)]
 
 
 def save(root: Path) -> None:
-    """Copy the model and every touched problem.py aside; complete once the folder has its name."""
-    names = [MODEL, *(_name(p) for p in PROBLEMS if not backups.untouched(root, p))]
+    """Copy the seven files and every touched problem.py aside; complete once the folder has its
+    name.
+    """
+    names = [*layout.WRITTEN, *(_name(p) for p in PROBLEMS if not backups.untouched(root, p))]
     with folder_written_aside(_aside(root)) as part:
         for name in names:
             if (root / name).exists():
@@ -193,7 +212,7 @@ def restore(root: Path) -> None:
 
 
 def _finish(root: Path) -> tuple[tuple[int, ...], str]:
-    """The learner's files back; the model assembled by the new version's own code."""
+    """The learner's files back; the seven files assembled by the new version's own code."""
     for problem in PROBLEMS:
         saved = _aside(root) / _name(problem)
         if saved.exists():
@@ -205,7 +224,7 @@ def _finish(root: Path) -> tuple[tuple[int, ...], str]:
             "-m",
             "learn_gpt2.course.update",
             str(root),
-            str(_aside(root) / MODEL),
+            str(_aside(root) / "src" / "gpt2" / MODEL_FILE),
         ],
         capture_output=True,
         text=True,
@@ -220,25 +239,51 @@ def _finish(root: Path) -> tuple[tuple[int, ...], str]:
         return tuple(data["swapped"]), data["note"]
     except (IndexError, ValueError, KeyError):
         tail = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        kept = backups.folder(root) / "backups" / "model-before-update.py"
-        write_atomically(kept, (_aside(root) / MODEL).read_bytes())
+        for name in layout.WRITTEN:
+            if _holds_pieces(_aside(root) / name):
+                kept = backups.folder(root) / "backups" / f"{Path(name).stem}-before-update.py"
+                write_atomically(kept, (_aside(root) / name).read_bytes())
         return (), f"your pieces were not put into the new model ({tail}); it is the reference's"
 
 
 def reassemble(root: Path, old_model: Path) -> tuple[list[int], str]:
-    """Put the learner's pieces of an older model.py into the present one: (numbers, a note)."""
-    text = old_model.read_text(encoding="utf-8").replace("\r\n", "\n")
-    mine = {n: s for n, s in sections.split(text).items() if s.owner != "reference"}
-    if not mine:
-        return [], ""
-    try:
-        swap.install(root, swap.assemble_model(root, mine), "update", backup=False)
-    except ValueError as error:
-        return [], (
-            f"your pieces don't run with the new reference ({error}); the model is the reference's "
-            f"now. `learn check` tells more, `learn swap` puts them back in."
-        )
-    return sorted(mine), ""
+    """Put the learner's pieces of an older model.py, and of the files beside it, into the present
+    ones: (numbers, a note). A file in which they don't run any more is the reference's.
+    """
+    back: list[int] = []
+    failed: list[str] = []
+    for module in MODULES:
+        mine = _mine(old_model.with_name(module))
+        if not mine:
+            continue
+        try:
+            texts = swap.assemble_files(root, mine, [module])
+            swap.install(root, texts, "update", backup=False)
+            back += mine
+        except ValueError as error:
+            numbers = ", ".join(f"{n:02d}" for n in sorted(mine))
+            failed.append(f"your {numbers} in {module}: {error}")
+    if not failed:
+        return sorted(back), ""
+    return sorted(back), (
+        f"not all of your pieces run with the new reference ({'; '.join(failed)}); what they were "
+        "in is the reference's now. `learn check` tells more, `learn swap` puts them back in."
+    )
+
+
+def _mine(path: Path) -> dict[int, Source]:
+    """The learner's pieces in an older one of the seven files; none in a file that is not there,
+    or that was no learner's to write then.
+    """
+    if not _holds_pieces(path):
+        return {}
+    text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
+    if path.name == MODEL_FILE:
+        found = sections.split(text)
+    else:
+        problem = next(p for p in MODULE_PROBLEMS if p.module == path.name)
+        found = {problem.number: modules.read_module(text, problem)}
+    return {number: piece for number, piece in found.items() if piece.owner != "reference"}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learn_gpt2.assembly import swap
-from learn_gpt2.manifest import PROBLEMS
+from learn_gpt2.checking import headers
+from learn_gpt2.manifest import MODEL_FILE, PROBLEMS
 
 if TYPE_CHECKING:
     from gpt2.validation.stages import Result
@@ -59,9 +60,14 @@ def problem_of(result: Result) -> int | None:
 
 
 def run(root: Path, model: str | None = None, seconds: float = SECONDS) -> Validated:
-    """Validate the model.py of this course. ValueError when it has not all twelve pieces."""
-    pieces = swap.current_pieces(root)
-    mine = tuple(n for n, piece in sorted(pieces.items()) if piece.owner != "reference")
+    """Validate the model.py of this course. ValueError when it has not all twelve pieces.
+
+    The checkpoints run with what else is swapped in: tokens are drawn by problem 13's file, and the
+    cache is problem 14's.
+    """
+    swap.pieces_in(root, MODEL_FILE)
+    placed = headers.placed_everywhere(root / "src" / "gpt2")
+    mine = tuple(n for n, piece in sorted(placed.items()) if piece.owner != "reference")
     environment = {**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONIOENCODING": "utf-8"}
     environment.pop("GPT2_TRACEBACK", None)
     command = [sys.executable, "-P", "-m", "gpt2", "validate", "--json", "--device", "cpu"]

@@ -51,7 +51,7 @@ START_SECONDS = 300.0  # for importing torch and running the reference once
 class Options:
     """How a class is graded."""
 
-    problems: tuple[int, ...] = tuple(p.number for p in manifest.PROBLEMS)
+    problems: tuple[int, ...] = tuple(p.number for p in manifest.MODEL_PROBLEMS)
     limits: Limits = field(default_factory=Limits)
     jobs: int = 2
     own_pieces: bool = False

@@ -326,7 +326,7 @@ def copy_course(root: Path, folder: Path, state: str) -> dict[int, bool]:
     """A copy of the course in a state → for each problem whether the learner's piece is to serve.
 
     skeletons: nothing was written yet. solutions: every problem.py is right. mix: the odd ones
-    are right, and 1 to 5 of them are swapped into the model; one is broken, one half done, the
+    are right, and those of 1 to 5 and 13 to 15 are swapped in; one is broken, one half done, the
     rest are untouched.
     """
     from learn_gpt2.assembly import swap
@@ -346,9 +346,10 @@ def copy_course(root: Path, folder: Path, state: str) -> dict[int, bool]:
         if state == "mix" and n == HALF_DONE:
             text += "\n# begun\n"
         problem.problem_path(folder).write_text(text, encoding="utf-8", newline="\n")
-    swapped = {n: "yours" for n in serves if state == "mix" and serves[n] and n <= 5}
-    model = swap.assemble_model(folder, swapped)
-    swap.model_path(folder).write_text(model, encoding="utf-8", newline="\n")
+    chosen = (*range(1, 6), *range(13, 16))
+    swapped = {n: "yours" for n in chosen if state == "mix" and serves[n]}
+    for module, text in swap.assemble_files(folder, swapped).items():
+        swap.file_path(folder, module).write_text(text, encoding="utf-8", newline="\n")
     return serves
 
 

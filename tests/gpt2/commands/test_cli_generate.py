@@ -287,9 +287,9 @@ def test_text_comes_as_it_is_made(run, folder: Path, monkeypatch: pytest.MonkeyP
     """Catches a command that prints all at the end."""
     written = []
     monkeypatch.setattr(click, "echo", lambda text="", **_: written.append(text))
-    write(run, folder, "--prompt", "be", "--max-new-tokens", 10)
+    write(run, folder, "--prompt", "be", "--max-new-tokens", 10, "--seed", 1)
     assert written[0] == "be"
-    assert len(written) > 10
+    assert len(written) > 5  # bytes of a character that is not finished yet are held back
 
 
 # ----------------------------------------------------------------------------------------- errors

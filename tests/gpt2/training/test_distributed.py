@@ -40,7 +40,7 @@ def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp", "own"])
 def test_two_processes_train_as_one(parallel: str, data: Path, alone: Path, tmp_path: Path) -> None:
     """Catches gradients summed instead of averaged, synced too early, clipped by a part's norm;
     and data read twice. Total batch 80 tokens: 2 ranks × 2 parts × 2 sequences of 10.

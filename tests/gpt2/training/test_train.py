@@ -24,7 +24,7 @@ from gpt2.formats.checkpoints import save_pretrained
 from gpt2.formats.opening import load_tokenizer
 from gpt2.model import GPT2Model
 from gpt2.training.settings import TrainConfig, load_preset, preset_names, read_settings_file
-from gpt2.training.trainer import Trainer, World, lr_at, make_optimizers, read_log, train
+from gpt2.training.trainer import Trainer, World, make_optimizers, read_log, scheduled_rate, train
 
 CPU = World(0, 1, torch.device("cpu"))
 
@@ -75,11 +75,11 @@ def test_the_schedule_at_its_corners() -> None:
     """Catches a warm-up that starts at zero or a cosine that ends elsewhere than at a tenth."""
     config = TrainConfig(max_steps=100, lr=2.0)
     assert config.warmup == 10
-    assert lr_at(0, config) == pytest.approx(0.2)
-    assert lr_at(9, config) == lr_at(10, config) == pytest.approx(2.0)
-    assert lr_at(55, config) == pytest.approx(1.1)
-    assert lr_at(100, config) == lr_at(1000, config) == pytest.approx(0.2)
-    assert lr_at(0, replace(config, warmup_steps=0)) == 2.0
+    assert scheduled_rate(0, config) == pytest.approx(0.2)
+    assert scheduled_rate(9, config) == scheduled_rate(10, config) == pytest.approx(2.0)
+    assert scheduled_rate(55, config) == pytest.approx(1.1)
+    assert scheduled_rate(100, config) == scheduled_rate(1000, config) == pytest.approx(0.2)
+    assert scheduled_rate(0, replace(config, warmup_steps=0)) == 2.0
 
 
 def test_decay_is_on_matrices_only() -> None:

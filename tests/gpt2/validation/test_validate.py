@@ -18,6 +18,7 @@ from small_gpt2 import ROOT, byte_tokenizer, tiny, use_bpe
 from torch import nn
 
 import gpt2.generation.generating
+import gpt2.sampling
 from gpt2 import cli
 from gpt2.formats.checkpoints import save_pretrained
 from gpt2.model import GPT2Config, GPT2Model
@@ -192,7 +193,7 @@ def first_position(model: GPT2Model, patch: pytest.MonkeyPatch) -> None:
 
 
 def least_likely(model: GPT2Model, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(gpt2.generation.generating, "sample", lambda logits, *_: logits.argmin(-1))
+    patch.setattr(gpt2.sampling, "next_token", lambda logits, **_: logits.argmin(-1))
 
 
 def temperature_upside_down(model: GPT2Model, patch: pytest.MonkeyPatch) -> None:
@@ -226,7 +227,7 @@ TWELVE = [
     (7, no_second_residual, "TransformerBlock"),
     (8, no_last_norm, "GPT2Model.forward"),
     (9, first_position, "GPT2Model.forward"),
-    (10, least_likely, "gpt2.generation"),
+    (10, least_likely, "next_token"),
     (11, temperature_upside_down, "gpt2.generation"),
     (12, new_token_sees_one_key, "CausalMultiHeadAttention"),
 ]
@@ -498,13 +499,13 @@ def test_the_command_fails(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Catches exit code 0 for a model that is wrong, and a failure without its cause."""
-    monkeypatch.setattr(gpt2.generation.generating, "sample", lambda logits, *_: logits.argmin(-1))
+    monkeypatch.setattr(gpt2.sampling, "next_token", lambda logits, **_: logits.argmin(-1))
     with pytest.raises(SystemExit) as ended:
         cli.main(["validate", str(folder)])
     text = capsys.readouterr().out
     assert ended.value.code == 1
     assert "✗ 10" in text
-    assert "likely: sample must take the largest" in text
+    assert "likely: next_token must take the largest" in text
     assert "skipped: needs checkpoint 10" in text
     with pytest.raises(SystemExit) as ended:
         cli.main(["validate", str(folder), "--json"])

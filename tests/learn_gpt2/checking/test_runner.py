@@ -245,3 +245,21 @@ def test_what_needs_a_consequence_is_skipped_for_the_same_reason(tmp_path: Path)
     report = examination(tmp_path, one, two, three).run_all()
     assert [r.status for r in report.results] == ["failed", "skipped", "skipped"]
     assert "needs one" in report.results[2].message
+
+
+def test_a_count_says_nothing_that_may_be_untrue() -> None:
+    """Catches "14 of 14 checks fail" for a file that could not be loaded: none of them ran."""
+    assert runner.verdict(14, 14, 0) == "none of the 14 checks passes"
+    assert runner.verdict(14, 3, 2) == "3 of 14 checks fail, and 2 more wait for them"
+    assert runner.verdict(1, 1, 0) == "1 of 1 checks fails"
+
+
+def test_a_file_may_ask_for_the_number_of_its_output(tmp_path: Path) -> None:
+    """Catches a stand-in for standard error without a `fileno`, which faulthandler asks for."""
+    import sys
+
+    from learn_gpt2.checking.output import Heard, redirect_stderr
+
+    with redirect_stderr(Heard()):
+        assert isinstance(sys.stderr.fileno(), int)
+        assert not sys.stderr.isatty()

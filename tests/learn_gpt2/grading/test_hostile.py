@@ -22,7 +22,8 @@ from gpt2.cli import run
 from gpt2.data.shards import TokenSource, read_index
 from gpt2.formats.checkpoints import find_checkpoint, read_header, read_settings
 from gpt2.formats.opening import load_tokenizer, open_model
-from gpt2.generation.generating import filter_logits, sample
+from gpt2.generation.generating import filter_logits
+from gpt2.sampling import next_token
 from gpt2.text.tokenizers import StreamDecoder
 from gpt2.training.evaluation import read_hellaswag
 from gpt2.training.settings import TrainConfig, read_settings_file
@@ -91,7 +92,8 @@ def test_filtering_agrees_with_plain_python(
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     filtered = filter_logits(logits, **options, repetition_penalty=penalty, seen=seen)
     oracle = allowed_tokens(logits, seen, **options, repetition_penalty=penalty)
-    drawn = sample(filtered, temperature, generator)
+    rest = {"repetition_penalty": penalty, "seen": seen, "generator": generator}
+    drawn = next_token(logits, **options, **rest)
     for row, token, (surely, perhaps) in zip(filtered, drawn, oracle, strict=True):
         kept = set(row.isfinite().nonzero()[:, 0].tolist())
         assert surely <= kept <= perhaps
