@@ -157,7 +157,7 @@ def test_a_newer_package_keeps_the_learners_work(made: Path):
     problem = manifest.get(1)
     problem.problem_path(made).write_bytes(problem.solution_path(made).read_bytes() + b"# mine\n")
     mine = problem.problem_path(made).read_bytes()
-    swap.install(made, swap.assemble_model(made, {1: "yours"}), "swap-01")
+    swap.install(made, swap.assemble_files(made, {1: "yours"}), "swap-01")
     (made / "problems" / "GLOSSARY.md").write_text("my own words", encoding="utf-8")
     (made / "problems" / "notes.md").write_text("notes", encoding="utf-8")
     readme = made / "problems" / "README.md"  # saved by an editor with its own line ends
