@@ -176,7 +176,10 @@ KNOWN.add(
     2,
     "Probabilities are returned. Filters take logits and give logits: the softmax comes once, in `sample`.",
     way(last=lambda x: x.softmax(-1)),
-    way(last=lambda x: x.log_softmax(-1), says="Log-probabilities are returned: another number for each token than its logit. What is kept keeps its logit."),
+    way(
+        last=lambda x: x.log_softmax(-1),
+        says="Log-probabilities are returned: another number for each token than its logit. What is kept keeps its logit.",
+    ),
     family="fill",
 )
 KNOWN.add(
@@ -202,7 +205,11 @@ KNOWN.add(
     4,
     "The token with which the sum crosses p is left out. It stays: without it the sum is below p.",
     way(keep=lambda chances, p: chances.cumsum(-1) <= p),
-    way(keep=lambda chances, p: (chances.cumsum(-1) <= p) | (chances.cumsum(-1) == chances.cumsum(-1)[:, :1])),
+    way(
+        keep=lambda chances, p: (
+            (chances.cumsum(-1) <= p) | (chances.cumsum(-1) == chances.cumsum(-1)[:, :1])
+        )
+    ),
     family="top-p",
 )
 KNOWN.add(
@@ -233,9 +240,17 @@ KNOWN.add(
     "rows-share-a-nucleus",
     5,
     "What one row leaves out is left out in the others, too. Each row has its own nucleus.",
-    way(back=lambda x, values, order, keep, out: torch.where(_back(order, keep).all(0, keepdim=True), x, out)),
+    way(
+        back=lambda x, values, order, keep, out: torch.where(
+            _back(order, keep).all(0, keepdim=True), x, out
+        )
+    ),
     way(back=lambda x, values, order, keep, out: torch.where(_back(order, keep)[:1], x, out)),
-    way(back=lambda x, values, order, keep, out: torch.where(_back(order, keep).any(0, keepdim=True), x, out)),
+    way(
+        back=lambda x, values, order, keep, out: torch.where(
+            _back(order, keep).any(0, keepdim=True), x, out
+        )
+    ),
     family="top-p",
 )
 KNOWN.add(
@@ -257,7 +272,10 @@ KNOWN.add(
     3,
     "The logits are summed. It is their probabilities that sum to p, so the softmax comes first.",
     way(chance=lambda values: values),
-    way(chance=lambda values: values.exp(), says="The exponentials are summed without being divided by their total: they are not probabilities yet."),
+    way(
+        chance=lambda values: values.exp(),
+        says="The exponentials are summed without being divided by their total: they are not probabilities yet.",
+    ),
     family="top-p",
 )
 KNOWN.add(
@@ -272,6 +290,8 @@ KNOWN.add(
     3,
     "Sums or probabilities are taken along the batch, and not along the vocabulary (the last axis).",
     way(keep=lambda chances, p: chances.cumsum(0) - chances < p),
+    way(keep=lambda chances, p: ~_shifted(chances.cumsum(0) >= p)),
+    way(keep=lambda chances, p: ~_shifted(chances.cumsum(0) > p)),
     way(chance=lambda values: values.softmax(0)),
     family="top-p",
 )
@@ -316,6 +336,13 @@ def _later(chances):
     return later
 
 
+def _shifted(gone):
+    """A mask of sorted tokens moved one place on, so that the first always stays."""
+    later = gone.roll(1, -1)
+    later[:, 0] = False
+    return later
+
+
 def _back(order, keep):
     """A mask in sorted order → in the vocabulary's."""
     return torch.zeros_like(keep).scatter(-1, order, keep)
@@ -341,11 +368,26 @@ KNOWN.add(
     "drawn-without-softmax",
     6,
     "Tokens are drawn in proportion to something else than softmax(logits).",
-    way(chance=lambda x: x.clamp_min(0) / x.clamp_min(0).sum(-1, keepdim=True), says="Tokens are drawn in proportion to their logits. Their probabilities are softmax(logits)."),
-    way(chance=lambda x: x.abs() / x.abs().sum(-1, keepdim=True), says="Tokens are drawn in proportion to the size of their logits. Their probabilities are softmax(logits)."),
-    way(chance=lambda x: torch.where(x.isfinite(), 1.0, 0.0) / x.isfinite().sum(-1, keepdim=True), says="All tokens that are left are equally likely. Their probabilities are softmax(logits)."),
-    way(chance=lambda x: (2 * x).softmax(-1), says="Tokens are drawn from the square of softmax(logits): the probabilities enter twice."),
-    way(chance=lambda x: x.sigmoid() / x.sigmoid().sum(-1, keepdim=True), says="Tokens are drawn in proportion to the sigmoid of their logits. Their probabilities are softmax(logits)."),
+    way(
+        chance=lambda x: x.clamp_min(0) / x.clamp_min(0).sum(-1, keepdim=True),
+        says="Tokens are drawn in proportion to their logits. Their probabilities are softmax(logits).",
+    ),
+    way(
+        chance=lambda x: x.abs() / x.abs().sum(-1, keepdim=True),
+        says="Tokens are drawn in proportion to the size of their logits. Their probabilities are softmax(logits).",
+    ),
+    way(
+        chance=lambda x: torch.where(x.isfinite(), 1.0, 0.0) / x.isfinite().sum(-1, keepdim=True),
+        says="All tokens that are left are equally likely. Their probabilities are softmax(logits).",
+    ),
+    way(
+        chance=lambda x: (2 * x).softmax(-1),
+        says="Tokens are drawn from the square of softmax(logits): the probabilities enter twice.",
+    ),
+    way(
+        chance=lambda x: x.sigmoid() / x.sigmoid().sum(-1, keepdim=True),
+        says="Tokens are drawn in proportion to the sigmoid of their logits. Their probabilities are softmax(logits).",
+    ),
     family="draw",
 )
 KNOWN.add(
@@ -359,10 +401,26 @@ KNOWN.add(
     "wrong-noise",
     6,
     "The noise that is added to the logits is not Gumbel noise, −log(−log u), so the largest sum is not a draw from the softmax.",
-    way(chance=lambda x: _with_noise(x, torch.rand(4001, x.size(-1), generator=torch.Generator().manual_seed(0)))),
-    way(chance=lambda x: _with_noise(x, torch.randn(4001, x.size(-1), generator=torch.Generator().manual_seed(0)))),
-    way(chance=lambda x: _with_noise(x, torch.rand(4001, x.size(-1), generator=torch.Generator().manual_seed(0)).log())),
-    way(chance=lambda x: _with_noise(x, -torch.rand(4001, x.size(-1), generator=torch.Generator().manual_seed(0)).log())),
+    way(
+        chance=lambda x: _with_noise(
+            x, torch.rand(4001, x.size(-1), generator=torch.Generator().manual_seed(0))
+        )
+    ),
+    way(
+        chance=lambda x: _with_noise(
+            x, torch.randn(4001, x.size(-1), generator=torch.Generator().manual_seed(0))
+        )
+    ),
+    way(
+        chance=lambda x: _with_noise(
+            x, torch.rand(4001, x.size(-1), generator=torch.Generator().manual_seed(0)).log()
+        )
+    ),
+    way(
+        chance=lambda x: _with_noise(
+            x, -torch.rand(4001, x.size(-1), generator=torch.Generator().manual_seed(0)).log()
+        )
+    ),
     family="draw",
 )
 KNOWN.add(
@@ -463,8 +521,20 @@ KNOWN.add(
     way(order=("penalty", "top-k", "top-p")),
     family="order",
 )
-KNOWN.add("top-k-ignored", 7, "top_k has no effect.", way(order=("penalty", "temperature", "top-p")), family="order")
-KNOWN.add("top-p-ignored", 7, "top_p has no effect.", way(order=("penalty", "temperature", "top-k")), family="order")
+KNOWN.add(
+    "top-k-ignored",
+    7,
+    "top_k has no effect.",
+    way(order=("penalty", "temperature", "top-p")),
+    family="order",
+)
+KNOWN.add(
+    "top-p-ignored",
+    7,
+    "top_p has no effect.",
+    way(order=("penalty", "temperature", "top-k")),
+    family="order",
+)
 KNOWN.add(
     "penalty-not-applied",
     7,
@@ -500,6 +570,8 @@ KNOWN.add(
     "penalty-needs-seen",
     7,
     "Without `seen` there is nothing to penalize: leave the penalty out when it is None.",
+    way(unseen=torch.ones_like),
+    family="order",
 )
 
 # ── the loop ────────────────────────────────────────────────────────────────────────────────────
