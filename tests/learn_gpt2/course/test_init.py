@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt2.common import files
 from learn_gpt2 import manifest
 from learn_gpt2.assembly import swap
 from learn_gpt2.course import layout, update
@@ -102,7 +103,7 @@ def test_an_interrupted_init_leaves_nothing(
         target.mkdir()
     last = at + 1 if isinstance(at, int) else 3 if there else 1
     count = 0
-    owner, name = (swap, "replace") if at == "rename" else (Path, "write_bytes")
+    owner, name = (files, "replace") if at == "rename" else (Path, "write_bytes")
     method = getattr(owner, name)
 
     def stopped(*arguments):
