@@ -11,8 +11,6 @@ import json
 import math
 import os
 import re
-import shutil
-import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,9 +26,12 @@ from gpt2.common.files import (
     HUB_NAMES,
     WEIGHTS,
     download_file,
+    folder_written_aside,
     in_a_run,
     read_json,
     short,
+    write_json,
+    written_aside,
 )
 from gpt2.formats.bundled import bundled
 from gpt2.formats.layout import HEAD, Renamed, language_model
@@ -575,8 +576,6 @@ def save_pretrained(
     at once, or, where there is one already, its files are replaced one by one, each at once. The
     folder's other files stay.
     """
-    from safetensors.torch import save_file
-
     if dtype not in (None, torch.float32, torch.float16, torch.bfloat16):
         raise ValueError(f"dtype must be float32, float16 or bfloat16, got {dtype}")
     folder = Path(os.path.abspath(folder))
@@ -589,28 +588,26 @@ def save_pretrained(
         for name, tensor in model_tensors(model)
     }
     stored = next(iter(weights.values())).dtype
-    # on the same disk, or it could not be renamed
-    aside = (folder if folder.is_dir() else folder.parent) / f".{folder.name}-{uuid.uuid4().hex}"
-    aside.mkdir(parents=True)
-    try:
+    with folder_written_aside(folder) as part:
         ids = _special_ids(model, tokenizer, roles)
         kind = str(stored).removeprefix("torch.")
         content = config_of(settings_of(model.config), dtype=kind, **ids)
-        write_json(aside / "config.json", content)
-        write_json(aside / "generation_config.json", ids)
-        save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
-        # safetensors lets only the owner read its files; these are for whom the umask says
-        shutil.copymode(aside / "config.json", aside / WEIGHTS)
+        write_json(part / "config.json", content)
+        write_json(part / "generation_config.json", ids)
+        save_tensors(weights, part / WEIGHTS, {"format": "pt"})
         if tokenizer is not None:
-            tokenizer.save(aside)
-        if folder.exists():
-            for path in sorted(aside.iterdir()):
-                os.replace(path, folder / path.name)
-        else:
-            os.replace(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+            tokenizer.save(part)
     return folder
+
+
+def save_tensors(
+    tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Tensors → a safetensors file, written as a whole."""
+    from safetensors.torch import save_file
+
+    with written_aside(path) as part:
+        save_file(dict(tensors), part, metadata=metadata)
 
 
 def _special_ids(
@@ -647,8 +644,3 @@ def settings_of(config: Any) -> dict[str, Any]:
     """A GPT2Config → its arguments."""
     fields = "vocab_size n_positions n_embd n_layer n_head resid_pdrop embd_pdrop attn_pdrop"
     return {field: getattr(config, field) for field in (*fields.split(), "layer_norm_epsilon")}
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object as Hugging Face does: indented, one line feed at the end."""
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")

@@ -20,7 +20,7 @@ import zipfile
 from importlib import metadata, resources
 from pathlib import Path
 
-from learn_gpt2.assembly.swap import write_atomically
+from gpt2.common.files import write_atomically
 from learn_gpt2.course import layout
 from learn_gpt2.grading import connectors, gradebook
 from learn_gpt2.grading.escaping import json_text

@@ -2,9 +2,8 @@
 
 It is asked on standard input, one JSON line per student and problem, and answers on standard
 output. For each question it forks a judge (`judge.py`), which knows the checks and never imports
-the student's file. What the judge asks is answered by a worker (`worker.py`), a fresh one for each
-check, which a server of its own forks and confines (`keeper.py`): that server knows nothing of the
-course. Where the system can't fork, a question is a process of its own that runs all checks.
+the student's file. What the judge asks is answered by a worker (`worker.py`), which a server of its
+own forks and confines (`keeper.py`): that server knows nothing of the course. Where the system can't fork, a question is a process of its own that runs all checks.
 """
 
 from __future__ import annotations
@@ -46,6 +45,8 @@ if TYPE_CHECKING:
 PATIENCE = 2.0  # how many times its own limit a check may take in all, questions and answers
 GRACE = 5.0  # seconds beyond that before its process is ended
 START_SECONDS = 120.0  # for the server of workers to import torch
+# what a check undoes in its own process when a file has left it so
+UNDONE = frozenset(("grad-left-off", "default-dtype-set", "mode-left-on"))
 JUDGE_MEMORY = 4096  # MB that a judge may take beyond what it has
 
 
@@ -244,7 +245,9 @@ def _judge(server: Server, question: Question, scratch: Path, writable: int) -> 
 
 
 class Sitting:
-    """The checks of one question, each with a worker of its own."""
+    """The checks of one question. A worker answers for one after the other, as a learner's own run
+    has one process for them; after a check that went wrong in it, the next has a new one.
+    """
 
     def __init__(self, server: Server, question: Question, scratch: Path):
         self.server, self.question, self.scratch = server, question, scratch
@@ -290,6 +293,7 @@ class Sitting:
                 stopped = None if loaded else result
             examination.results[check.name] = result
             results.append({k: v for k, v in vars(result).items() if k != "exception"})
+        self._stop()
         return {
             "results": results,
             "unusual": list(dict.fromkeys(self.started))[:20],
@@ -302,53 +306,69 @@ class Sitting:
         if isinstance(piece, RemotePiece) and examination.skips(check):
             return True, examination.run(check.name)
         result = Result(check.name, check.title, "failed", points=check.points)
-        loaded = False
+        loaded = well = False
         try:
-            examination._piece = open_piece(
-                self.question.problem,
-                self.file,
-                lambda path, lines: self._worker(path, lines, check),
-                self.given,
-                self.limits.load_seconds,
-            )
+            examination._piece = self._piece(check, piece)
             loaded = True
             examination._piece.examined_as = examination
-            self._import_was_long()
             self.judge.seconds = check.seconds
             result = examination.run(check.name)
             if isinstance(result.exception, WireError):
                 raise result.exception
-            self._conduct(result)
+            # what can be relied on for another check
+            well = result.exception is None or isinstance(result.exception, Exception)
+            well = well and not (self.judge.waiting or UNDONE & set(result.mistakes))
+            well = not self._conduct(result) and well
         except PieceError as error:
             self._unloaded(result, error)
             with contextlib.suppress(WireError):
                 self._conduct(result)
         except WireError as error:
+            well = False
             self._stop()
             message, mistake = self._explain(error)
             result = Result(check.name, check.title, "failed", f"{message} [{mistake}]", [mistake])
             result.points = check.points
         finally:
-            self._stop()
+            if not well:
+                self._stop()
         if loaded:
             self._name_memory(result)
         result.message = clean(result.message, self.scratch)
         result.mistakes = [m for m in result.mistakes if re.fullmatch(r"[a-z0-9-]{1,60}", m)][:8]
         return loaded, result
 
-    def _conduct(self, result: Result) -> None:
-        """What the file does besides defining its piece, and grading does not take."""
+    def _piece(self, check: Check, before: object) -> RemotePiece:
+        """The file in a worker: the one that answered for the last check, or a new one."""
+        if self.judge is not None and isinstance(before, RemotePiece):
+            told = json.dumps({"seconds": self._seconds(check)}).encode()
+            self.line.sendall(told + b"\n")
+            self.judge = Judge(self.judge.line, self.judge.path, self.judge.lines)
+            return before.again(self.judge)
+        opened = open_piece(
+            self.question.problem,
+            self.file,
+            lambda path, lines: self._worker(path, lines, check),
+            self.given,
+            self.limits.load_seconds,
+        )
+        self._import_was_long()
+        return opened
+
+    def _conduct(self, result: Result) -> bool:
+        """Whether the file does besides defining its piece what grading does not take."""
         if self.judge is None:
-            return
+            return True
         fact, started = self.judge.conduct()
         self.started += started
         if fact is not None:
             kind, text = fact
             result.status, result.mistakes = "failed", [kind]
             result.message = f"The file {text} [{kind}]"
+        return fact is not None
 
     def _import_was_long(self) -> None:
-        """Each check imports again what the file imports; a learner's run does it once."""
+        """A new worker imports again what the file imports; a learner's run does it once."""
         given = min(time.monotonic() - self.begun, self.credit)
         self.credit, self.end = self.credit - given, self.end + given
 
@@ -441,15 +461,19 @@ class Sitting:
         self.begun = time.monotonic()
         down, down_in = os.pipe()
         up, up_in = os.pipe()
-        seconds = min(
-            3 * self.limits.load_seconds + 3 * PATIENCE * check.seconds + GRACE,  # as `time_limit`
-            max(1.0, self.end - time.monotonic()),
-        )
-        socket.send_fds(self.line, [json.dumps({"seconds": seconds}).encode()], [down, up_in])
+        told = json.dumps({"seconds": self._seconds(check)}).encode()
+        socket.send_fds(self.line, [told], [down, up_in])
         os.close(down)
         os.close(up_in)
         self.judge = Judge(Line(up, down_in), path, lines)
         return self.judge
+
+    def _seconds(self, check: Check) -> float:
+        """How long a worker may run for a check, its start included."""
+        return min(
+            3 * self.limits.load_seconds + 3 * PATIENCE * check.seconds + GRACE,  # as `time_limit`
+            max(1.0, self.end - time.monotonic()),
+        )
 
     def _stop(self) -> None:
         """End the worker that runs, and everything it started."""
@@ -457,7 +481,7 @@ class Sitting:
             return
         self.judge.line.close()
         self.judge = None
-        self.line.sendall(b"stop")
+        self.line.sendall(b"stop\n")
         told = json.loads(self.line.recv(4096) or b"{}")
         self.how = (told.get("how", "ended"), told.get("code", 0))
 

@@ -30,8 +30,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+from gpt2.common.files import write_atomically
 from learn_gpt2 import manifest
-from learn_gpt2.assembly.swap import write_atomically
 from learn_gpt2.checking.runner import surroundings
 from learn_gpt2.grading import answers, drawing, sandbox, similarity, submissions
 from learn_gpt2.grading.escaping import json_text, one_line

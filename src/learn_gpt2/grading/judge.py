@@ -296,7 +296,14 @@ class Judge(wire.Peer):
     def load(self, body: dict) -> dict[str, object]:
         """Have the worker run the file: name → its class, encoded, or what kind of thing it is."""
         self.line.end = time.monotonic() + PATIENCE * body["seconds"] + LATE
-        answer = self.ask("load", body)
+        return self._names(self.ask("load", body))
+
+    def again(self) -> dict[str, object]:
+        """Have the worker forget the last check; what `load` gave."""
+        self.line.end = time.monotonic() + LATE
+        return self._names(self.ask("again", {}))
+
+    def _names(self, answer: Message) -> dict[str, object]:
         self.learn(answer)
         names = answer.body.get("names")
         if not isinstance(names, dict):
@@ -953,6 +960,12 @@ class RemotePiece(Piece):
         except AttributeError:
             raise PieceError(loading.missing_name(self, name), "missing-name") from None
 
+    def again(self, judge: Judge) -> RemotePiece:
+        """The same file for another check, in the same worker."""
+        piece = RemotePiece(self.problem, self.path, self.source, self.open_todos, judge)
+        piece.names = judge.again()
+        return piece
+
     @property
     def torch_left(self) -> Callable:
         """Asks how the piece leaves torch, see `learn_gpt2.checks`."""
@@ -995,18 +1008,32 @@ def open_piece(
 
 
 def _check_names(piece: RemotePiece, module: str) -> None:
-    """PieceError when a class or method that the problem provides is missing or was borrowed."""
+    """PieceError when a name that the problem provides is missing, is of another kind or was
+    borrowed, as `loading.load` has it.
+    """
     for provided in piece.problem.provides:
         name, _, method = provided.partition(".")
         told = piece.names.get(name)
         if told is None:
             raise PieceError(loading.missing_name(piece, name), "missing-name")
-        if not isinstance(told, list):
-            kind = wire.clean(_text(told))[:80]
-            raise PieceError(
-                f"{loading.shown(piece.path)}: {name} is a {kind}, and must be a class.", "no-class"
-            )
-        about = piece.judge.abouts.get(_number(_pair(told)[1]), {})
+        if name in piece.problem.classes:
+            if not isinstance(told, list):
+                kind = wire.clean(_text(_dict(told).get("type")))[:80]
+                raise PieceError(
+                    f"{loading.shown(piece.path)}: {name} is a {kind}, and must be a class.",
+                    "no-class",
+                )
+            about = piece.judge.abouts.get(_number(_pair(told)[1]), {})
+        elif name.isupper():
+            continue
+        else:
+            about = {"callable": True, "home": ""} if isinstance(told, list) else _dict(told)
+            if about.get("callable") is not True:
+                kind = wire.clean(_text(about.get("type")))[:80]
+                raise PieceError(
+                    f"{loading.shown(piece.path)}: {name} is a {kind}, and must be a function.",
+                    "no-function",
+                )
         if method and not any(method in _names_in(c) for c in _own(piece.judge, about, module)):
             near = [n for n in _names_in(about) if not n.startswith("__")]
             raise PieceError(

@@ -175,8 +175,8 @@ class Worker(wire.Peer):
         self.folders: dict[str, str] = {}
         self.watch = None
         self.torch_before = self._torch_now()
-        self._pending: tuple | None = None
-        self._depth = 0
+        self.provides: list[str] = []
+        self._broken: tuple | None = None  # the question that an error broke off
 
     # ── questions
 
@@ -190,6 +190,8 @@ class Worker(wire.Peer):
             return self._do(message, parts)
         if kind == "left":
             return self._left()
+        if kind == "again":
+            return self._again()
         if kind == "conduct":
             fact = None if self.watch is None else self.watch.fact()
             said = {} if fact is None else {"kind": fact.kind, "text": fact.text}
@@ -224,14 +226,41 @@ class Worker(wire.Peer):
         with limits.time_limit(body["seconds"]):
             exec(code, module.__dict__)
         self.torch_before = self._torch_now()
-        names = {}
-        parts = wire.Parts()
-        for name in body["provides"]:
-            if name in module.__dict__ or hasattr(module, name):
-                value = getattr(module, name)
-                known = isinstance(value, type)
-                names[name] = self.write(value, parts) if known else type(value).__name__
-        return self._told({"names": names})
+        self.provides = body["provides"]
+        return self._told({"names": self._names()})
+
+    def _names(self) -> dict:
+        """What the problem asks for: classes with what is in them, of others what they are."""
+        names, parts = {}, wire.Parts()
+        for name in self.provides:
+            if name in self.module.__dict__ or hasattr(self.module, name):
+                value = getattr(self.module, name)
+                home = getattr(value, "__module__", None)
+                names[name] = (
+                    self.write(value, parts)
+                    if isinstance(value, type)
+                    else {
+                        "type": type(value).__name__[:80],
+                        "callable": callable(value),
+                        "home": home[:200] if isinstance(home, str) else "",
+                    }
+                )
+        return names
+
+    def _again(self) -> dict:
+        """For another check: the module stays, and what was made for the last check goes."""
+        for table in self._tables():
+            table.clear()
+        random.seed(0)
+        gc.collect(1)
+        return self._told({"names": self._names()})
+
+    def _tables(self) -> tuple:
+        return (
+            *(self.objects, self.ids, self.classes, self.tensors, self.tensor_ids, self.storages),
+            *(self.gifts, self.prints, self.roots, self.kept, self.forget),
+            *(self.told_classes, self.told_storages),
+        )
 
     def _own_copy(self, body: dict) -> str:
         """The path of a copy of the file that lies in this process's own folder: a file may look
@@ -271,7 +300,7 @@ class Worker(wire.Peer):
         told, said = body.get("told", {}), {}
         if told.get("downloads"):
             told["downloads"]["folder"] = self.read(told["downloads"]["folder"], message)
-        self._pending = (roots, message, said)
+        doing = (roots, message, said)
         before = torch.is_grad_enabled()
         torch.set_grad_enabled(bool(body["grad"]) and before)
         try:
@@ -287,11 +316,13 @@ class Worker(wire.Peer):
                     said |= heard
             done: dict = {"value": self.write(result, parts)}
             self.keep(inputs, parts, done)
+        except BaseException:
+            self._broken = doing
+            raise
         finally:
             if torch.is_grad_enabled() == (bool(body["grad"]) and before):
                 torch.set_grad_enabled(before)
-        done |= self._after(parts)
-        return done
+        return done | self._after(doing, parts)
 
     def given_modules_by_name(self) -> dict[str, object]:
         """The course's modules, and `skip_init`, as the blocks need them."""
@@ -358,11 +389,9 @@ class Worker(wire.Peer):
             for t in (*root.parameters(), *root.buffers()):
                 t.lies_elsewhere = True
 
-    def _after(self, parts) -> dict:
+    def _after(self, doing: tuple, parts) -> dict:
         """What changed while a question was answered."""
-        if self._pending is None:
-            return self._told({})
-        (roots, message, said), self._pending = self._pending, None
+        roots, message, said = doing
         body: dict = {}
         edited = []
         for number, about in enumerate(message.about):
@@ -428,11 +457,11 @@ class Worker(wire.Peer):
         name = getattr(error, "name", None)
         if isinstance(error, ModuleNotFoundError) and isinstance(name, str):
             body["name"] = name[:200]
-        try:
-            body |= self._after(parts)
-        except (ValueError, RuntimeError):
-            self._pending = None
-        return body
+        broken, self._broken = self._broken, None
+        if broken is not None:
+            with contextlib.suppress(ValueError, RuntimeError):
+                body |= self._after(broken, parts)
+        return self._told(body)
 
     # ── objects
 

@@ -31,7 +31,7 @@ def forced(course: Path) -> Path:
 
 
 def test_a_forced_piece_never_reads_as_passed(forced: Path) -> None:
-    """Catches "12 of 12 passed" with a piece that is known to fail, in any command that shows it;
+    """Catches "18 of 18 passed" with a piece that is known to fail, in any command that shows it;
     also when what was remembered is lost.
     """
     for _ in range(2):
@@ -39,7 +39,7 @@ def test_a_forced_piece_never_reads_as_passed(forced: Path) -> None:
         assert (row.state, row.words, row.fails_in_model) == (FORCED, FORCED, True)
         board = learn(forced, "status").stdout
         assert f"✗ 03 Scaled dot product       {FORCED}" in board
-        assert "0 of 12 passed, 1 of yours run in src/gpt2/model.py (03 fails)." in board
+        assert "0 of 18 passed, 1 of yours run in src/gpt2/ (03 fails)." in board
         assert "Next: learn check 03" in board
         (forced / ".learn" / "progress.json").unlink(missing_ok=True)
     assert "fails its checks" in learn(forced, "next").stdout
