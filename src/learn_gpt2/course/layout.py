@@ -31,7 +31,6 @@ _OUTSIDE = (
     "problems/*/README.md",
     "problems/*/test_*.py",
     "problems/*/mistakes.py",
-    "problems/*/mistakes.py",
     "problems/*/notebook.ipynb",
     "problems/*/*.svg",
     "problems/*/*.png",
