@@ -3,7 +3,8 @@
 It is asked on standard input, one JSON line per student and problem, and answers on standard
 output. For each question it forks a judge (`judge.py`), which knows the checks and never imports
 the student's file. What the judge asks is answered by a worker (`worker.py`), which a server of its
-own forks and confines (`keeper.py`): that server knows nothing of the course. Where the system can't fork, a question is a process of its own that runs all checks.
+own forks and confines (`keeper.py`): that server knows nothing of the course. Where the system
+can't fork, a question is a process of its own that runs all checks.
 """
 
 from __future__ import annotations
