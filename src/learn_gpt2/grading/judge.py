@@ -329,6 +329,7 @@ class Judge(wire.Peer):
             body["args"] = self.write(list(args), parts)
             body["kwargs"] = self.write(dict(kwargs), parts)
         body["grad"] = torch.is_grad_enabled()
+        body["autocast"] = wire.autocast_now()
         inputs = [t for t in parts.sources if t.requires_grad]
         sources = list(parts.sources)
         if surroundings.OPEN:
@@ -501,7 +502,7 @@ class Judge(wire.Peer):
         if name is not None and (type(name) is not str or name not in READABLE):
             kind = type(target).__name__
             raise AttributeError(f"{kind!r} object has no attribute {str(name)[:80]!r}")
-        with torch.set_grad_enabled(body.get("grad") is True):
+        with torch.set_grad_enabled(body.get("grad") is True), wire.autocast(body.get("autocast")):
             if what == "call" and name is None and callable(target):
                 result = target(*args, **kwargs)
             elif what == "__exit__" and name is None and hasattr(type(target), what):
@@ -516,12 +517,27 @@ class Judge(wire.Peer):
                 kind = type(target).__name__
                 raise AttributeError(f"{kind!r} object has no attribute {str(name)[:80]!r}")
             done = {"value": self.write(result, parts)}
-            trained = self._trained() if self.shares else []
             leaves = [leaf for leaf, _ in given]
-            self.keep(leaves, parts, done, [self.tensors[n] for n in trained])
-            if "kept" in done:
-                done["pids"] = trained
+            trained = self._behind(parts.sources, leaves) if self.shares else []
+            self.keep(leaves, parts, done, trained)
+            if trained:
+                done["pids"] = self.write(trained, parts)
         return done
+
+    def _behind(self, ends: list[Tensor], given: list[Tensor]) -> list[Tensor]:
+        """The leaves that something was computed from, other than what was given."""
+        found: dict[int, Tensor] = {}
+        todo, seen = [t.grad_fn for t in ends if t.grad_fn is not None], set()
+        while todo:
+            node = todo.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            leaf = getattr(node, "variable", None)
+            if isinstance(leaf, Tensor) and leaf.requires_grad and not self.is_value(leaf):
+                found[id(leaf)] = leaf
+            todo += [inner for inner, _ in node.next_functions]
+        return [t for t in found.values() if not any(t is g for g in given)]
 
     def describe_error(self, error: BaseException, parts: Parts) -> dict:
         if isinstance(error, (TimeLimit, AssertionError)):
@@ -628,11 +644,18 @@ class Judge(wire.Peer):
         with wire.NO_OVERRIDES():
             parts.tensors.append(wire.write_tensor(t, parts))
         parts.sources.append(t.detach())
+        value, gradient = len(parts.tensors) - 1, None
+        if t.is_leaf and t.grad is not None:
+            parts.tensors.append(wire.write_tensor(t.grad, parts))
+            parts.sources.append(t.grad.detach())
+            gradient = len(parts.tensors) - 1
+            self.ours.gradients[pid] = wire.raw(t.grad.detach().contiguous())
         return {
             "pid": pid,
             "parameter": isinstance(t, nn.Parameter),
             "grad": t.requires_grad,
-            "x": len(parts.tensors) - 1,
+            "x": value,
+            "g": gradient,
         }
 
     def _adopted(self, module: nn.Module, parts: Parts) -> list:
@@ -705,7 +728,7 @@ class Judge(wire.Peer):
                     n = len(parts.tensors) - 1
                 gradients.append([number, n])
         if gradients:
-            body["gradients"] = gradients
+            body["grads"] = gradients
 
     def changes_in(self, message: Message) -> None:
         body = message.body
@@ -715,7 +738,7 @@ class Judge(wire.Peer):
             self._update(_dict(update), message)
         for about in _list(body.pop("loose", []), 20_000):
             self._tensor(_dict(about), message)
-        for number, n in map(_pair, _list(body.pop("gradients", []), 20_000)):
+        for number, n in map(_pair, _list(body.pop("grads", []), 20_000)):
             t = self.tensors.get(_number(number))
             g = None if n is None else message.tensor(n)
             if t is None or not t.is_leaf:
@@ -1378,11 +1401,13 @@ def given_texts(
         if (
             name in found
             or path is None
-            or name in SEVEN
-            and (name, problem.in_model)
-            != (
-                "gpt2.cache",
-                True,
+            or (
+                name in SEVEN
+                and (name, problem.in_model)
+                != (
+                    "gpt2.cache",
+                    True,
+                )
             )
         ):
             continue

@@ -318,6 +318,18 @@ def lying_in(about: dict, stores: dict[int, Store]) -> Tensor:
         return torch.empty(0, dtype=dtype).set_(store.storage, offset, shape, strides)
 
 
+def autocast_now() -> str | None:
+    """The dtype that is computed in here instead of float32; None for no other."""
+    return NAMES.get(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else None
+
+
+def autocast(name: object) -> contextlib.AbstractContextManager:
+    """Compute in what the other side computes in."""
+    if name not in ("bfloat16", "float16"):
+        return contextlib.nullcontext()
+    return torch.autocast("cpu", DTYPES[name])
+
+
 def clean(text: str) -> str:
     """A string with no half of a surrogate pair, cut."""
     return text[:MAX_TEXT].encode("utf-8", "replace").decode("utf-8")

@@ -341,6 +341,7 @@ class Worker(wire.Peer):
             with (
                 limits.time_limit(body["seconds"]),
                 surroundings.same_as(told, self.given_modules_by_name()) as heard,
+                wire.autocast(body.get("autocast")),
             ):
                 try:
                     if told.get("away"):
@@ -443,8 +444,9 @@ class Worker(wire.Peer):
                 edited.append([number, len(parts.tensors) - 1])
         if edited:
             body["edited"] = edited
-        updates = [u for root in roots if (u := self._changes(root, parts))]
-        if updates and not self.shares:
+        changed = () if self.shares else roots  # there, every message tells of them
+        updates = [u for root in changed if (u := self._changes(root, parts))]
+        if updates:
             body["updates"] = updates
         if said:
             if "operations" in said:
@@ -615,10 +617,12 @@ class Worker(wire.Peer):
             "args": self.write(list(args), parts),
             "kwargs": self.write(dict(kwargs), parts),
             "grad": torch.is_grad_enabled(),
+            "autocast": wire.autocast_now(),
         }
         inputs = [t for t in parts.sources if t.requires_grad]
         answer = self.ask("given", body, parts)
-        inputs += [self.tensors[pid].tensor for pid in answer.body.get("pids", [])]
+        if "pids" in answer.body:
+            inputs += self.read(answer.body["pids"], answer)
         self.link(answer, inputs)
         return self.read(answer.body.get("value"), answer)
 
@@ -743,6 +747,9 @@ class Worker(wire.Peer):
                 t.requires_grad_()
             self.tensor_ids[id(t)] = number
             self._remember(number, t)
+            if about["g"] is not None:
+                t.grad = message.tensor(about["g"]).clone()
+                self.tensors[number].grad = wire.raw(t.grad.contiguous())
         return self.tensors[number].tensor
 
     def _adopt(self, about: dict, message, root: int = 0) -> nn.Module:
@@ -807,13 +814,13 @@ class Worker(wire.Peer):
                     parts.tensors.append(wire.write_tensor(g, parts))
                     n = len(parts.tensors) - 1
                 gradients.append([number, n])
-        told = (("updates", updates), ("loose", loose), ("gradients", gradients))
+        told = (("updates", updates), ("loose", loose), ("grads", gradients))
         body |= {name: value for name, value in told if value}
         self._told(body)
 
     def changes_in(self, message) -> None:
         self._push(message.body, message)
-        for number, n in message.body.get("gradients", []):
+        for number, n in message.body.get("grads", []):
             seen = self.tensors[number]
             g = None if n is None else message.tensor(n)
             with wire.NO_OVERRIDES(), torch.no_grad():
