@@ -157,6 +157,12 @@ class MirrorObject(metaclass=Meta):
     def __getitem__(self, key):
         return self._ask("item", None, key)
 
+    def __enter__(self):
+        return self._ask("enter")
+
+    def __exit__(self, kind, error, trace):
+        return self._ask("exit", None, *wire.left_by(kind, error))
+
     def __deepcopy__(self, memo):
         return self._ask("copy")
 
@@ -506,7 +512,7 @@ class Judge(wire.Peer):
             if what == "call" and name is None and callable(target):
                 result = target(*args, **kwargs)
             elif what == "__exit__" and name is None and hasattr(type(target), what):
-                result = _leave(target, [a for a in args if isinstance(a, str)])
+                result = wire.leave(target, [a for a in args if isinstance(a, str)])
             elif what in ABLE and name is None and hasattr(type(target), what):
                 result = getattr(type(target), what)(target, *args)
             elif what == "get" and name is not None:
@@ -1154,21 +1160,6 @@ def _pair_of(value: object) -> tuple:
     return value
 
 
-def _leave(target: object, args: list[str]) -> bool:
-    """Leave a block of the judge's; args: the name and the text of the error that ends it."""
-    if not args:
-        return bool(type(target).__exit__(target, None, None, None))
-    kind = getattr(builtins, args[0], Exception) if args[0] in ERRORS else Exception
-    error = kind.__new__(kind)
-    error.args = (" ".join(args[1:]),)
-    try:
-        return bool(type(target).__exit__(target, type(error), error, None))
-    except BaseException as raised:
-        if raised is error:
-            return False
-        raise
-
-
 def _triple(value: object) -> list:
     if not isinstance(value, list) or len(value) != 3 or not isinstance(value[0], str):
         raise WireError("three things that are others")
@@ -1261,10 +1252,15 @@ class RemotePiece(Piece):
         super().__init__(problem, path, "yours", source, types.ModuleType("piece"), todos)
         self.judge = judge
         self.names: dict[str, object] = {}
+        self.thread = threading.get_ident()
+        # gives the same file in a worker of its own to another thread: ranks don't share a process
+        self.elsewhere: Callable[[], RemotePiece] | None = None
 
     def __getattr__(self, name: str):
         if name.startswith("__"):
             raise AttributeError(name)
+        if self.elsewhere is not None and threading.get_ident() != self.thread:
+            return getattr(self.elsewhere(), name)
         told = self.__dict__["names"].get(name)
         if isinstance(told, list) and len(told) == 2 and told[0] == "k":
             return self.judge.export(told[1])

@@ -11,6 +11,7 @@ The worker runs this file by its path, so it imports torch and the standard libr
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import json
 import os
@@ -29,7 +30,7 @@ MAX_ELEMENTS = 64 << 20  # of one tensor, however few numbers it is made of
 MAX_TEXT = 20_000  # characters of one string
 MAX_ITEMS = 20_000  # of one list or dict
 MAX_DEPTH = 24
-MAX_STORE = 1 << 20  # bytes of memory that both sides keep alike; more is sent as it is
+MAX_STORE = 4 << 20  # bytes of memory that both sides keep alike; more is sent as it is
 MAX_STORES = 2000
 HEAD = struct.Struct(">II")
 
@@ -283,11 +284,17 @@ class Store:
 
     storage: torch.UntypedStorage
     known: bytes = b""
+    bools: bool = False  # a tensor of bools lies in it: bytes are 0 or 1
 
     @property
     def data(self) -> bytes:
         """Its numbers now."""
         return _whole(self.storage).numpy().tobytes()
+
+    def fill(self, data: bytes) -> None:
+        """Take over what the other side has; as many bytes as there are."""
+        fresh = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        _whole(self.storage).copy_((fresh != 0) if self.bools else fresh)
 
     @property
     def needed(self) -> bool:
@@ -304,7 +311,7 @@ def lying_in(about: dict, stores: dict[int, Store]) -> Tensor:
     store = stores.get(about["store"]) if type(about["store"]) is int else None
     dtype, offset = DTYPES.get(about.get("dtype")), about.get("offset")
     shape, strides = _ints(about.get("shape"), 32), _ints(about.get("strides"), 32)
-    if store is None or dtype in (None, torch.bool) or dtype.is_complex:
+    if store is None or dtype is None or dtype.is_complex:
         raise WireError("a tensor that lies nowhere")
     if type(offset) is not int or offset < 0 or len(shape) != len(strides):
         raise WireError("a tensor that lies nowhere")
@@ -315,6 +322,9 @@ def lying_in(about: dict, stores: dict[int, Store]) -> Tensor:
     if elements > MAX_ELEMENTS or reach > store.storage.nbytes():
         raise WireError("a tensor that reaches beyond its numbers")
     with NO_OVERRIDES(), torch.no_grad():
+        if dtype == torch.bool and not store.bools:
+            store.bools = True
+            store.fill(store.data)
         return torch.empty(0, dtype=dtype).set_(store.storage, offset, shape, strides)
 
 
@@ -328,6 +338,28 @@ def autocast(name: object) -> contextlib.AbstractContextManager:
     if name not in ("bfloat16", "float16"):
         return contextlib.nullcontext()
     return torch.autocast("cpu", DTYPES[name])
+
+
+def left_by(kind: type | None, error: object) -> list[str]:
+    """What ends a block of the other side's: nothing, or an error's name and text."""
+    return [] if kind is None else [kind.__name__, str(error)]
+
+
+def leave(target: object, words: list[str]) -> bool:
+    """Leave a block for the other side; whether that swallows the error."""
+    if not words:
+        return bool(type(target).__exit__(target, None, None, None))
+    kind = getattr(builtins, words[0], None)
+    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        kind = RuntimeError
+    error = kind.__new__(kind)
+    error.args = tuple(words[1:2])
+    try:
+        return bool(type(target).__exit__(target, type(error), error, None))
+    except BaseException as raised:
+        if raised is error:
+            return False
+        raise
 
 
 def clean(text: str) -> str:
@@ -565,7 +597,7 @@ class Peer(Codec):
             return None
         with NO_OVERRIDES(), torch.no_grad():
             plain = t.layout == torch.strided and not (t.is_conj() or t.is_neg())
-            if not plain or t.dtype not in NAMES or t.dtype == torch.bool or t.is_complex():
+            if not plain or t.dtype not in NAMES or t.is_complex():
                 return None
             storage = t.untyped_storage()
             if not 0 < storage.nbytes() <= MAX_STORE:
@@ -594,14 +626,15 @@ class Peer(Codec):
         """Tell what has changed in what both sides keep alike."""
         if not self.shares:
             return
-        changed, dropped = [], [n for n, store in self.stores.items() if not store.needed]
-        for number in dropped:
-            self._unstore(number)
-        for number, store in self.stores.items():
+        changed, dropped = [], []
+        for number, store in list(self.stores.items()):
             if (data := store.data) != store.known:
                 store.known = data
                 parts.blobs.append(data)
                 changed.append([number, len(parts.blobs) - 1])
+            if not store.needed:
+                dropped.append(number)
+                self._unstore(number)
         drawn = []
         for number, (generator, known) in self.generators.items():
             if (state := raw(generator.get_state())) != known:
@@ -615,8 +648,6 @@ class Peer(Codec):
         if not self.shares:
             return
         body, blobs = message.body, message.blobs
-        for number in _ints(body.pop("drop", []), MAX_STORES * 2):
-            self._unstore(number)
         for number, data in _numbered(body.pop("stores", []), blobs):
             store = self.stores.get(number)
             with NO_OVERRIDES(), torch.no_grad():
@@ -627,10 +658,10 @@ class Peer(Codec):
                     fresh = torch.frombuffer(bytearray(data), dtype=torch.uint8).untyped_storage()
                     self._store(fresh, number)
                 else:
-                    _whole(store.storage).copy_(
-                        torch.frombuffer(bytearray(data), dtype=torch.uint8)
-                    )
+                    store.fill(data)
             self.stores[number].known = data
+        for number in _ints(body.pop("drop", []), MAX_STORES * 2):
+            self._unstore(number)
         for number, state in _numbered(body.pop("drawn", []), blobs):
             if number not in self.generators:
                 raise WireError("no such generator")

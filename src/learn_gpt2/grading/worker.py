@@ -129,7 +129,7 @@ def given_class(name: str, able: list[str]) -> type:
         def ask(self, *args, **kwargs):
             worker, gid = self._given
             if special == "__exit__":
-                args = () if args[0] is None else (args[0].__name__, str(args[1]))
+                args = wire.left_by(*args[:2])
             return worker.of_given(gid, what, None, *args, **kwargs)
 
         return ask
@@ -398,6 +398,8 @@ class Worker(wire.Peer):
             "len": lambda: len(target),
             "iter": lambda: list(itertools.islice(target, wire.MAX_ITEMS)),
             "next": lambda: self._next(target),
+            "enter": lambda: type(target).__enter__(target),
+            "exit": lambda: wire.leave(target, args),
             "item": lambda: target[args[0]],
             "hash": lambda: hash(target),
             "bool": lambda: bool(target),
