@@ -12,7 +12,7 @@ from learn_gpt2.checking.catalog import known
 from learn_gpt2.checking.checks import check, compare, fail, sizes_from, tensor
 
 KNOWN = known(__file__)
-L, B, H, P, D = sizes_from((3, 2, 4, 9, 5), (2, 3, 5, 11, 4), (4, 2, 3, 10, 7))
+L, B, H, P, D = sizes_from((3, 2, 4, 9, 5), (5, 3, 6, 11, 4), (3, 4, 2, 10, 7))
 V = 17
 
 
@@ -332,7 +332,14 @@ def test_kv_cache(piece):
 def test_layers_apart(piece):
     """What one layer stores stays in that layer, keys and values apart"""
     cache = piece.KVCache(config(), B)
-    stored = fill_up(cache, (2, 1))
+    try:
+        stored = fill_up(cache, (2, 1))
+    except (ValueError, RuntimeError) as error:
+        if any(int(layer.length) > 3 for layer in cache.layers):
+            fail(
+                KNOWN["layers-share-memory"], f"Each layer stores 3 tokens, in {P} places: {error}"
+            )
+        raise
     for i, (layer, wanted) in enumerate(zip(cache.layers, stored, strict=True)):
         for name, want, other in (("keys", wanted[0], wanted[1]), ("values", wanted[1], wanted[0])):
             now = getattr(layer, name)[:, :, :3]
@@ -780,7 +787,7 @@ def test_longer_than_the_cache(piece):
     expect(piece.cached_logits(model, cache), model, ids, 1)  # too long from the start
 
 
-@check(todo=12, needs=test_cached_logits, points=2)
+@check(todo=12, needs=test_longer_than_the_cache, points=2)
 def test_generates(piece):
     """generate_tokens and the course's GPT-2 write the same text with and without the cache"""
     from gpt2.model import GPT2Model
