@@ -34,7 +34,7 @@ def test_sections_and_length(problem: Problem) -> None:
     text = text_of(problem)
     headings = re.findall(r"^## (.+)$", text, re.M)
     assert [h for h in headings if h in SECTIONS] == SECTIONS
-    assert text.count("\n") < 260
+    assert text.count("\n") < 280
     assert text.startswith(f"# {problem.number:02d} · ")
 
 
