@@ -777,7 +777,7 @@ def test_greedy(piece):
     if found.tolist() != [1, 4]:
         fail(
             f"Greedy with a penalty: tokens {found.tolist()}, expected [1, 4]. [wrong-greedy]",
-            hint=8,
+            hint=7,
         )
 
 
@@ -813,7 +813,7 @@ def test_loop(piece):
     if calls != [(B, T + i) for i in range(n)]:
         fail(
             f"next_logits is to be called with {T}, {T + 1}, … {T + n - 1} tokens; it was with {[c[-1] for c in calls]}. [wrong-calls]",
-            hint=9,
+            hint=8,
         )
 
 
@@ -843,12 +843,12 @@ def test_streams(piece):
     if len(collected(piece, spy, text(), 0, temperature=0.0)) or spy.given:
         fail(
             "With max_new_tokens=0 nothing is yielded, and next_logits is not called. [tokens-for-zero]",
-            hint=9,
+            hint=8,
         )
     if len(collected(piece, NextLogits(), text(1, 1), 3, temperature=0.0)) != 3:
         fail(
             "A single row with a prompt of one token gets 3 tokens for max_new_tokens=3. [wrong-count]",
-            hint=9,
+            hint=8,
         )
 
 
@@ -990,13 +990,13 @@ def test_end_token_zero(piece):
     if not torch.equal(got, want):
         fail(
             f"With the end token 0 the text is {got.tolist()}, expected {want.tolist()}. [wrong-end]",
-            hint=11,
+            hint=9,
         )
     got = collected(piece, Script(script, 3), PROMPT, 6, temperature=0.0)
     if got.tolist() != [list(step) for step in zip(*script, strict=True)]:
         fail(
             f"Without an end token all 6 tokens of each row are yielded, as they are chosen; yours: {got.tolist()}. [ends-without-end]",
-            hint=11,
+            hint=9,
         )
 
 
