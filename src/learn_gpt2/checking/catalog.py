@@ -123,10 +123,10 @@ class Catalog:
     ) -> None:
         """Add an entry. general: it says less than others that may fit as well, and gives way.
 
-        ValueError for an id that is not lower-case words joined by hyphens, for one that is there
+        ValueError for an id that is not lower-case words or numbers joined by hyphens, for one that is there
         already, and for two ways of one name.
         """
-        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", id):
+        if not re.fullmatch(r"[a-z0-9.]+(-[a-z0-9.]+)*", id):
             raise ValueError(f"{id!r} is not lower-case words joined by hyphens")
         if id in self._entries:
             raise ValueError(f"there are two entries {id!r}: make them ways of one")
