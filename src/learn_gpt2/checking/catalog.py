@@ -123,7 +123,7 @@ class Catalog:
     ) -> None:
         """Add an entry. general: it says less than others that may fit as well, and gives way.
 
-        ValueError for an id that is not lower-case words or numbers joined by hyphens, for one that is there
+        ValueError for an id that is not lower-case words joined by hyphens, for one that is there
         already, and for two ways of one name.
         """
         if not re.fullmatch(r"[a-z0-9.]+(-[a-z0-9.]+)*", id):
