@@ -59,8 +59,6 @@ def archive(
     if source is None:
         raise ValueError(f"{root} has no problems/ and solutions/ beside its src/")
     course = {n: data for n, data in layout.content(source).items() if _NEEDED.match(n)}
-    for path in sorted(root.glob("problems/*/mistakes.py")):
-        course[path.relative_to(root).as_posix()] = path.read_bytes()
     requirements = _requirements(root, also)
     options = {
         "problems": list(numbers),

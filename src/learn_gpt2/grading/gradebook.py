@@ -234,7 +234,8 @@ def weights(root: Path, numbers: tuple[int, ...]) -> dict[int, list[tuple[str, i
 def course_files(root: Path) -> dict[str, str]:
     """Every file that a mark depends on, and that a student's code must not touch → its hash."""
     found = {}
-    for pattern in ("src/**/*.py", "problems/*/test_*.py", "solutions/*.py"):
+    problems = ("problems/*/test_*.py", "problems/*/mistakes.py")
+    for pattern in ("src/**/*.py", *problems, "solutions/*.py"):
         for path in sorted(root.glob(pattern)):
             if path != root / "src" / "gpt2" / "model.py":  # graded in one that is assembled again
                 name = path.relative_to(root).as_posix()
