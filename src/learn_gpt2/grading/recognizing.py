@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import subprocess
-import sys
 import tokenize
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from pathlib import Path
 
+from learn_gpt2.checking import child
 from learn_gpt2.grading import platforms
-from learn_gpt2.grading.trees import Node, Refused, shown
+from learn_gpt2.grading.trees import Node, Refused, intake, shown
 from learn_gpt2.manifest import Problem
 
 MAX_NOTEBOOK = 20_000_000  # bytes of a notebook: pictures are in it
@@ -485,23 +482,13 @@ def _mentions(data: bytes, problem: Problem) -> bool:
 
 def _ask_child(command: list[str], data: bytes) -> dict:
     """What the confined process says of some bytes. Refused when it refuses, ends, or is late."""
-    script = str(Path(__file__).with_name("intake_child.py"))
-    environment = {"LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}
-    environment |= {k: os.environ[k] for k in ("SYSTEMROOT", "PATH") if k in os.environ}
+    line, environment = intake(*command)
+    done = child.run(line, CHILD_SECONDS, environment, told=data)
+    if done.code is None:
+        raise Refused("takes too long to read")
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", "-B", script, *command],
-            input=data,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            timeout=CHILD_SECONDS,
-            check=False,
-        )
-        answer = json.loads(done.stdout)
-    except subprocess.TimeoutExpired:
-        raise Refused("takes too long to read") from None
-    except (OSError, ValueError):
+        answer = json.loads(done.output)
+    except ValueError:
         raise Refused("ended the process that reads it") from None
     if "refused" in answer:
         raise Refused(shown(str(answer["refused"])))
