@@ -290,7 +290,7 @@ def test_ranks_in_threads(server) -> None:
             assert len(comm.sent) > 1
             wrapped.finish()
             assert len(list(wrapped.parameters())) == 4
-            assert list(wrapped.parameters())[0] is next(model.parameters())
+            assert next(iter(wrapped.parameters())) is next(model.parameters())
             return model
 
         with ranks(3, run) as models:
