@@ -20,12 +20,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpt2.common.files import write_atomically
 from learn_gpt2.assembly import sections
 from learn_gpt2.assembly.assemble import assemble
 from learn_gpt2.assembly.modules import module_text, read_module
@@ -383,46 +383,6 @@ def _whose_line(text: str, line: int | None) -> str:
         return ""
     where = f"problem {headers[-1]['number']}, {headers[-1]['path']}"
     return f" ({where}: `{lines[line - 1].strip()}`)"
-
-
-def replace(source: Path, target: Path) -> None:
-    """Rename, onto a file that is there too. Windows refuses while another program reads either of
-    them, as virus scanners and editors do for a moment: it is tried again for a second.
-    """
-    for wait in (0.02, 0.05, 0.1, 0.2, 0.6) if WINDOWS else ():
-        try:
-            os.replace(source, target)
-            return
-        except PermissionError:
-            time.sleep(wait)
-    os.replace(source, target)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file as a whole: a reader sees the old one or the new one."""
-    path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            mode = path.stat().st_mode & 0o777
-        except FileNotFoundError:
-            mode = 0o666 & ~_umask()
-        os.chmod(name, mode)
-        replace(Path(name), path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def install(

@@ -320,8 +320,8 @@ def _capital(text: str) -> str:
 
 def _fail_edited(what: str) -> None:
     raise CheckFailed(
-        f"forward changed {what} in place: whoever called it still needs it. Make a new tensor "
-        "(`x = x + …`, not `x += …`). [edits-input]",
+        f"Your code changed {what} in place, and whoever called it still needs it. Make a new "
+        "tensor (`x = x + …`, not `x += …`). [edits-input]",
         ["edits-input"],
     )
 

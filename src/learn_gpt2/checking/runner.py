@@ -359,6 +359,9 @@ class Examination:
         """Read what belongs to the course now, before a watch looks at what the file opens."""
         with contextlib.suppress(Exception):  # a check says what is wrong with it
             loading.the_model()
+            for earlier in manifest.prerequisites(self.problem):
+                loading.the_model(earlier.import_name)
+            loading.given_cache()
             if self._earlier_pieces() and self.root is not None:
                 self._base = loading.reference_modules(self.root, self.problem)
 

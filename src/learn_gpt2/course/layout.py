@@ -230,7 +230,7 @@ def make(folder: Path, source: Source | None = None) -> Path:
             f"{folder} lies inside the course {around}, which you can work in: `learn` shows it. "
             "For another one, choose a folder outside it"
         )
-    from learn_gpt2.assembly.swap import replace
+    from gpt2.common.files import replace
 
     _must_be_free(folder)
     source = source or running()

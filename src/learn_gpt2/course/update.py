@@ -19,9 +19,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpt2.common.files import folder_written_aside, write_atomically
 from learn_gpt2.assembly import modules, sections, swap
 from learn_gpt2.assembly.sections import Source
-from learn_gpt2.assembly.swap import replace, write_atomically
 from learn_gpt2.checking import headers
 from learn_gpt2.course import backups, layout
 from learn_gpt2.manifest import MODEL_FILE, MODULE_PROBLEMS, MODULES, PROBLEMS, Problem
@@ -195,14 +195,12 @@ def save(root: Path) -> None:
     """Copy the seven files and every touched problem.py aside; complete once the folder has its
     name.
     """
-    part = _aside(root).with_name("update-part")
-    shutil.rmtree(part, ignore_errors=True)
     names = [*layout.WRITTEN, *(_name(p) for p in PROBLEMS if not backups.untouched(root, p))]
-    for name in names:
-        if (root / name).exists():
-            (part / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, part / name)
-    replace(part, _aside(root))
+    with folder_written_aside(_aside(root)) as part:
+        for name in names:
+            if (root / name).exists():
+                (part / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(root / name, part / name)
 
 
 def restore(root: Path) -> None:

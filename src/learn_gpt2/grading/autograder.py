@@ -20,7 +20,7 @@ import zipfile
 from importlib import metadata, resources
 from pathlib import Path
 
-from learn_gpt2.assembly.swap import write_atomically
+from gpt2.common.files import write_atomically
 from learn_gpt2.course import layout
 from learn_gpt2.grading import connectors, gradebook
 from learn_gpt2.grading.escaping import json_text
@@ -59,8 +59,6 @@ def archive(
     if source is None:
         raise ValueError(f"{root} has no problems/ and solutions/ beside its src/")
     course = {n: data for n, data in layout.content(source).items() if _NEEDED.match(n)}
-    for path in sorted(root.glob("problems/*/mistakes.py")):
-        course[path.relative_to(root).as_posix()] = path.read_bytes()
     requirements = _requirements(root, also)
     options = {
         "problems": list(numbers),

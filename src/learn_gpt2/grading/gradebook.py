@@ -30,8 +30,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+from gpt2.common.files import write_atomically
 from learn_gpt2 import manifest
-from learn_gpt2.assembly.swap import write_atomically
 from learn_gpt2.checking.runner import surroundings
 from learn_gpt2.grading import answers, drawing, sandbox, similarity, submissions
 from learn_gpt2.grading.escaping import json_text, one_line
@@ -259,7 +259,8 @@ def weights(root: Path, numbers: tuple[int, ...]) -> dict[int, list[tuple[str, i
 def course_files(root: Path) -> dict[str, str]:
     """Every file that a mark depends on, and that a student's code must not touch → its hash."""
     found = {}
-    for pattern in ("src/**/*.py", "problems/*/test_*.py", "solutions/*.py"):
+    problems = ("problems/*/test_*.py", "problems/*/mistakes.py")
+    for pattern in ("src/**/*.py", *problems, "solutions/*.py"):
         for path in sorted(root.glob(pattern)):
             if path != root / "src" / "gpt2" / "model.py":  # graded in one that is assembled again
                 name = path.relative_to(root).as_posix()

@@ -274,7 +274,7 @@ SHAPES = {
     "shebang": "#!/usr/bin/env python3\n# -*- coding: utf-8 -*-\n" + BODY,
     "utf-8 declared": "# coding: utf8\n" + BODY,
     "latin-1 declared": "# -*- coding: latin-1 -*-\nWORD = 'caf\u00e9'\nimport math\n",
-    "latin-1 in the second line": "#!/usr/bin/python\n# vim: set fileencoding=latin-1 :\nW = '\u00e9'\n",
+    "latin-1 in line 2": "#!/usr/bin/python\n# vim: set fileencoding=latin-1 :\nW = '\u00e9'\n",
     "windows": BODY.replace("\n", "\r\n"),
     "old mac": BODY.replace("\n", "\r"),
     "byte-order mark": "\ufeff" + BODY,
