@@ -551,19 +551,19 @@ KNOWN.add(
 )
 KNOWN.add(
     "greedy-without-penalty",
-    8,
+    7,
     "At temperature 0 the penalty is passed over. It can move the maximum, so it comes before the argmax.",
     way(order=("temperature", "top-k", "top-p")),
     family="greedy",
 )
 KNOWN.add(
     "greedy-divides-by-zero",
-    8,
+    7,
     "At temperature 0 the logits are divided by 0. Then there is nothing to draw: take the largest.",
 )
 KNOWN.add(
     "greedy-still-draws",
-    8,
+    7,
     "At a temperature ≤ 1e-8 a token is drawn. The largest is to be taken.",
 )
 KNOWN.add(
@@ -578,180 +578,180 @@ KNOWN.add(
 
 KNOWN.add(
     "fed-only-the-last",
-    9,
+    8,
     "next_logits is given the newest token alone. It wants everything so far, prompt included: what can be left out is its own matter (problem 14).",
     way(feed=lambda text, T: text[:, -1:]),
     family="loop",
 )
 KNOWN.add(
     "fed-without-prompt",
-    9,
+    8,
     "next_logits is given the new tokens without the prompt. It wants everything so far.",
     way(feed=lambda text, T: text[:, T:] if text.size(1) > T else text),
     family="loop",
 )
 KNOWN.add(
     "text-not-extended",
-    9,
+    8,
     "next_logits is given the prompt again and again. The new token belongs at its end before the next call.",
     way(feed=lambda text, T: text[:, :T]),
     family="loop",
 )
 KNOWN.add(
     "token-put-in-front",
-    9,
+    8,
     "New tokens are put in front of the text. They belong at its end.",
     way(grow=lambda text, new: torch.cat([new[:, None], text], 1)),
     family="loop",
 )
 KNOWN.add(
     "oldest-token-forgotten",
-    9,
+    8,
     "The text loses its first token with every new one. next_logits is given all of it.",
     way(grow=lambda text, new: torch.cat([text[:, 1:], new[:, None]], 1)),
     family="loop",
 )
 KNOWN.add(
     "one-token-too-few",
-    9,
+    8,
     "There is one token too few: max_new_tokens is how many are yielded.",
     way(count=lambda n: n - 1),
     family="loop",
 )
 KNOWN.add(
     "one-token-more",
-    9,
+    8,
     "There is one token too many: max_new_tokens is how many are yielded.",
     way(count=lambda n: n + 1),
     family="loop",
 )
 KNOWN.add(
     "counts-the-prompt",
-    9,
+    8,
     "max_new_tokens is taken for the length of prompt and new tokens together. It counts the new ones.",
 )
 KNOWN.add(
     "yields-the-text",
-    9,
+    8,
     "The whole text is yielded. Each step yields its new tokens alone, (B,).",
 )
 KNOWN.add(
     "not-streamed",
-    9,
+    8,
     "All tokens are computed before the first one is handed out. Write `yield` inside the loop, so that whoever reads along sees each token when it is chosen.",
 )
 KNOWN.add(
     "not-an-iterator",
-    9,
+    8,
     "generate_tokens must give an iterator: with `yield` inside the loop it does so by itself.",
 )
 KNOWN.add(
     "called-too-often",
-    9,
+    8,
     "next_logits is called more often than once per token. Each call is a forward pass of the model, the dearest thing here.",
 )
 KNOWN.add(
     "edits-ids",
-    9,
+    8,
     "The prompt that was given is changed. Whoever called still needs it: make a new, longer tensor.",
 )
 KNOWN.add(
     "settings-not-passed-on",
-    9,
+    8,
     "One of the settings has no effect here: hand all of them on to next_token.",
 )
 KNOWN.add(
     "prompt-not-seen",
-    10,
+    8,
     "The prompt's tokens are not penalized. `seen` counts them as well as the new ones.",
     way(seen=lambda text, T, V: _counts(text[:, T:], V) > 0),
     family="seen",
 )
 KNOWN.add(
     "only-the-prompt-seen",
-    10,
+    8,
     "Only the prompt's tokens are penalized. New tokens count from the moment when they are chosen.",
     way(seen=lambda text, T, V: _counts(text[:, :T], V) > 0),
     family="seen",
 )
 KNOWN.add(
     "only-the-last-seen",
-    10,
+    8,
     "Only the newest token is penalized. `seen` holds all tokens so far.",
     way(seen=lambda text, T, V: _counts(text[:, -1:], V) > 0),
     family="seen",
 )
 KNOWN.add(
     "rows-share-their-past",
-    10,
+    8,
     "A row is penalized for what another row has seen.",
     way(seen=lambda text, T, V: (_counts(text, V) > 0).any(0, keepdim=True).expand(len(text), V)),
     family="seen",
 )
 KNOWN.add(
     "penalty-per-occurrence",
-    10,
+    8,
     "A token that occurred twice is penalized twice. Once is enough, however often it occurred.",
     way(seen=lambda text, T, V: _counts(text, V)),
     family="seen",
 )
 KNOWN.add(
     "nothing-seen",
-    10,
+    8,
     "The repetition penalty has no effect on the text: next_token needs `seen`.",
     way(seen=lambda text, T, V: _counts(text, V) < 0),
     family="seen",
 )
 KNOWN.add(
     "one-end-stops-all",
-    11,
+    9,
     "The text ends as soon as one row has met the end token. The others go on until all have.",
     way(stop=lambda ended: bool(ended.any())),
     family="end",
 )
 KNOWN.add(
     "end-ignored",
-    11,
+    9,
     "The end token ends nothing: rows go on after it.",
     way(fill=lambda new, ended, eos, last: new, stop=lambda ended: False),
     family="end",
 )
 KNOWN.add(
     "ended-rows-go-on",
-    11,
+    9,
     "A row that has met the end token goes on with other tokens. It yields the end token from then on, until all rows have ended.",
     way(fill=lambda new, ended, eos, last: new),
     family="end",
 )
 KNOWN.add(
     "never-stops",
-    11,
+    9,
     "When all rows have ended, the loop goes on. It can stop: nothing but end tokens would follow.",
     way(stop=lambda ended: False),
     family="end",
 )
 KNOWN.add(
     "end-in-prompt-counts",
-    11,
+    9,
     "An end token in the prompt ends the row. GPT-2's texts often begin with one: only new tokens count.",
     way(start=lambda ids, eos: (ids == eos).any(1)),
     family="end",
 )
 KNOWN.add(
     "end-token-swallowed",
-    11,
+    9,
     "The end token itself is not yielded. It belongs to the text: whoever reads sees by it that the row has ended.",
 )
 KNOWN.add(
     "all-must-end-at-once",
-    11,
+    9,
     "The text ends only when all rows yield the end token in the same step by themselves. Remember which rows have ended.",
     way(fill=lambda new, ended, eos, last: new, now=True),
     family="end",
 )
 KNOWN.add(
     "ended-rows-filled-with-zero",
-    11,
+    9,
     "A row that has ended is filled with token 0, or another one, and not with the end token.",
     way(fill=lambda new, ended, eos, last: new.masked_fill(ended, 0)),
     way(fill=lambda new, ended, eos, last: new.masked_fill(ended, -1)),
@@ -760,7 +760,7 @@ KNOWN.add(
 )
 KNOWN.add(
     "end-token-zero-ignored",
-    11,
+    9,
     "An end token with the id 0 is passed over: `if eos_token_id:` is false for 0. Ask whether it `is not None`.",
 )
 

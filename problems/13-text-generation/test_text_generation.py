@@ -23,6 +23,7 @@ KNOWN = known(__file__)
 B, V, SHIFT = sizes_from((3, 11, 0), (4, 13, 2), (5, 12, 4))
 INF = math.inf
 DRAWS = 20_000
+ROWS = 3000  # where a plain loop over rows and tokens is a right answer too
 ONCE_IN = 1e6  # runs in which a right answer fails once, all its comparisons together
 COMPARISONS = 40
 
@@ -190,6 +191,20 @@ def kept_by(filtered):
     return [set((row > -INF).nonzero()[:, 0].tolist()) for row in filtered]
 
 
+def unedited(piece, name, *given):
+    """What a function of the piece gives; its tensors must come out as they went in."""
+    before = [t.clone() if isinstance(t, torch.Tensor) else t for t in given]
+    got = getattr(piece, name)(*given)
+    for t, then in zip(given, before, strict=True):
+        if isinstance(t, torch.Tensor) and not torch.equal(t, then):
+            which = "`seen`" if t.dtype == torch.bool else "the logits"
+            fail(
+                f"{name} changes {which} that it is given, in place: whoever calls it still needs "
+                "them. Make a new tensor, or change a clone. [edits-input]"
+            )
+    return got
+
+
 def expect_tokens(drawn, rows, what):
     """Check that `drawn` is int64 of shape (rows,)."""
     drawn = tensor(drawn, what)
@@ -301,7 +316,7 @@ def collected(piece, next_logits, ids, n, **options):
     rows = []
     for new in itertools.islice(steps_of(piece, next_logits, ids, n, **options), n + 3):
         new = tensor(new, "what is yielded")
-        if new.dim() == 2 and new.size(1) > 1 and new.size(1) != len(ids):
+        if new.dim() == 2 and new.size(1) > 1:
             fail(
                 KNOWN["yields-the-text"],
                 f"A step yields {tuple(new.shape)}, expected ({len(ids)},).",
@@ -326,13 +341,12 @@ def test_penalty(piece):
                 x = float(logits[b, v])
                 want[b, v] = x * penalty if x < 0 else x / penalty
         compare(
-            lambda penalty=penalty: piece.penalize_repetition(logits, seen, penalty),
+            lambda penalty=penalty: unedited(piece, "penalize_repetition", logits, seen, penalty),
             want,
             KNOWN.of("penalty"),
             lambda penalty=penalty, **switches: penalized(logits, seen, penalty, **switches),
             what="the logits after the penalty",
             axes="B V",
-            given=(logits, seen),
         )
 
 
@@ -342,13 +356,12 @@ def test_penalty_worked_example(piece):
     logits = torch.tensor([[2.0, -1.0, 3.0], [2.0, -1.0, 3.0]])
     seen = torch.tensor([[True, True, False], [False, False, False]])
     compare(
-        lambda: piece.penalize_repetition(logits, seen, 2.0),
+        lambda: unedited(piece, "penalize_repetition", logits, seen, 2.0),
         torch.tensor([[1.0, -2.0, 3.0], [2.0, -1.0, 3.0]]),
         KNOWN.of("penalty"),
         lambda **switches: penalized(logits, seen, 2.0, **switches),
         what="the logits after the penalty",
         axes="B V",
-        given=(logits, seen),
     )
     left_out = torch.tensor([[-INF, 1.0, -2.0]])
     for penalty in (1.5, 0.5, 1.0):
@@ -375,13 +388,12 @@ def test_top_k(piece):
         )
         expect_a_place_for_each(piece.keep_top_k(logits.clone(), k), logits, k)
         compare(
-            lambda k=k: piece.keep_top_k(logits, k),
+            lambda k=k: unedited(piece, "keep_top_k", logits, k),
             want,
             KNOWN.of("top-k", "fill"),
             lambda k=k, **switches: top_k_of(logits, k, **switches),
             what="what top-k leaves",
             axes="B V",
-            given=(logits,),
         )
 
 
@@ -443,13 +455,12 @@ def examine_top_p(piece, logits, p):
     """Compare with the nucleus that is counted out."""
     want = only(logits, [nucleus(row, p)[0] for row in logits])
     compare(
-        lambda: piece.keep_top_p(logits, p),
+        lambda: unedited(piece, "keep_top_p", logits, p),
         want,
         KNOWN.of("top-p", "fill"),
         lambda **switches: top_p_of(logits, p, **switches),
         what="what top-p leaves",
         axes="B V",
-        given=(logits,),
     )
 
 
@@ -673,13 +684,13 @@ def described(options):
 @check(todo=8, needs=(test_penalty, test_top_k, test_top_p, test_sample), points=3, seconds=20)
 def test_next_token(piece):
     """Penalty, temperature, top-k, top-p, draw: tokens come up as often as this order says"""
-    logits = LOGITS.expand(DRAWS, -1).contiguous()
+    logits = LOGITS.expand(ROWS, -1).contiguous()
     before = logits.clone()
     for options in SETTINGS:
         given = dict(options)
         if "seen" in given:
-            given["seen"] = SEEN.expand(DRAWS, -1).contiguous()
-        drawn = expect_tokens(piece.next_token(logits, **given), DRAWS, "what next_token chooses")
+            given["seen"] = SEEN.expand(ROWS, -1).contiguous()
+        drawn = expect_tokens(piece.next_token(logits, **given), ROWS, "what next_token chooses")
         expect_shares(
             drawn,
             chances(LOGITS, **options)[0].double(),
@@ -766,7 +777,7 @@ def test_greedy(piece):
     if found.tolist() != [1, 4]:
         fail(
             f"Greedy with a penalty: tokens {found.tolist()}, expected [1, 4]. [wrong-greedy]",
-            hint=8,
+            hint=7,
         )
 
 
@@ -802,7 +813,7 @@ def test_loop(piece):
     if calls != [(B, T + i) for i in range(n)]:
         fail(
             f"next_logits is to be called with {T}, {T + 1}, … {T + n - 1} tokens; it was with {[c[-1] for c in calls]}. [wrong-calls]",
-            hint=9,
+            hint=8,
         )
 
 
@@ -832,12 +843,12 @@ def test_streams(piece):
     if len(collected(piece, spy, text(), 0, temperature=0.0)) or spy.given:
         fail(
             "With max_new_tokens=0 nothing is yielded, and next_logits is not called. [tokens-for-zero]",
-            hint=9,
+            hint=8,
         )
     if len(collected(piece, NextLogits(), text(1, 1), 3, temperature=0.0)) != 3:
         fail(
             "A single row with a prompt of one token gets 3 tokens for max_new_tokens=3. [wrong-count]",
-            hint=9,
+            hint=8,
         )
 
 
@@ -849,7 +860,7 @@ def test_streams(piece):
 )
 def test_settings_are_passed_on(piece):
     """temperature, top_k, top_p and generator reach next_token"""
-    rows = 4000
+    rows = 1500
     ids = torch.zeros(rows, 2, dtype=torch.int64)
 
     class Same:
@@ -979,17 +990,17 @@ def test_end_token_zero(piece):
     if not torch.equal(got, want):
         fail(
             f"With the end token 0 the text is {got.tolist()}, expected {want.tolist()}. [wrong-end]",
-            hint=11,
+            hint=9,
         )
     got = collected(piece, Script(script, 3), PROMPT, 6, temperature=0.0)
     if got.tolist() != [list(step) for step in zip(*script, strict=True)]:
         fail(
             f"Without an end token all 6 tokens of each row are yielded, as they are chosen; yours: {got.tolist()}. [ends-without-end]",
-            hint=11,
+            hint=9,
         )
 
 
-@check(todo=11, needs=(test_loop, test_end), follows=(test_seen, test_next_token))
+@check(todo=11, needs=(test_loop, test_end, test_next_token), follows=test_seen)
 def test_nothing_is_changed(piece):
     """Prompt, logits and what was yielded stay as they are"""
     ids = text(seed=4)

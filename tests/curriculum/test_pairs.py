@@ -92,6 +92,30 @@ SIGNATURES = {
             "(cls, model_name='gpt2', *, dtype=torch.float32, **options)"
         ),
     },
+    13: {
+        "penalize_repetition": "(logits, seen, penalty)",
+        "keep_top_k": "(logits, k)",
+        "keep_top_p": "(logits, p)",
+        "sample": "(logits, generator=None)",
+        "next_token": (
+            "(logits, *, temperature=1.0, top_k=None, top_p=None, repetition_penalty=1.0, "
+            "seen=None, generator=None)"
+        ),
+        "generate_tokens": (
+            "(next_logits, ids, max_new_tokens, *, temperature=1.0, top_k=None, top_p=None, "
+            "repetition_penalty=1.0, eos_token_id=None, generator=None)"
+        ),
+    },
+    14: {
+        "LayerCache.__init__": "(self, keys, values)",
+        "LayerCache.append": "(self, k, v)",
+        "KVCache.__init__": (
+            "(self, config, batch_size=1, max_length=None, device=None, dtype=None)"
+        ),
+        "KVCache.truncate": "(self, length)",
+        "KVCache.reset": "(self)",
+        "cached_logits": "(model, cache)",
+    },
 }
 # A small instance of each class, and the attributes that it must have.
 ATTRIBUTES = {
@@ -123,6 +147,14 @@ ATTRIBUTES = {
     10: [("GPT2Model(GPT2Config(11, 5, 6, 3, 2))", "config embeddings h ln_f lm_head")],
     11: [],
     12: [],
+    13: [],
+    14: [
+        ("LayerCache(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1))", "keys values length"),
+        (
+            "KVCache(__import__('gpt2.model').model.GPT2Config(11, 5, 6, 3, 2))",
+            "layers max_length length nbytes",
+        ),
+    ],
 }
 SIGNATURES_GIVEN = {
     "KVCache.__init__": "(self, config, batch_size=1, max_length=None, device=None, dtype=None)",
@@ -370,7 +402,10 @@ def contract_defects(module: object, expected: dict[str, str | None]) -> list[st
     for name, want in expected.items():
         class_name, _, method = name.partition(".")
         owner = getattr(module, class_name, None)
-        if owner is None or not hasattr(owner, method):
+        if owner is not None and not method:  # a function
+            if signature(owner) != want:
+                defects.append(f"{name} is {signature(owner)}, the contract says {want}")
+        elif owner is None or not hasattr(owner, method):
             defects.append(f"{name} is missing")
         elif want is None:
             if method in vars(owner) and signature(vars(owner)[method]) != "(self)":

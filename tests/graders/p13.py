@@ -79,6 +79,12 @@ def generate_tokens(next_logits, ids, max_new_tokens, *, temperature=1.0, top_k=
             break
         ids = torch.cat((ids, tokens.unsqueeze(1)), dim=1)
 """
+PENALIZE = """    positive = logits > 0
+    out = logits.clone()
+    down = torch.where(positive, logits / penalty, logits * penalty)
+    out[seen] = down[seen]
+    return out
+"""
 DOWN = "torch.where(positive, logits / penalty, logits * penalty)"
 SEEN_ONLY = "out[seen] = down[seen]"
 TOP_K = """    k = min(k, logits.size(-1))
@@ -621,6 +627,14 @@ wrong(
     ("        yield tokens\n" + STOP, STOP + "        yield tokens\n"),
 )
 wrong(
+    "end-token-swallowed",
+    "a list of flags, looked at before the yield",
+    (
+        "        yield tokens\n" + STOP,
+        "        if eos_token_id is not None and all(done.tolist()):\n            return\n        yield tokens\n",
+    ),
+)
+wrong(
     "all-must-end-at-once",
     "this step's alone",
     (END, "            done = tokens == eos_token_id\n"),
@@ -881,6 +895,63 @@ right(
     (
         "def generate_tokens(next_logits",
         "def generate_tokens(*args, **options):\n    return Steps(_steps(*args, **options))\n\n\nclass Steps:\n    def __init__(self, steps):\n        self.steps = steps\n\n    def __iter__(self):\n        return self\n\n    def __next__(self):\n        return next(self.steps)\n\n\ndef _steps(next_logits",
+    ),
+)
+right(
+    "loops over every number",
+    (
+        PENALIZE,
+        """    out = logits.clone()
+    for b in range(len(out)):
+        for v in range(out.size(1)):
+            if seen[b, v]:
+                out[b, v] = out[b, v] * penalty if out[b, v] < 0 else out[b, v] / penalty
+    return out
+""",
+    ),
+    (
+        NUCLEUS,
+        """    out = torch.full_like(logits, float("-inf"))
+    for b, row in enumerate(torch.softmax(logits, -1)):
+        total = 0.0
+        for v in row.argsort(descending=True).tolist():
+            out[b, v] = logits[b, v]
+            total += float(row[v])
+            if total >= p:
+                break
+    return out
+""",
+    ),
+    (
+        DRAW,
+        """    chosen = []
+    for row in logits.softmax(-1):
+        u, total = torch.rand((), generator=generator).item(), 0.0
+        for v, chance in enumerate(row.tolist()):
+            total += chance
+            if chance > 0:
+                last = v
+            if total > u:
+                break
+        chosen.append(last)
+    return torch.tensor(chosen)
+""",
+    ),
+    (
+        SEEN,
+        """        for b in range(B):
+            for token in ids[b].tolist():
+                seen[b, token] = True
+""",
+    ),
+    (
+        END,
+        """            for b in range(B):
+                if done[b]:
+                    tokens[b] = eos_token_id
+                if tokens[b] == eos_token_id:
+                    done[b] = True
+""",
     ),
 )
 bank.right_edit("the solution")
