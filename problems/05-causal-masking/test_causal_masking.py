@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from learn_gpt2.checking.catalog import known
 from learn_gpt2.checking.checks import (
     CheckFailed,
     attribute,
@@ -25,16 +26,11 @@ from learn_gpt2.checking.checks import (
     expect_state,
     fail,
     fill,
-    mistake,
     sizes_from,
     tensor,
     weights,
 )
-from learn_gpt2.checking.families import (
-    of_the_product,
-    of_the_scale,
-    of_written_out_attention,
-)
+from learn_gpt2.checking.textbook import keep, merge, multi_head, split
 
 # Sizes that all differ, so that a swapped axis can't hide, and no root of a size is a whole number,
 # so that 2·√D is not √C; P is n_positions.
@@ -43,765 +39,16 @@ C = H * D
 NAMES = ("c_attn.weight", "c_attn.bias", "c_proj.weight", "c_proj.bias")
 
 
-# ── the computation, each step replaceable ──────────────────────────────────────────────────────
-
-
-def split(x, h):
-    """(B, T, C) → (B, H, T, D)."""
-    return x.view(x.size(0), x.size(1), h, x.size(-1) // h).transpose(1, 2)
-
-
-def merge(y):
-    """(B, H, T, D) → (B, T, C)."""
-    return y.transpose(1, 2).reshape(y.size(0), y.size(2), -1)
-
-
-def lower(t, s, diagonal=0):
-    """True where query i of t may see key j ≤ i + diagonal of s."""
-    return torch.ones(t, s, dtype=torch.bool).tril(diagonal)
-
-
-def bottom_right(t, s, cached):
-    """The right mask: the t queries are the last of s positions."""
-    return lower(t, s, s - t)
-
-
-def keep(stored, k, v):
-    """A right cache: (what is stored now, the keys and values to attend to)."""
-    if stored is not None:
-        k, v = torch.cat((stored[0], k), 2), torch.cat((stored[1], v), 2)
-    return (k, v), (k, v)
-
-
-def attend_causally(
-    x,
-    w,
-    h,
-    cuts=None,
-    *,
-    before=lambda x: x,
-    into=lambda x, w: F.linear(x, w["c_attn.weight"], w["c_attn.bias"]),
-    unpack=lambda a, h: a.chunk(3, -1),
-    order=(0, 1, 2),
-    share=lambda q, k, v: (q, k, v),
-    splitting=split,
-    append=keep,
-    divisor=lambda q, c, h: q.size(-1) ** 0.5,
-    mask=bottom_right,
-    masking=lambda s, m: s.masked_fill(~m, -torch.inf),
-    softmax=lambda s: s.softmax(-1),
-    after=lambda p, m: p,
-    average=lambda p, v: p @ v,
-    merging=merge,
-    out=lambda y, w: F.linear(y, w["c_proj.weight"], w["c_proj.bias"]),
-    last=lambda y, x: y,
-):
-    """Causal attention with any step replaced, the sequence fed in pieces of these sizes."""
-    stored, outputs = None, []
-    for piece in x.split(list(cuts) if cuts else x.size(1), 1):
-        thirds = unpack(into(before(piece), w), h)
-        q, k, v = (splitting(t, h) for t in share(*(thirds[i] for i in order)))
-        if cuts:
-            stored, (k, v) = append(stored, k, v)
-        m = mask(q.size(-2), k.size(-2), bool(cuts))
-        s = q @ k.transpose(-2, -1) / divisor(q, x.size(-1), h)
-        p = softmax(s if m is None else masking(s, m))
-        y = average(p if m is None else after(p, m), v)
-        outputs.append(last(out(merging(y), w), piece))
-    return torch.cat(outputs, 1)
-
-
-# ── mistakes ────────────────────────────────────────────────────────────────────────────────────
-
-NOT_A_CHILD = mistake(
-    "not-a-multi-head-attention",
-    "CausalMultiHeadAttention must be a MultiHeadAttention: it inherits problem 04's modules and "
-    "methods.",
-    1,
-)
-MASK_PARAMETER = mistake(
-    "mask-is-a-parameter",
-    "The mask is a parameter: training would change it, and checkpoints have none. Make it in "
-    "forward, or a buffer with persistent=False.",
-    3,
-)
-MASK_IN_STATE = mistake(
-    "mask-in-state-dict",
-    "The mask is in state_dict(): a persistent buffer. No checkpoint has it. Make it in forward, "
-    "or register the buffer with persistent=False.",
-    3,
-)
-DROPOUT_LOST = mistake(
-    "dropout-not-passed-on", "`dropout` does not reach resid_dropout: pass it on to the parent.", 1
-)
-DROPOUTS_SWAPPED = mistake(
-    "dropouts-swapped",
-    "The two dropouts are swapped on the way to the parent: dropout, then attn_dropout.",
-    1,
-)
-MASKS = [
-    mistake(
-        "mask-missing",
-        "No mask is applied: every position sees every other, also those after it.",
-        2,
-        mask=lambda t, s, cached: None,
-    ),
-    mistake(
-        "blocks-itself",
-        "A position does not see itself: the mask's diagonal is one too low. It must block what is "
-        "later than i, and position i is not.",
-        2,
-        mask=lambda t, s, cached: lower(t, s, s - t - 1),
-    ),
-    mistake(
-        "blocks-itself",
-        "A position does not see itself: the mask's diagonal is one too low. It must block what is "
-        "later than i, and position i is not.",
-        2,
-        mask=lambda t, s, cached: lower(t, s, s - t - 1),
-        masking=lambda s, m: s.masked_fill(~m, -1e9),
-    ),
-    mistake(
-        "sees-one-ahead",
-        "Each position sees one token too far ahead: the mask's diagonal is one too high.",
-        2,
-        mask=lambda t, s, cached: lower(t, s, s - t + 1),
-    ),
-    mistake(
-        "mask-transposed",
-        "Your mask is transposed: each position sees itself and what comes later. Rows are "
-        "queries, columns keys, and the lower triangle is allowed.",
-        2,
-        mask=lambda t, s, cached: torch.ones(t, s, dtype=torch.bool).triu(s - t),
-    ),
-    mistake(
-        "mask-inverted",
-        "Your mask is the wrong way round: what may be seen is hidden. True must mean may attend.",
-        2,
-        mask=lambda t, s, cached: ~lower(t, s, s - t),
-    ),
-    mistake(
-        "mask-inverted",
-        "Your mask is the wrong way round: what may be seen is hidden. True must mean may attend.",
-        2,
-        mask=lambda t, s, cached: ~lower(t, s, s - t),
-        masking=lambda s, m: s.masked_fill(~m, -1e9),
-    ),
-    mistake(  # PyTorch's fused kernel gives 0 where nothing may be seen
-        "mask-inverted",
-        "Your mask is the wrong way round: what may be seen is hidden. True must mean may attend.",
-        2,
-        mask=lambda t, s, cached: ~lower(t, s, s - t),
-        softmax=lambda s: s.softmax(-1).nan_to_num(0.0),
-    ),
-    mistake(
-        "blocks-itself",
-        "A position does not see itself: the mask's diagonal is one too low. It must block what is "
-        "later than i, and position i is not.",
-        2,
-        mask=lambda t, s, cached: lower(t, s, s - t - 1),
-        softmax=lambda s: s.softmax(-1).nan_to_num(0.0),
-    ),
-    mistake(
-        "sees-only-itself",
-        "Each position sees itself alone. It must see all earlier ones, too.",
-        2,
-        mask=lambda t, s, cached: lower(t, s, s - t) & ~lower(t, s, s - t - 1),
-    ),
-    mistake(
-        "mask-after-softmax",
-        "You mask after the softmax, so the rows no longer sum to 1. Set the scores to −inf before "
-        "it.",
-        2,
-        masking=lambda s, m: s,
-        after=lambda p, m: p.masked_fill(~m, 0.0),
-    ),
-    mistake(
-        "mask-after-softmax",
-        "You set weights to −inf after the softmax. Mask the scores, before it.",
-        2,
-        masking=lambda s, m: s,
-        after=lambda p, m: p.masked_fill(~m, -torch.inf),
-    ),
-    mistake(
-        "mask-zero",
-        "Blocked scores are set to 0 (or a tiny number), and exp(0) = 1 is weight. Set them to −inf.",
-        2,
-        masking=lambda s, m: s.masked_fill(~m, 0.0),
-    ),
-    mistake(
-        "mask-minus-one",
-        "Blocked scores are set to −1, which still has weight. Set them to −inf.",
-        2,
-        masking=lambda s, m: s.masked_fill(~m, -1.0),
-    ),
-    mistake(
-        "mask-plus-inf",
-        "Blocked scores are set to +inf. It is −inf whose exponential is 0.",
-        2,
-        masking=lambda s, m: s.masked_fill(~m, torch.inf),
-    ),
-    mistake(
-        "mask-added",
-        "The mask's 0 and 1 are added to the scores, or subtracted. Blocked scores must become −inf.",
-        2,
-        masking=lambda s, m: s + m,
-    ),
-    mistake(
-        "mask-added",
-        "The mask's 0 and 1 are added to the scores, or subtracted. Blocked scores must become −inf.",
-        2,
-        masking=lambda s, m: s - (~m).float(),
-    ),
-    mistake(
-        "mask-added",
-        "The mask's 0 and 1 are added the wrong way: blocked scores get 1 more, or 1 less. They "
-        "must become −inf.",
-        2,
-        masking=lambda s, m: s + (~m).float(),
-    ),
-]
-LATE_MASK = mistake(
-    "mask-after-softmax",
-    "The mask comes after the softmax, and the rows are brought to the sum 1 again. Where blocked "
-    "scores lie far above the allowed ones, the softmax leaves nothing to bring back: set the scores "
-    "to −inf before it.",
-    2,
-    masking=lambda s, m: s,
-    after=lambda p, m: (p * m) / (p * m).sum(-1, keepdim=True),
-)
-BLOCKS_ITSELF = next(m for m in MASKS if m.id == "blocks-itself")
-PAST_MASKS = [
-    mistake(
-        "mask-top-left",
-        "With a past, your mask starts at the top left corner: the first new token sees the oldest "
-        "key alone. The T queries are the last T of S positions: row i is position S − T + i. "
-        "(is_causal=True means the top left, too.)",
-        5,
-        mask=lambda t, s, cached: lower(t, s),
-    ),
-    mistake(
-        "mask-only-without-cache",
-        "With a cache there is no mask: the new tokens of one piece see those after them. A piece "
-        "of several tokens needs it.",
-        5,
-        mask=lambda t, s, cached: None if cached else lower(t, s),
-    ),
-    mistake(
-        "mask-only-when-square",
-        "The mask is left out when there is a past: the new tokens of one piece see those after "
-        "them.",
-        5,
-        mask=lambda t, s, cached: None if t != s else lower(t, s),
-    ),
-    mistake(
-        "mask-ignores-past",
-        "With a past, the mask does not fit the scores: there are T new queries (rows) and "
-        "S = past + T keys (columns), and your mask is square, (S, S).",
-        5,
-        mask=lambda t, s, cached: lower(s, s),
-    ),
-    mistake(
-        "mask-shifted-too-far",
-        "With a past, the diagonal of the mask is shifted the wrong way. It is S − T, the length of "
-        "the past: row i is position S − T + i.",
-        5,
-        mask=lambda t, s, cached: lower(t, s, t - s),
-    ),
-    mistake(
-        "mask-transposed",
-        "With a past, your mask is turned round: rows are the T new queries, columns the S keys.",
-        5,
-        mask=lambda t, s, cached: lower(s, t, s - t),
-    ),
-    mistake(
-        "past-masked",
-        "With a cache the past is hidden: new tokens see new tokens alone. All S − T old keys are "
-        "allowed for every new query.",
-        5,
-        mask=lambda t, s, cached: torch.cat(
-            (torch.zeros(t, s - t, dtype=torch.bool), lower(t, t)), 1
-        ),
-    ),
-    mistake(
-        "new-tokens-masked",
-        "With a cache the new tokens see the past alone. Each sees itself and the new ones before "
-        "it as well.",
-        5,
-        mask=lambda t, s, cached: lower(t, s) if s == t else (torch.arange(s) < s - t).expand(t, s),
-    ),
-    mistake(
-        "blocks-itself",
-        "With a past, a position does not see itself: the mask's diagonal is one too low. Row i is "
-        "position S − T + i.",
-        5,
-        mask=lambda t, s, cached: lower(t, s, s - t - 1 if s > t else 0),
-    ),
-    mistake(
-        "sees-one-ahead",
-        "With a past, each position sees one token too far ahead: row i is position S − T + i.",
-        5,
-        mask=lambda t, s, cached: lower(t, s, s - t + 1 if s > t else 0),
-    ),
-    mistake(
-        "mask-shifted-too-far",
-        "With a past, the diagonal of the mask is shifted by S or T. It is S − T, the length of "
-        "the past: row i is position S − T + i.",
-        5,
-        mask=lambda t, s, cached: lower(t, s, t if s > t else 0),
-    ),
-    mistake(
-        "mask-transposed",
-        "With a past, your mask is turned round: rows are the T new queries, columns the S keys.",
-        5,
-        mask=lambda t, s, cached: lower(t, s) if s == t else lower(t, s, s - t).flip(0, 1),
-    ),
-]
-CACHE_RESULTS = [
-    mistake(
-        "cache-result-ignored",
-        "What append returns is not used: new tokens attend to new tokens alone. It returns all "
-        "keys and all values, of the past as well.",
-        4,
-        append=lambda stored, k, v: (None, (k, v)),
-    ),
-    mistake(
-        "cache-unpacked-swapped",
-        "What append returns is taken in the wrong order: it is keys, then values.",
-        4,
-        append=lambda stored, k, v: (
-            keep(stored, k, v)[0],
-            keep(stored, k, v)[0][::-1],
-        ),
-    ),
-    mistake(
-        "cache-order",
-        "The new keys and values are put in front of the old ones. append returns them in the order "
-        "of the sequence: use them as they are.",
-        4,
-        append=lambda stored, k, v: (
-            keep(stored, k, v)[0],
-            (k, v)
-            if stored is None
-            else (torch.cat((k, stored[0]), 2), torch.cat((v, stored[1]), 2)),
-        ),
-    ),
-    mistake(
-        "new-keys-twice",
-        "The new keys and values count twice: append returns the old and the new ones already.",
-        4,
-        append=lambda stored, k, v: (
-            keep(stored, k, v)[0],
-            tuple(torch.cat(pair, 2) for pair in zip(keep(stored, k, v)[0], (k, v), strict=True)),
-        ),
-    ),
-]
-RESULT_IGNORED = next(m for m in CACHE_RESULTS if m.id == "cache-result-ignored")
-WORDS = ("query", "key", "value")
-
-
-def _mixed_up(t):
-    """What split_heads must be given to return t.reshape(B, H, T, D)."""
-    return merge(t.reshape(t.size(0), H, t.size(1), -1)) if t.size(-1) % H == 0 else t
-
-
-FORWARD = [
-    *(
-        mistake(
-            "qkv-order",
-            f"You take c_attn's thirds as {', '.join(WORDS[order.index(i)] for i in range(3))} (or "
-            "pass them on in another order). It is query, key, value.",
-            7,
-            order=order,
-        )
-        for order in ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
-    ),
-    mistake(
-        "scale-by-n-embd",
-        "The scores are divided by √n_embd. A query is one head wide: √head_dim.",
-        7,
-        divisor=lambda q, c, h: c**0.5,
-    ),
-    mistake(
-        "no-scale",
-        "The scores are not scaled: divide them by √head_dim.",
-        7,
-        divisor=lambda q, c, h: 1.0,
-    ),
-    mistake(
-        "scale-by-d",
-        "The scores are divided by head_dim; it must be its square root, once.",
-        7,
-        divisor=lambda q, c, h: q.size(-1) * 1.0,
-    ),
-    mistake(
-        "scale-multiplied",
-        "The scores are multiplied by √head_dim instead of divided by it.",
-        7,
-        divisor=lambda q, c, h: q.size(-1) ** -0.5,
-    ),
-    mistake(
-        "split-by-view-alone",
-        "q, k and v are viewed straight to (B, H, T, D), which mixes tokens and heads up. Use "
-        "split_heads.",
-        7,
-        splitting=lambda x, h: x.reshape(x.size(0), h, x.size(1), -1),
-    ),
-    *(
-        mistake(
-            "split-by-view-alone",
-            f"The {word} is viewed straight to (B, H, T, D), which mixes tokens and heads up. Use "
-            "split_heads for all three.",
-            7,
-            share=lambda q, k, v, i=i: tuple(
-                _mixed_up(t) if i == j else t for j, t in enumerate((q, k, v))
-            ),
-        )
-        for i, word in enumerate(WORDS)
-    ),
-    mistake(
-        "merge-not-transposed",
-        "The heads are flattened as they lie, which mixes tokens and heads up. Use merge_heads.",
-        7,
-        merging=lambda y: y.reshape(y.size(0), y.size(2), -1),
-    ),
-    mistake(
-        "heads-interleaved",
-        "Head h gets every n_head-th column; it owns h·D … (h+1)·D − 1. Use split_heads.",
-        7,
-        splitting=lambda x, h: x.reshape(*x.shape[:2], -1, h).permute(0, 3, 1, 2),
-    ),
-    mistake(
-        "attends-across-heads",
-        "T and H are not swapped before the attention, so a token's heads attend to one another.",
-        7,
-        splitting=lambda x, h: x.reshape(*x.shape[:2], h, -1),
-        merging=lambda y: y.flatten(2),
-    ),
-    mistake(
-        "heads-not-split",
-        "There is one head of width n_embd: split q, k and v into heads.",
-        7,
-        splitting=lambda x, h: x[:, None],
-    ),
-    mistake(
-        "heads-not-split",
-        "There is one head of width n_embd: split q, k and v into heads.",
-        7,
-        splitting=lambda x, h: x[:, None],
-        divisor=lambda q, c, h: (c // h) ** 0.5,
-    ),
-    mistake(
-        "c-proj-missing",
-        "c_proj is never applied. It mixes what the heads found.",
-        7,
-        out=lambda y, w: y,
-    ),
-    mistake(
-        "c-proj-twice",
-        "c_proj is applied twice.",
-        7,
-        out=lambda y, w: F.linear(
-            F.linear(y, w["c_proj.weight"], w["c_proj.bias"]), w["c_proj.weight"], w["c_proj.bias"]
-        ),
-    ),
-    mistake(
-        "c-proj-transposed",
-        "c_proj's weight is used untransposed: nn.Linear computes x Wᵀ + b. Call the module.",
-        7,
-        out=lambda y, w: y @ w["c_proj.weight"] + w["c_proj.bias"],
-    ),
-    mistake(
-        "bias-missing",
-        "c_proj's bias is not added.",
-        7,
-        out=lambda y, w: F.linear(y, w["c_proj.weight"]),
-    ),
-    mistake(
-        "bias-missing",
-        "c_attn's bias is not added.",
-        7,
-        into=lambda x, w: F.linear(x, w["c_attn.weight"]),
-    ),
-    mistake(
-        "residual-added",
-        "You add the input to the output. The residual is problem 07's.",
-        7,
-        last=lambda y, x: y + x,
-    ),
-    mistake(
-        "values-are-keys",
-        "You average the keys. The weights choose among the values.",
-        7,
-        share=lambda q, k, v: (q, k, k),
-    ),
-    mistake(
-        "values-are-queries",
-        "You average the queries. The weights choose among the values.",
-        7,
-        share=lambda q, k, v: (q, k, q),
-    ),
-    mistake(
-        "keys-are-queries",
-        "Queries are compared with queries. Compare each query with the keys.",
-        7,
-        share=lambda q, k, v: (q, q, v),
-    ),
-    mistake(
-        "softmax-over-queries",
-        "Your softmax runs over the queries; it must run over the keys, the last axis.",
-        7,
-        softmax=lambda s: s.softmax(-2),
-    ),
-    mistake(
-        "softmax-over-heads",
-        "Your softmax runs over the heads; it must run over the keys, the last axis.",
-        7,
-        softmax=lambda s: s.softmax(1),
-    ),
-    mistake(
-        "weights-for-output",
-        "You go on with the attention weights. ScaledDotProductAttention returns the output first, "
-        "then the weights.",
-        7,
-        average=lambda p, v: p,
-    ),
-    mistake(
-        "no-softmax",
-        "There is no softmax: the weights are raw scores.",
-        7,
-        masking=lambda s, m: s.masked_fill(~m, 0.0),
-        softmax=lambda s: s,
-    ),
-    mistake(
-        "softmax-twice",
-        "The softmax is applied twice. Once is enough.",
-        7,
-        softmax=lambda s: s.softmax(-1).softmax(-1),
-    ),
-]
+KNOWN = known(__file__)
 # Without a cache T = S, so what differs only with a past can't be behind it.
-FORWARD += [*of_the_scale(7), *of_the_product(7), *of_written_out_attention(7)]
-MISTAKES = [*MASKS, *FORWARD]
+MISTAKES = KNOWN.of("mask", "forward")
 # test_cache_result_is_used tells a result that is ignored from a mask that hides the past.
 CACHED = [
-    *(m for m in CACHE_RESULTS if m.id != "cache-result-ignored"),
-    *PAST_MASKS,
-    *(m for m in MASKS if "mask" in m.switches),  # which positions may be seen
-    *FORWARD,
+    *KNOWN.of("result", "past", without=("cache-result-ignored",)),
+    *(m for m in KNOWN.of("mask") if "mask" in m.switches),  # which positions may be seen
+    *KNOWN.of("forward"),
 ]
-
-SUPER_MISSING = mistake(
-    "super-init-missing",
-    "The parent's __init__ is never called: it makes c_attn, c_proj and the rest. Start with "
-    "super().__init__(…).",
-    1,
-)
-SUPER_ARGUMENTS = mistake(
-    "parent-arguments-mixed-up",
-    "The parent is given its arguments in the wrong places. It takes n_embd, n_head, dropout and "
-    "attn_dropout; n_positions is not among them.",
-    1,
-)
-NO_BIAS = mistake("bias-missing", "A bias is missing: GPT-2's c_attn and c_proj both have one.", 1)
-MASK_NOT_BOOL = mistake(
-    "mask-not-bool",
-    "The mask that the attention gets is not bool. Make it with dtype=torch.bool, True where a "
-    "query may attend.",
-    2,
-)
-SEES_FUTURE = mistake(
-    "sees-the-future",
-    "An output depends on a later token: the mask lets something through that it must block, or "
-    "something else mixes tokens (a mean or a norm over T).",
-    2,
-)
-PAST_LOST = mistake(
-    "past-lost",
-    "An output does not depend on an earlier token: the mask (or the cache) hides what it may see.",
-    2,
-)
-EMPTY_ROW = mistake(
-    "row-without-keys",
-    "A query has no key left that it may see, and the softmax of nothing but −inf is NaN. Each "
-    "position sees at least itself.",
-    2,
-)
-MASK_NOT_CUT = mistake(
-    "mask-not-cut",
-    "The mask has the size of n_positions and the scores have (T, S): cut the mask to the rows and "
-    "columns in use.",
-    3,
-)
-MASK_SHAPE = mistake(
-    "mask-ignores-past",
-    "With a past, the mask does not fit the scores: there are T new queries (rows) and S = past + T "
-    "keys (columns), and your mask is square.",
-    5,
-)
-MASK_FINITE = mistake(
-    "mask-finite",
-    "Blocked scores get a number that is not low enough: with large scores the future still gets "
-    "weight. Use −inf.",
-    2,
-)
-HALF_PRECISION = mistake(
-    "mask-finite",
-    "Blocked scores get a number that float16 does not have (it ends at 65504). Use −inf, or "
-    "torch.finfo(scores.dtype).min.",
-    2,
-)
-SIZE_FIXED = mistake(
-    "size-hard-coded",
-    "A size is written into the code that n_positions should set (1024 is GPT-2's).",
-    3,
-)
-LIMIT_MISSING = mistake(
-    "limit-missing",
-    "More than n_positions tokens are accepted. Refuse them with a ValueError.",
-    6,
-)
-LIMIT_STRICT = mistake(
-    "limit-too-strict",
-    "Exactly n_positions tokens are refused. They fit: refuse only more than that.",
-    6,
-)
-LIMIT_LATE = mistake(
-    "limit-off-by-one",
-    "n_positions + 1 tokens are accepted: the limit is off by one.",
-    6,
-)
-LIMIT_IGNORES_PAST = mistake(
-    "limit-ignores-past",
-    "With a cache only the new tokens are counted. It is S = past + T that must not exceed "
-    "n_positions.",
-    6,
-)
-CACHE_NEVER = mistake(
-    "cache-never-appended",
-    "The cache is never told about the new keys and values: call its append once per forward.",
-    4,
-)
-CACHE_TWICE = mistake(
-    "cache-appended-twice",
-    "append is called more than once in one forward, so tokens are stored twice.",
-    4,
-)
-CACHE_SWAPPED = mistake(
-    "cache-stores-swapped",
-    "append is given values, then keys. It takes the keys first: the cache outlives this call.",
-    4,
-)
-CACHE_QUERIES = mistake(
-    "cache-stores-queries",
-    "append is given the queries. A query is used once and never again; store keys and values.",
-    4,
-)
-CACHE_SAME = mistake(
-    "cache-stores-one-twice",
-    "append is given the same tensor for keys and values. They are different thirds of c_attn.",
-    4,
-)
-CACHE_NOT_SPLIT = mistake(
-    "cache-stores-unsplit",
-    "append is given (B, T, C), before the heads are split. It takes (B, H, T, D).",
-    4,
-)
-CACHE_AXES = mistake(
-    "cache-axes-swapped",
-    "append is given its axes in another order. It takes (B, H, T, D).",
-    4,
-)
-CACHE_ALL = mistake(
-    "cache-stores-seen-again",
-    "append is given keys that it has already stored. It takes the T new ones alone.",
-    4,
-)
-CACHE_OTHER = mistake(
-    "cache-stores-something-else",
-    "append is not given the keys and values as c_attn makes them, head by head.",
-    4,
-)
-CACHE_EDITED = mistake(
-    "cache-edited",
-    "What append returned is changed in place. It is the cache's own memory: the next call would "
-    "find the changed keys and values. Make new tensors.",
-    4,
-)
-KEYS_IGNORED = mistake(
-    "cached-keys-ignored",
-    "The keys that append returns are not used: scores are made with the new keys alone.",
-    4,
-)
-VALUES_IGNORED = mistake(
-    "cached-values-ignored",
-    "The values that append returns are not used: the new values alone are averaged.",
-    4,
-)
-KEPT_ON_SELF = mistake(
-    "state-kept-in-module",
-    "The module remembers something from one call to the next. Whoever generates owns the cache: "
-    "keep nothing in self.",
-    4,
-)
-RESID_MISSING = mistake(
-    "resid-dropout-missing", "There is no dropout on the output: resid_dropout comes last.", 7
-)
-BEFORE_PROJ = mistake(
-    "dropout-before-c-proj", "Dropout stands before c_proj; it is the last step.", 7
-)
-MISPLACED = mistake(
-    "dropout-misplaced",
-    "Dropout is not the last step, and the only one, between the heads and the output: in training "
-    "each number must be 0 or 1/(1-p) times the plain one.",
-    7,
-)
-TWICE = mistake("dropout-twice", "The output goes through dropout twice. Once is enough.", 7)
-ON_SCORES = mistake(
-    "attn-dropout-on-scores",
-    "Dropout acts before the softmax (on scores, queries or keys), where a dropped 0 still has "
-    "weight. It belongs on the weights.",
-    7,
-)
-ON_VALUES = mistake(
-    "attn-dropout-on-values",
-    "attn_dropout acts on single numbers of values or of the heads' output. It belongs on the "
-    "weights, where dropping one hides a whole token from a head.",
-    7,
-)
-ATTN_IGNORED = mistake(
-    "attn-dropout-ignored",
-    "attn_dropout does not reach the attention weights: they are dropped with p = dropout. Pass it "
-    "on to the parent.",
-    1,
-)
-ATTN_MISSING = mistake(
-    "attn-dropout-missing",
-    "There is no dropout on the attention weights in training.",
-    7,
-)
-ATTN_RATE = mistake(
-    "attn-dropout-rate",
-    "The attention weights are dropped with another p than attn_dropout (None: dropout) asks for.",
-    1,
-)
-ATTN_ZERO = mistake(
-    "attn-dropout-zero-ignored",
-    "attn_dropout=0.0 is taken for “not given” (0.0 is false in `attn_dropout or dropout`): ask "
-    "whether it is None.",
-    1,
-)
-ATTN_FOR_BOTH = mistake(
-    "attn-dropout-on-output",
-    "attn_dropout acts on the output. It is for the attention weights alone.",
-    7,
-)
-IN_EVAL = mistake(
-    "dropout-in-eval",
-    "Dropout is active in eval mode. Modules follow train() and eval() by themselves; functions "
-    "need training=self.training (or p = 0 in eval mode).",
-    7,
-)
+WORDS = ("query", "key", "value")
 
 
 # ── helpers ─────────────────────────────────────────────────────────────────────────────────────
@@ -852,23 +99,29 @@ def named_errors(run, t, s):
         return run()
     except TypeError as error:
         if "operator.invert" in str(error):
-            fail(MASK_NOT_BOOL, f"PyTorch says: {str(error).splitlines()[0][:150]}")
+            fail(KNOWN["mask-not-bool"], f"PyTorch says: {str(error).splitlines()[0][:150]}")
         raise
     except ValueError as error:
         if "unpack" in str(error):
             raise
-        fail(LIMIT_STRICT, f"With T = {t} new and S = {s} tokens in all: ValueError: {error}")
+        fail(
+            KNOWN["limit-too-strict"],
+            f"With T = {t} new and S = {s} tokens in all: ValueError: {error}",
+        )
     except (RuntimeError, IndexError) as error:
         if isinstance(error, NotImplementedError):
             raise
         if "boolean mask" in str(error):
-            fail(MASK_NOT_BOOL, f"PyTorch says: {str(error).splitlines()[0][:150]}")
+            fail(KNOWN["mask-not-bool"], f"PyTorch says: {str(error).splitlines()[0][:150]}")
         sizes = {int(n) for n in re.findall(r"\d+", str(error))}
         shapes = re.search(r"must match|expanded size|broadcast|shape of the mask", str(error))
         if shapes and P in sizes and sizes & {t, s}:
-            fail(MASK_NOT_CUT, f"PyTorch says: {str(error).splitlines()[0][:150]}")
+            fail(KNOWN["mask-not-cut"], f"PyTorch says: {str(error).splitlines()[0][:150]}")
         if shapes and t != s and {t, s} <= sizes:
-            fail(MASK_SHAPE, f"PyTorch says: {str(error).splitlines()[0][:150]}")
+            fail(
+                KNOWN["mask-ignores-past:error"],
+                f"PyTorch says: {str(error).splitlines()[0][:150]}",
+            )
         raise
 
 
@@ -885,17 +138,17 @@ def explained(compared, run, x):
                 raise
             lost = torch.isnan(base).all(-1).any(0).nonzero().flatten().tolist()
             if lost:
-                fail(EMPTY_ROW, f"Output {lost[0]} is NaN.")
+                fail(KNOWN["row-without-keys"], f"Output {lost[0]} is NaN.")
             for j in range(x.size(1)):
                 other = x.clone()
                 other[:, j] += 1.0
                 moved = (run(other) - base).abs().amax((0, 2)) > 1e-5
                 for i in range(x.size(1)):
                     if moved[i] and j > i:
-                        fail(SEES_FUTURE, f"Output {i} changes when token {j} does.")
+                        fail(KNOWN["sees-the-future"], f"Output {i} changes when token {j} does.")
                     if not moved[i] and j <= i:
                         fail(
-                            BLOCKS_ITSELF if i == j else PAST_LOST,
+                            KNOWN["blocks-itself"] if i == j else KNOWN["past-lost"],
                             f"Output {i} stays the same when token {j} changes.",
                         )
         raise
@@ -915,7 +168,7 @@ def examine(module, x, h, **tolerance):
             lambda: run(x),
             want,
             MISTAKES,
-            lambda **switches: attend_causally(x, w, h, **switches),
+            lambda **switches: multi_head(x, w, h, **switches),
             axes="B T C",
             sizes={"head_dim": x.size(-1) // h, "n_embd": x.size(-1), "n_head": h},
             given=(x,),
@@ -946,7 +199,7 @@ def examine_fed(module, x, h, cuts, make_cache=Spy, what=None, want=None):
                 lambda: fed(module, x, cuts, make_cache()),
                 want,
                 CACHED,
-                lambda **switches: attend_causally(x, w, h, cuts, **switches),
+                lambda **switches: multi_head(x, w, h, cuts, **switches),
                 axes="B T C",
                 what=what
                 or f"with a cache and pieces of {', '.join(map(str, cuts))} tokens the output",
@@ -968,12 +221,17 @@ def examine_call(call, q, k, v, past):
         tensor(got, f"what append is given as {name}")
         b, h, t, d = want.shape
         if got.dim() == 3:
-            fail(CACHE_NOT_SPLIT, f"The {name} have shape {tuple(got.shape)}.")
+            fail(KNOWN["cache-stores-unsplit"], f"The {name} have shape {tuple(got.shape)}.")
         if past and got.dim() == 4 and got.size(2) == past + t:
-            fail(CACHE_ALL, f"The {name} have shape {tuple(got.shape)} with {t} new token(s).")
+            fail(
+                KNOWN["cache-stores-seen-again"],
+                f"The {name} have shape {tuple(got.shape)} with {t} new token(s).",
+            )
         if got.shape != want.shape:
             fail(
-                CACHE_AXES if sorted(got.shape) == sorted(want.shape) else CACHE_OTHER,
+                KNOWN["cache-axes-swapped"]
+                if sorted(got.shape) == sorted(want.shape)
+                else KNOWN["cache-stores-something-else"],
                 f"The {name} have shape {tuple(got.shape)}, not (B, H, T, D) = {(b, h, t, d)}.",
             )
 
@@ -983,12 +241,12 @@ def examine_call(call, q, k, v, past):
     if same(call[0], k) and same(call[1], v):
         return
     if same(call[0], v) and same(call[1], k):
-        fail(CACHE_SWAPPED)
+        fail(KNOWN["cache-stores-swapped"])
     if same(call[0], q) or same(call[1], q):
-        fail(CACHE_QUERIES)
+        fail(KNOWN["cache-stores-queries"])
     if same(call[0], call[1]):
-        fail(CACHE_SAME)
-    fail(CACHE_OTHER)
+        fail(KNOWN["cache-stores-one-twice"])
+    fail(KNOWN["cache-stores-something-else"])
 
 
 def outcome(run):
@@ -1032,7 +290,7 @@ def test_builds(piece):
     try:
         made = piece.CausalMultiHeadAttention(n_embd=C, n_head=H, n_positions=P, dropout=0.3)
     except ValueError as error:
-        fail(SUPER_ARGUMENTS, f"ValueError: {error}")
+        fail(KNOWN["parent-arguments-mixed-up"], f"ValueError: {error}")
     expect_module(made)
     expect_signature(
         piece.CausalMultiHeadAttention.__init__,
@@ -1045,9 +303,9 @@ def test_builds(piece):
         "CausalMultiHeadAttention.forward",
     )
     if not any(c.__name__ == "MultiHeadAttention" for c in type(made).__mro__):
-        fail(NOT_A_CHILD)
+        fail(KNOWN["not-a-multi-head-attention"])
     if "_parameters" not in vars(made):
-        fail(SUPER_MISSING)
+        fail(KNOWN["super-init-missing"])
     why = "it is inherited from problem 04"
     for name, kind, want in (("n_head", int, H), ("head_dim", int, D)):
         if attribute(made, name, kind, why) != want:
@@ -1064,17 +322,23 @@ def test_builds(piece):
         attribute(made, name, kind, why)
     for linear in ("c_attn", "c_proj"):
         if getattr(made, linear).bias is None:
-            fail(NO_BIAS, f"{linear} was made with bias=False.")
+            fail(KNOWN["bias-missing:attribute"], f"{linear} was made with bias=False.")
     known = dict(made.named_parameters())
     for name, value in (*made.state_dict().items(), *known.items()):
         square = value.dim() > 1 and value.size(-1) == value.size(-2) != C
         if name not in NAMES and (square or P in value.shape):
-            fail(MASK_PARAMETER if name in known else MASK_IN_STATE, f"It is called {name!r}.")
+            fail(
+                KNOWN["mask-is-a-parameter"] if name in known else KNOWN["mask-in-state-dict"],
+                f"It is called {name!r}.",
+            )
     expect_state(made, NAMES)
     if made.resid_dropout.p != 0.3:
-        fail(DROPOUT_LOST, f"resid_dropout.p is {made.resid_dropout.p}, with dropout=0.3.")
+        fail(
+            KNOWN["dropout-not-passed-on"],
+            f"resid_dropout.p is {made.resid_dropout.p}, with dropout=0.3.",
+        )
     if piece.CausalMultiHeadAttention(C, H, P, 0.3, 0.7).resid_dropout.p != 0.3:
-        fail(DROPOUTS_SWAPPED)
+        fail(KNOWN["dropouts-swapped"])
     expect_error(
         lambda: piece.CausalMultiHeadAttention(46, 9, P), (46, 9), when="n_embd = 46 and n_head = 9"
     )
@@ -1130,7 +394,13 @@ def test_causality(piece):
                 )
         if moved[i, j] != (j <= i):
             says = "depends on" if moved[i, j] else "does not depend on"
-            which = SEES_FUTURE if j > i else BLOCKS_ITSELF if i == j else PAST_LOST
+            which = (
+                KNOWN["sees-the-future"]
+                if j > i
+                else KNOWN["blocks-itself"]
+                if i == j
+                else KNOWN["past-lost"]
+            )
             fail(which, f"Output {i} {says} input {j}.")
 
 
@@ -1142,13 +412,16 @@ def test_other_sizes(piece):
         x = stream(b, t, h * d, seed=t)
         error = outcome(lambda module=module, x=x: module(x))
         if t == p and isinstance(error, ValueError):
-            fail(LIMIT_STRICT, f"With T = n_positions = {p} it raises ValueError: {error}")
+            fail(
+                KNOWN["limit-too-strict"],
+                f"With T = n_positions = {p} it raises ValueError: {error}",
+            )
         examine(module, x, h)
     long = module_of(piece, 2, 1, 1030)
     error = outcome(lambda: long(stream(1, 1030, 2)))
     if error:
         first = f"{type(error).__name__}: {error}".splitlines()[0][:150]
-        fail(SIZE_FIXED, f"With T = n_positions = 1030: {first}")
+        fail(KNOWN["size-hard-coded"], f"With T = n_positions = 1030: {first}")
 
 
 @check(todo=6, needs=test_output, follows=test_other_sizes)
@@ -1168,15 +441,17 @@ def test_mask_against_large_scores(piece):
     if not torch.isfinite(got).all():
         fail("With large scores the output holds NaN or infinite numbers. [not-finite]")
     if (got[0, :, 0] > torch.arange(5.0) + 1e-3).any():
-        fail(MASK_FINITE)
+        fail(KNOWN["mask-finite"])
     # and with queries of the keys' sign: every blocked score lies far above the allowed ones
     with torch.no_grad():
         module.c_attn.weight[0, 0] = 1.0
     got = tensor(module(x)).detach()
     if not torch.isfinite(got).all():
-        late = attend_causally(x, weights(module), 1, **LATE_MASK.switches)
+        late = multi_head(
+            x, weights(module), 1, **KNOWN["mask-after-softmax:renormalized"].switches
+        )
         if torch.equal(torch.isfinite(got), torch.isfinite(late)):
-            fail(LATE_MASK, "With large scores whole rows are NaN.")
+            fail(KNOWN["mask-after-softmax:renormalized"], "With large scores whole rows are NaN.")
         fail("With large scores the output holds NaN or infinite numbers. [not-finite]")
     compare(
         got[0, :, 0],
@@ -1192,20 +467,23 @@ def test_too_long(piece):
     module = module_of(piece)
     at, over, further = (outcome(lambda n=n: module(stream(1, n))) for n in (P, P + 1, P + 2))
     if at is not None:
-        fail(LIMIT_STRICT, f"With T = n_positions = {P}: {type(at).__name__}: {at}")
+        fail(KNOWN["limit-too-strict"], f"With T = n_positions = {P}: {type(at).__name__}: {at}")
     if over is None:
         late = isinstance(further, ValueError)
-        fail(LIMIT_LATE if late else LIMIT_MISSING, f"T = {P + 1}, n_positions = {P}.")
+        fail(
+            KNOWN["limit-off-by-one"] if late else KNOWN["limit-missing"],
+            f"T = {P + 1}, n_positions = {P}.",
+        )
     if not isinstance(over, ValueError) and not raised_by(piece, over):
         first = f"{type(over).__name__}: {over}".splitlines()[0][:150]
         late = isinstance(further, ValueError)
-        which = LIMIT_LATE if late else LIMIT_MISSING
+        which = KNOWN["limit-off-by-one"] if late else KNOWN["limit-missing"]
         fail(which, f"T = {P + 1}, n_positions = {P}: PyTorch says {first}")
     expect_error(
         lambda: module(stream(1, P + 1)),
         (),
         when=f"T = {P + 1} and n_positions = {P}",
-        missing=LIMIT_MISSING,
+        missing=KNOWN["limit-missing"],
     )
 
 
@@ -1223,15 +501,15 @@ def test_cache_is_given_the_new(piece):
             q, k, v = heads_of(module, piece_of_x)
             examine_call(calls[0], q, k, v, start)
         if len(calls) > 1:
-            fail(CACHE_TWICE, f"{len(calls)} calls in one forward.")
+            fail(KNOWN["cache-appended-twice"], f"{len(calls)} calls in one forward.")
         for kept, given in zip(cache.stored or (), zip(*cache.calls, strict=True), strict=False):
             if not torch.equal(kept, torch.cat(given, 2)):
-                fail(CACHE_EDITED)
+                fail(KNOWN["cache-edited"])
         if error is not None and calls and start == 0:
             raise error
         if not calls:
             details = [f"It raises {type(error).__name__}: {error}"[:200]] if error else []
-            fail(CACHE_NEVER, *details)
+            fail(KNOWN["cache-never-appended"], *details)
 
 
 @check(todo=6, needs=test_cache_is_given_the_new)
@@ -1259,9 +537,9 @@ def test_cache_result_is_used(piece):
         want = F.linear(merge(y), w["c_proj.weight"], w["c_proj.bias"])
         compare(got, want, what=f"the output for a cache that returns other {name}", axes="B T C")
     if unused == ["keys", "values"]:
-        fail(RESULT_IGNORED)
+        fail(KNOWN["cache-result-ignored"])
     if unused:
-        fail(KEYS_IGNORED if unused == ["keys"] else VALUES_IGNORED)
+        fail(KNOWN["cached-keys-ignored"] if unused == ["keys"] else KNOWN["cached-values-ignored"])
 
 
 @check(todo=6, needs=test_cache_result_is_used)
@@ -1274,7 +552,7 @@ def test_keeps_nothing(piece):
         for cuts in ((4, 3), (1, 3), (3, 4))
     ]
     calls = [*whole[:2], *pieces, whole[2]]
-    expect_no_memory(module_of(piece), calls, explain=KEPT_ON_SELF)
+    expect_no_memory(module_of(piece), calls, explain=KNOWN["state-kept-in-module"])
 
 
 @check(todo=6, needs=test_cache_result_is_used, points=2, follows=test_keeps_nothing)
@@ -1325,7 +603,7 @@ def test_cache_too_long(piece):
         error = after(past, new)
         if error is not None:
             fail(
-                LIMIT_STRICT,
+                KNOWN["limit-too-strict"],
                 f"past {past} + {new} new = n_positions = {P}: {type(error).__name__}: {error}",
             )
     for past, new in ((P, 1), (P - 1, 2), (3, P - 1)):
@@ -1333,13 +611,17 @@ def test_cache_too_long(piece):
         if error is None:
             later = after(past, new + 1)
             fail(
-                LIMIT_LATE if later is not None and new + 1 <= P else LIMIT_IGNORES_PAST,
+                KNOWN["limit-off-by-one"]
+                if later is not None and new + 1 <= P
+                else KNOWN["limit-ignores-past"],
                 f"past {past} + {new} new tokens are accepted, with n_positions = {P}.",
             )
 
         if not isinstance(error, ValueError) and not raised_by(piece, error):
             first = f"{type(error).__name__}: {error}".splitlines()[0][:150]
-            fail(LIMIT_IGNORES_PAST, f"past {past} + {new} new tokens: PyTorch says {first}")
+            fail(
+                KNOWN["limit-ignores-past"], f"past {past} + {new} new tokens: PyTorch says {first}"
+            )
 
         def again(error=error):
             raise error
@@ -1383,7 +665,7 @@ def test_keeps_no_state(piece):
         (*wants, wants[0]), (*(torch.cat(o, 1) for o in outputs), again), strict=True
     ):
         if not torch.allclose(out, want, rtol=1e-3, atol=1e-4):
-            fail(KEPT_ON_SELF)
+            fail(KNOWN["state-kept-in-module"])
 
 
 @check(
@@ -1405,7 +687,7 @@ def test_dropout(piece):
         module = module_of(piece, dropout=dropout, attn_dropout=attn_dropout)
         plain = module(x)
         if not torch.equal(module(x), plain):
-            fail(IN_EVAL)
+            fail(KNOWN["dropout-in-eval"])
         got = tensor(module.train()(x)).detach()
         if not got.any():
             return "zero"
@@ -1415,15 +697,24 @@ def test_dropout(piece):
 
     output, inner = kind(1.0, 0.0), kind(0.0, 1.0)
     if (output, inner) == ("bias", "zero"):
-        fail(DROPOUTS_SWAPPED)
+        fail(KNOWN["dropouts-swapped"])
     if inner == "zero":
-        fail(ATTN_FOR_BOTH, "With dropout=0 and attn_dropout=1, in training, all is 0.")
+        fail(
+            KNOWN["attn-dropout-on-output"],
+            "With dropout=0 and attn_dropout=1, in training, all is 0.",
+        )
     if output == "plain":
-        fail(RESID_MISSING, "With dropout=1 nothing changes in training; all must be 0.")
+        fail(
+            KNOWN["resid-dropout-missing"],
+            "With dropout=1 nothing changes in training; all must be 0.",
+        )
     if output == "bias":
-        fail(BEFORE_PROJ, "With dropout=1, in training, c_proj's bias is left; all must be 0.")
+        fail(
+            KNOWN["dropout-before-c-proj"],
+            "With dropout=1, in training, c_proj's bias is left; all must be 0.",
+        )
     if output != "zero":
-        fail(MISPLACED, "With dropout=1, in training, the output must be all 0.")
+        fail(KNOWN["dropout-misplaced"], "With dropout=1, in training, the output must be all 0.")
     p = 0.4
     module = module_of(piece, dropout=p, attn_dropout=0.0)
     plain = module(x).detach()
@@ -1431,23 +722,32 @@ def test_dropout(piece):
     kept = got.abs() > 1e-6
     whole = torch.allclose(got[kept], plain[kept] / (1 - p), rtol=1e-3, atol=1e-5)
     if inner == "plain":
-        fail(ATTN_MISSING if whole else ATTN_IGNORED, "attn_dropout=1 changes nothing in training.")
+        fail(
+            KNOWN["attn-dropout-missing"] if whole else KNOWN["attn-dropout-ignored"],
+            "attn_dropout=1 changes nothing in training.",
+        )
     if inner == "other":
         module = module_of(piece, dropout=0.0, attn_dropout=1.0).train()
         if torch.equal(module(x), module(x)):
-            fail(ON_SCORES)
-        fail(ATTN_RATE, "With dropout=0 and attn_dropout=1, in training, some weights are left.")
+            fail(KNOWN["attn-dropout-on-scores"])
+        fail(
+            KNOWN["attn-dropout-rate"],
+            "With dropout=0 and attn_dropout=1, in training, some weights are left.",
+        )
     if not whole and torch.allclose(got[kept], plain[kept] / (1 - p) ** 2, rtol=1e-3, atol=1e-5):
-        fail(TWICE)
+        fail(KNOWN["dropout-twice"])
     if not whole and kind(0.0, 0.0) == "plain" and kind(1e-9, 0.0) == "plain":
-        fail(ATTN_ZERO, f"With dropout={p} and attn_dropout=0, some weights are dropped.")
+        fail(
+            KNOWN["attn-dropout-zero-ignored"],
+            f"With dropout={p} and attn_dropout=0, some weights are dropped.",
+        )
     expect_dropout(
         lambda: module(x),
         module,
         p,
-        missing=RESID_MISSING,
-        in_eval=IN_EVAL,
-        misplaced=MISPLACED,
+        missing=KNOWN["resid-dropout-missing"],
+        in_eval=KNOWN["dropout-in-eval"],
+        misplaced=KNOWN["dropout-misplaced"],
     )
     # With one token a head's only weight is 1, so dropout on it kills or scales the whole head.
     for dropout, attn_dropout, rate in ((0.0, p, p), (p, None, p), (0.2, 0.6, 0.6)):
@@ -1456,11 +756,11 @@ def test_dropout(piece):
         one = stream(400, 1, seed=12)
         ratio = (module.train()(one).detach() / module.eval()(one).detach()).view(400, H, D)
         if dropout == 0 and not torch.allclose(ratio, ratio[..., :1].expand_as(ratio), rtol=1e-3):
-            fail(ON_VALUES)
+            fail(KNOWN["attn-dropout-on-values"])
         killed = float((ratio == 0).all(-1).double().mean())
         if abs(killed - rate) > 0.08:
             fail(
-                ATTN_RATE,
+                KNOWN["attn-dropout-rate"],
                 f"With dropout={dropout} and attn_dropout={attn_dropout}, {killed:.0%} of the "
                 f"weights are dropped, expected {rate:.0%}.",
             )
@@ -1482,7 +782,7 @@ def test_gradients(piece):
     w = {n: t.requires_grad_() for n, t in weights(module).items()}
     mine, other = stream(seed=13).requires_grad_(), stream(seed=13).requires_grad_()
     expect_finite_gradients(module, tensor(module(mine)).pow(2).mean())
-    attend_causally(other, w, H).pow(2).mean().backward()
+    multi_head(other, w, H).pow(2).mean().backward()
     for name, third in zip(WORDS, module.c_attn.weight.grad.split(C), strict=True):
         if not third.any():
             fail(f"No gradient reaches c_attn's part for the {name}. [no-gradient]")
@@ -1503,7 +803,7 @@ def test_dtype_and_device(piece):
                 outputs = tensor(module(x)), fed(module, x, (3, 4), Spy())
         except RuntimeError as error:
             if "without overflow" in str(error):
-                fail(HALF_PRECISION, f"PyTorch says: {error}")
+                fail(KNOWN["mask-finite:half-precision"], f"PyTorch says: {error}")
             raise
         with torch.no_grad():
             for got in outputs:
