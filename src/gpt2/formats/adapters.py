@@ -136,7 +136,7 @@ def write_adapter(
     folder = Path(os.path.abspath(folder))
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; an adapter is a folder")
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     with folder_written_aside(folder) as part:
         write_json(part / CONFIG, config)
         save_tensors(plain, part / WEIGHTS, {"format": "pt"})
@@ -294,13 +294,16 @@ def _tensors(folder: Path) -> Mapping[str, Tensor]:
     if (folder / WEIGHTS).is_file() or not (folder / PICKLE).is_file():
         return Tensors([folder / WEIGHTS])
     import pickle
+    import warnings
     import zipfile
 
     import torch
 
     path = folder / PICKLE
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that another program wrote
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except (
         *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile),
         *(
