@@ -262,7 +262,7 @@ def test_gradients(piece):
             if parameter.grad is not None:
                 fail(KNOWN["base-trainable"], f"{name} gets a gradient.")
         elif parameter.grad is None:
-            fail(f"No gradient reaches {name}. [no-gradient]")
+            fail(f"No gradient reaches {name}.", id="no-gradient")
         else:
             compare(parameter.grad, w[name].grad, what=f"{name}'s gradient")
 
@@ -300,7 +300,7 @@ def test_dropout(piece):
     if ((sums.abs() < 1e-4) | ((sums - 1 / (1 - p)).abs() < 1e-4)).all():
         fail(KNOWN["dropout-after-a"], "A row's update is dropped as a whole, or not at all.")
     if (sums == sums[0]).all():
-        fail("All rows of one call lose the same inputs. [dropout-repeats]")
+        fail("All rows of one call lose the same inputs.", id="dropout-repeats")
     # its variance tells the rate: p / (1 − p) / inputs
     rate = float(sums.var()) * inputs
     rate = rate / (1 + rate)
@@ -525,10 +525,10 @@ def expect_default(piece):
     model = shell(2)
     piece.add_lora(model)
     if sorted(found(piece, model)) != sorted(names_for("c_attn")):
-        fail("add_lora(model) alone must adapt c_attn: targets=('c_attn',). [wrong-default]")
+        fail("add_lora(model) alone must adapt c_attn: targets=('c_attn',).", id="wrong-default")
     layer = model.h[0].attn.c_attn
     if layer.lora_A.weight.shape[0] != 8 or float(layer.scaling) != 2.0:
-        fail("add_lora(model) alone must take rank=8 and alpha=16. [wrong-default]")
+        fail("add_lora(model) alone must take rank=8 and alpha=16.", id="wrong-default")
 
 
 @check(todo=8, needs=test_add, points=2)
@@ -686,7 +686,10 @@ def test_adapter_state(piece):
     keys = keys_for(names_for("c_attn", "c_fc"))
     state = piece.adapter_state(model)
     if not isinstance(state, dict):
-        fail(f"adapter_state must return a dict, and it is a {type(state).__name__}. [wrong-type]")
+        fail(
+            f"adapter_state must return a dict, and it is a {type(state).__name__}.",
+            id="wrong-type",
+        )
     got = set(state)
     if any(".base." in name or name.endswith((".bias", "wte.weight")) for name in got):
         fail(KNOWN["adapter-holds-base"], f"It holds {min(got - set(keys))!r}.")
