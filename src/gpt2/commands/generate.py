@@ -245,8 +245,9 @@ def ready(
     place: torch.device,
     adapter: Path | None = None,
 ) -> GPT2Model:
-    """A model's weights, an adapter's update in them, read and prepared for decoding on a device, in the number format asked
-    for: on the CPU beside the float32 weights, which read the prompt, elsewhere in place of them.
+    """A model's weights, an adapter's update in them, read and prepared for decoding on a device,
+    in the number format asked for: on the CPU beside the float32 weights, which read the prompt,
+    elsewhere in place of them.
     """
     import torch
 

@@ -208,8 +208,8 @@ def adapted(config: Mapping[str, Any], settings: Mapping[str, Any], path: Path) 
         for target in targets:
             if not any(_ends(name, target) for name in known):
                 raise ValueError(
-                    f"{path}: target_modules names {short(target)}, which a GPT-2 does not have; it "
-                    "has c_attn, c_proj and c_fc"
+                    f"{path}: target_modules names {short(target)}, which a GPT-2 does not have; "
+                    "it has c_attn, c_proj and c_fc"
                 )
         names = [name for name in known if any(_ends(name, target) for target in targets)]
     else:

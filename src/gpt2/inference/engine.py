@@ -259,8 +259,8 @@ class Int8:
     bfloat16 rows, a quarter of the bytes. ValueError for a layer that the kernel can't take.
 
     The kernel's result is bfloat16, and the logits of GPT-2 have a large part in common, which
-    would cost it its digits. So what a tall weight (the head) makes of the direction of its mean row is
-    taken out of the rows first, and added in float32: the same sum in another order.
+    would cost it its digits. So what a tall weight (the head) makes of the direction of its mean
+    row is taken out of the rows first, and added in float32: the same sum in another order.
     """
 
     def __init__(self, layer: nn.Module):
@@ -292,7 +292,9 @@ class Int8:
         rows = x.bfloat16()
         rows = F.pad(rows, (0, self.padding)) if self.padding else rows
         y = torch._weight_int8pack_mm(rows, self.weight, self.ones).float()
-        y = y.mul_(self.scale) if self.bias is None else torch.addcmul(self.bias, y, self.scale)
+        y.mul_(self.scale)
+        if self.bias is not None:
+            y += self.bias
         return y if common is None else y.addr_(common, self.along)
 
 
