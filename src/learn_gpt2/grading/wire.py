@@ -32,6 +32,7 @@ MAX_ITEMS = 20_000  # of one list or dict
 MAX_DEPTH = 24
 MAX_STORE = 4 << 20  # bytes of memory that both sides keep alike; more is sent as it is
 MAX_STORES = 2000
+MAX_STORED = 256 << 20  # bytes of all of it
 HEAD = struct.Struct(">II")
 
 DTYPES = {
@@ -405,6 +406,7 @@ class Line:
 
     def __init__(self, readable: int, writable: int):
         self.readable, self.writable = readable, writable
+        self.closed = False  # the numbers may be another pipe's by now
         self.end = float("inf")  # no answer is waited for any longer (time.monotonic)
         os.set_blocking(readable, False)
 
@@ -423,6 +425,8 @@ class Line:
         data = memoryview(b"".join((HEAD.pack(len(text), size), text, *parts.blobs)))
         try:
             while data:
+                if self.closed:
+                    raise Gone("it is over")
                 data = data[os.write(self.writable, data) :]
         except OSError as error:
             raise Gone(f"nobody reads: {error.strerror}") from None
@@ -430,6 +434,8 @@ class Line:
     def _read(self, count: int) -> bytes:
         data = bytearray()
         while len(data) < count:
+            if self.closed:
+                raise Gone("it is over")
             try:
                 chunk = os.read(self.readable, min(count - len(data), 1 << 20))
             except BlockingIOError:
@@ -470,6 +476,7 @@ class Line:
 
     def close(self) -> None:
         """Both pipes."""
+        self.closed = True
         for pipe in (self.readable, self.writable):
             with contextlib.suppress(OSError):
                 os.close(pipe)
@@ -603,7 +610,8 @@ class Peer(Codec):
             if not 0 < storage.nbytes() <= MAX_STORE:
                 return None
             number = self.store_at.get(storage.data_ptr())
-            if number is None:
+            store = self.stores.get(number)
+            if store is None or store.storage.data_ptr() != storage.data_ptr():
                 if len(self.stores) >= MAX_STORES:
                     return None
                 number = self._store(storage)
@@ -652,9 +660,11 @@ class Peer(Codec):
             store = self.stores.get(number)
             with NO_OVERRIDES(), torch.no_grad():
                 if store is None or store.storage.nbytes() != len(data):
-                    if not data or len(self.stores) > 2 * MAX_STORES:
-                        raise WireError("memory that is none")
                     self._unstore(number)
+                    size = len(data) + sum(s.storage.nbytes() for s in self.stores.values())
+                    many = len(self.stores) > 2 * MAX_STORES or size > MAX_STORED
+                    if not 0 < len(data) <= MAX_STORE or many:
+                        raise WireError("memory that is none")
                     fresh = torch.frombuffer(bytearray(data), dtype=torch.uint8).untyped_storage()
                     self._store(fresh, number)
                 else:
