@@ -370,7 +370,8 @@ def test_there_and_back(piece):
                 fail(
                     f"Row {n}, column {k} comes back as {got[n, k]:.4g} and was {w[n, k]:.4g}: that "
                     f"is more than half a step, {half[n, k]:.4g}, at bits={bits}, "
-                    f"group_size={size}. [error-above-half-a-step]"
+                    f"group_size={size}.",
+                    id="error-above-half-a-step",
                 )
             compare(got, oracle(w, bits, size), what="the weight after quantizing and back")
 
@@ -692,7 +693,7 @@ def test_nbytes(piece):
                 fail(KNOWN["nbytes-counts-numbers"], seen)
             if got >= 4 * N * K:
                 fail(KNOWN["nbytes-of-floats"], seen)
-            fail(f"`nbytes` is wrong. {seen} [nbytes-wrong]")
+            fail(f"`nbytes` is wrong. {seen}", id="nbytes-wrong")
 
 
 # ── the model ───────────────────────────────────────────────────────────────────────────────────
