@@ -135,7 +135,9 @@ def test_builds(piece):
         if linear.bias is None:
             fail(KNOWN["bias-missing"], f"{name}.bias is None.")
         if linear.weight.dtype != torch.float32:
-            fail(f"{name} has dtype {linear.weight.dtype}, expected torch.float32. [fixed-dtype]")
+            fail(
+                f"{name} has dtype {linear.weight.dtype}, expected torch.float32.", id="fixed-dtype"
+            )
     if len({id(linear.weight) for linear in layers}) < 3:
         fail(KNOWN["shared-layers"])
     names = [f"{name}.{kind}" for name in ROLES for kind in ("weight", "bias")]
@@ -211,7 +213,8 @@ def test_large_scores_stay_finite(piece):
     if not torch.isfinite(tensor(call(layer, x))).all():
         fail(
             "Large scores give NaN: exp() overflows. torch.softmax subtracts the largest score "
-            "first. (hint 4) [softmax-overflows]",
+            "first.",
+            id="softmax-overflows",
             hint=4,
         )
     examine(layer, x, rtol=1e-3, atol=1e-2)
@@ -240,7 +243,7 @@ def test_gradients(piece):
     # a key's bias adds the same to all scores of a query, so the softmax undoes it
     expect_finite_gradients(layer, call(layer, mine).pow(2).sum(), optional=("key.bias",))
     if mine.grad is None:
-        fail("No gradient reaches x: is it detached? [no-gradient]")
+        fail("No gradient reaches x: is it detached?", id="no-gradient")
     w = {name: value.requires_grad_() for name, value in weights(layer).items()}
     oracle(theirs, w).pow(2).sum().backward()
     compare(mine.grad, theirs.grad, what="the gradient of x", rtol=1e-3, atol=1e-4)
@@ -259,7 +262,8 @@ def test_dtypes(piece):
         if got.dtype != dtype:
             fail(
                 f"With {dtype} input the output comes out as {got.dtype}: is a dtype written into "
-                "forward? [fixed-dtype]"
+                "forward?",
+                id="fixed-dtype",
             )
         want = oracle(x.double(), weights(layer.double()))
         compare(got.double(), want, what=f"the output in {dtype}", rtol=tolerance, atol=tolerance)

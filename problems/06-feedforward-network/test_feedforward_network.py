@@ -184,12 +184,12 @@ def test_gelu_gradient(piece):
     act = activation_of(piece)
     expect_state(act, ())
     if list(act.parameters()):
-        fail("NewGELU has parameters; its constants are fixed. [extra-parameters]")
+        fail("NewGELU has parameters; its constants are fixed.", id="extra-parameters")
     mine = torch.linspace(-5, 5, 41, requires_grad=True)
     theirs = mine.detach().clone().requires_grad_()
     out = act(mine)
     if not out.requires_grad:
-        fail("No gradient flows back through NewGELU: is something detached? [no-gradient]")
+        fail("No gradient flows back through NewGELU: is something detached?", id="no-gradient")
     out.sum().backward()
     F.gelu(theirs, approximate="tanh").sum().backward()
     if not torch.allclose(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5):
@@ -221,7 +221,9 @@ def test_builds(piece):
         if linear.bias is None:
             fail(KNOWN["bias-missing"], f"{name}.bias is None.")
         if linear.weight.dtype != torch.float32:
-            fail(f"{name} has dtype {linear.weight.dtype}, expected torch.float32. [fixed-dtype]")
+            fail(
+                f"{name} has dtype {linear.weight.dtype}, expected torch.float32.", id="fixed-dtype"
+            )
     if fc.weight.data_ptr() == proj.weight.data_ptr():
         fail(KNOWN["shared-layers"])
     attribute(layer, "act", piece.NewGELU, "the contract says that act is a NewGELU")
@@ -279,8 +281,8 @@ def test_each_token_by_itself(piece):
     moved = (tensor(layer(changed)) - y).abs().amax(-1) > 1e-6
     if moved.sum() != 1 or not moved[1, 2]:
         fail(
-            "Tokens are mixed: a change in one token reaches others. Each goes through by itself. "
-            "(hint 4) [mixes-tokens]",
+            "Tokens are mixed: a change in one token reaches others. Each goes through by itself.",
+            id="mixes-tokens",
             hint=4,
         )
 
@@ -335,7 +337,7 @@ def test_gradients(piece):
     mine, theirs = x_of(seed=4).requires_grad_(), x_of(seed=4).requires_grad_()
     expect_finite_gradients(layer, layer(mine).pow(2).sum())
     if mine.grad is None:
-        fail("No gradient reaches x: is it detached? [no-gradient]")
+        fail("No gradient reaches x: is it detached?", id="no-gradient")
     w = {name: value.requires_grad_() for name, value in weights(layer).items()}
     oracle(theirs, w).pow(2).sum().backward()
     compare(mine.grad, theirs.grad, what="the gradient of x", rtol=1e-3, atol=1e-4)

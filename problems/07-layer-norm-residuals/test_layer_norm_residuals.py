@@ -144,7 +144,7 @@ def test_weight_and_bias(piece):
         {"running": KNOWN["running-statistics"], "num_batches": KNOWN["running-statistics"]},
     )
     if layer.weight is layer.bias or layer.weight.data_ptr() == layer.bias.data_ptr():
-        fail("weight and bias are one and the same tensor; they are two. [shared-parameters]")
+        fail("weight and bias are one and the same tensor; they are two.", id="shared-parameters")
     expect_own_start(lambda: piece.LayerNorm(C))
 
 
@@ -242,7 +242,8 @@ def test_equal_numbers(piece):
     if x.grad is not None and not torch.isfinite(x.grad).all():
         fail(
             "The gradient is NaN when the variance is 0: the slope of √v at 0 is infinite. With eps "
-            "under the root it is finite. [bad-gradient]"
+            "under the root it is finite.",
+            id="bad-gradient",
         )
 
 
@@ -424,8 +425,8 @@ def test_stream_carries_the_gradient(piece):
         fail(KNOWN["residual-detached"])
     if torch.allclose(got, up, atol=1e-6):
         fail(
-            "No gradient flows back through the sublayer: its input or its output is detached. "
-            "[no-gradient]"
+            "No gradient flows back through the sublayer: its input or its output is detached.",
+            id="no-gradient",
         )
     compare(got, up + branch, what="the gradient of x", axes="B T C")
 

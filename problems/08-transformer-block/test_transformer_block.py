@@ -323,7 +323,7 @@ def test_causality(piece):
                 KNOWN["not-causal:not-causal"], f"Changing token {t} changes the output before it."
             )
         if torch.allclose(after[:, t], before[:, t], atol=1e-5):
-            fail(f"Changing token {t} does not change the output at {t}. [token-ignored]")
+            fail(f"Changing token {t} does not change the output at {t}.", id="token-ignored")
 
 
 # ── cache ───────────────────────────────────────────────────────────────────────────────────────
@@ -399,9 +399,9 @@ def test_copies_dtypes_devices(piece):
     try:
         got = call(block.to(torch.bfloat16), x.bfloat16())
     except RuntimeError as error:
-        fail(f"With bfloat16 weights and x: {error}. Is x converted? [dtype-changed]")
+        fail(f"With bfloat16 weights and x: {error}. Is x converted?", id="dtype-changed")
     if got.dtype != torch.bfloat16:
-        fail(f"x is bfloat16, the result {got.dtype}: is something converted? [dtype-changed]")
+        fail(f"x is bfloat16, the result {got.dtype}: is something converted?", id="dtype-changed")
 
 
 @check(todo=3, needs=(test_values, test_dropout_arguments))
