@@ -28,15 +28,15 @@ class Embeddings(nn.Module):
         start_pos is the number of tokens already in the KV cache. ValueError that names both
         numbers when start_pos + T > n_positions.
         """
-        # Step 2: a position past the table has no row; say so before PyTorch's bare index
-        # error does
+        # Step 2: a position past the table has no row; a clear message is better than PyTorch's
+        # bare index error
         end = start_pos + input_ids.size(1)
         if end > self.wpe.num_embeddings:
             raise ValueError(
                 f"start_pos + T = {end} positions > n_positions = {self.wpe.num_embeddings}"
             )
-        # Step 3: positions are made where the ids are, or a model on a GPU would meet a
-        # tensor on the CPU
+        # Step 3: positions are made on the ids' device; a model on a GPU can't use a tensor
+        # on the CPU
         positions = torch.arange(start_pos, end, device=input_ids.device)  # (T,)
-        # Step 4: (B, T, C) + (T, C): every row of the batch gets the same positions
+        # Step 4: (B, T, C) + (T, C): every text of the batch gets the same positions
         return self.drop(self.wte(input_ids) + self.wpe(positions))  # (B, T, C)

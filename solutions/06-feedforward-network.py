@@ -7,17 +7,17 @@ from torch import Tensor, nn
 class NewGELU(nn.Module):
     """GELU in the tanh form that GPT-2 was trained with, not the erf form.
 
-    Hendrycks & Gimpel 2016, section 2.
+    Both are from Hendrycks & Gimpel 2016, "Gaussian Error Linear Units".
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))): any shape and dtype → the same."""
-        # Step 1: written out it is eight passes over memory, and one in PyTorch's kernel for it
+        # Step 1: written out, it takes eight passes over memory; PyTorch's kernel takes one
         return F.gelu(x, approximate="tanh")
 
 
 class FeedForward(nn.Module):
-    """Each token by itself: widen, bend, narrow: (B, T, C) → (B, T, C).
+    """Widen each token, apply the activation, narrow it again: (B, T, C) → (B, T, C).
 
     Attributes: `c_fc` nn.Linear(C, n_inner), `act` NewGELU, `c_proj` nn.Linear(n_inner, C), `drop`
     nn.Dropout. Problem 12 loads the checkpoint's tensors under `c_fc` and `c_proj`.
@@ -25,8 +25,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, n_embd: int, n_inner: int, dropout: float = 0.1):
         super().__init__()
-        # Step 2: up to n_inner features, each of which can fire by itself, and back to
-        # the stream's width
+        # Step 2: up to n_inner features, each with its own activation, and back to the
+        # stream's width
         self.c_fc = nn.Linear(n_embd, n_inner)
         self.act = NewGELU()
         self.c_proj = nn.Linear(n_inner, n_embd)

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 
 class LayerNorm(nn.Module):
-    """Each token's C numbers to mean 0 and variance 1, then a learned scale and shift (Ba et al.
-    2016, section 3).
+    """Bring each token's C numbers to mean 0 and variance 1, then apply a learned scale and shift.
+
+    From Ba, Kiros & Hinton 2016, "Layer Normalization".
 
     Attributes: `weight` (C,) of ones, `bias` (C,) of zeros, `eps`. Problem 12 loads the
     checkpoint's tensors under `weight` and `bias`.
@@ -17,7 +18,7 @@ class LayerNorm(nn.Module):
 
     def __init__(self, n_embd: int, eps: float = 1e-5):
         super().__init__()
-        # Step 1: parameters, not tensors: a plain tensor would be neither trained, saved nor moved
+        # Step 1: these are parameters: a plain tensor would be neither trained, saved nor moved
         self.weight = nn.Parameter(torch.ones(n_embd))
         self.bias = nn.Parameter(torch.zeros(n_embd))
         self.eps = eps
@@ -42,5 +43,5 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         """x + sublayer(ln(x)): (B, T, C) → (B, T, C)."""
-        # Step 4: x goes through untouched, so gradients reach the first layer undiminished
+        # Step 4: x passes through unchanged, so gradients reach the first layer undiminished
         return x + sublayer(self.ln(x))

@@ -25,7 +25,7 @@ class TransformerBlock(nn.Module):
     ):
         """n_inner=None means 4 · n_embd; attn_dropout=None means the same as dropout."""
         super().__init__()
-        # Step 1: two norms, because the second sublayer reads a different stream and
+        # Step 1: there are two norms, because the second sublayer reads a different stream and
         # learns its own scale
         self.ln_1 = LayerNorm(n_embd, layer_norm_epsilon)
         self.attn = CausalMultiHeadAttention(n_embd, n_head, n_positions, dropout, attn_dropout)
@@ -33,11 +33,11 @@ class TransformerBlock(nn.Module):
         self.mlp = FeedForward(n_embd, 4 * n_embd if n_inner is None else n_inner, dropout)
 
     def forward(self, x: Tensor, cache=None) -> Tensor:
-        """Attention, then feed-forward, each read from a norm and added: (B, T, C) → (B, T, C).
+        """Attention, then feed-forward, each applied to a norm and added: (B, T, C) → (B, T, C).
 
         cache: one layer of a KVCache, or None; it goes to the attention.
         """
-        # Step 2: the sum, not the attention's output alone, goes on
+        # Step 2: what continues is the sum, not the attention's output alone
         x = x + self.attn(self.ln_1(x), cache)
         # Step 3: the feed-forward network reads what attention has just written
         return x + self.mlp(self.ln_2(x))

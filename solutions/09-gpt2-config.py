@@ -1,11 +1,11 @@
-"""Problem 09: the configuration. One object holds every number that fixes a GPT-2's shape."""
+"""Problem 09: the configuration. One object holds every number that defines a GPT-2's shape."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class GPT2Config:
-    """The shape of a GPT-2; the defaults are GPT-2 small's (Radford et al. 2019, table 2).
+    """The settings of a GPT-2; the defaults are GPT-2 small's, with Hugging Face's names.
 
     Every argument is an attribute of the same name. ValueError that names the field and its value
     for: n_embd not divisible by n_head, a size that is not a positive int, a probability outside
@@ -28,7 +28,7 @@ class GPT2Config:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a positive int, got {value!r}")
-        # Step 2: written so that NaN, which compares as false with everything, is refused too
+        # Step 2: NaN compares as false with everything, so this form rejects it as well
         for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value <= 1:
@@ -37,7 +37,7 @@ class GPT2Config:
             raise ValueError(
                 f"layer_norm_epsilon must be greater than 0, got {self.layer_norm_epsilon!r}"
             )
-        # Step 3: the heads share the width out between them
+        # Step 3: the heads divide the width among them
         if self.n_embd % self.n_head != 0:
             raise ValueError(f"n_embd = {self.n_embd} is not divisible by n_head = {self.n_head}")
 

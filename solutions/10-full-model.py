@@ -16,7 +16,7 @@ class GPT2Model(nn.Module):
 
     def __init__(self, config: GPT2Config):
         super().__init__()
-        # Step 1: the config stays with the model; whoever saves, caches or generates reads it there
+        # Step 1: the config stays with the model, for code that saves, caches or generates
         self.config = config
         self.embeddings = Embeddings(
             config.vocab_size, config.n_positions, config.n_embd, config.embd_pdrop
@@ -38,10 +38,10 @@ class GPT2Model(nn.Module):
         # Step 3: pre-norm leaves the stream itself unnormalized, so one last norm comes
         # before the head
         self.ln_f = LayerNorm(config.n_embd, config.layer_norm_epsilon)
-        # Step 4: one tensor with two names: reading a token and predicting it share their table
+        # Step 4: one tensor with two names: reading and predicting tokens share one table
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.lm_head.weight = self.embeddings.wte.weight
-        # Step 5: last, when every module is there to be initialized
+        # Step 5: this comes last, when every module exists
         self.apply(self._init_weights)
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -54,7 +54,7 @@ class GPT2Model(nn.Module):
         cache.layers[i]. ValueError that says what it got for input that is not a 2-D integer
         tensor, or is empty.
         """
-        # Step 6: a mistake named here is cheaper than one met three layers further down
+        # Step 6: a mistake that is named here is easier to find than one three layers further down
         if not isinstance(input_ids, Tensor):
             raise ValueError(
                 f"input_ids must be a 2-D integer tensor (B, T), got a {type(input_ids).__name__}"
@@ -67,13 +67,13 @@ class GPT2Model(nn.Module):
                 "input_ids must be a non-empty 2-D integer tensor (B, T), "
                 f"got shape {tuple(input_ids.shape)} of {input_ids.dtype}"
             )
-        # Step 7: read before the layers append, which moves it
+        # Step 7: cache.length is read before the layers append, which changes it
         x = self.embeddings(input_ids, 0 if cache is None else cache.length)  # (B, T, C)
-        # Step 8: each layer has a cache of its own, because its keys and values are its own
+        # Step 8: each layer has its own cache, because it has its own keys and values
         for i, block in enumerate(self.h):
             x = block(x, None if cache is None else cache.layers[i])  # (B, T, C)
-        # Step 9: generation needs one position, and the head is GPT-2's largest matrix
+        # Step 9: generation needs only one position, and the head is GPT-2's largest matrix
         if last_only:
             x = x[:, -1:]  # (B, 1, C)
-        # Step 10: the dot product of what the stream says with every token's embedding
+        # Step 10: each logit is the dot product of the stream with a token's embedding
         return self.lm_head(self.ln_f(x))  # (B, T, V)

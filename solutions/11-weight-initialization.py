@@ -19,16 +19,16 @@ class GPT2Model(gpt2.model.GPT2Model):
         projections that write into the residual stream, attn.c_proj and mlp.c_proj: weight N(0,
         (0.02/√(2·n_layer))²).
         """
-        # Step 1: small enough that an untrained model finds every token about equally likely
+        # Step 1: so small that an untrained model finds all tokens about equally likely
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.02)
             if getattr(module, "bias", None) is not None:
                 nn.init.zeros_(module.bias)
-        # Step 2: a norm starts as a plain norm
+        # Step 2: a norm starts without any scaling or shift
         elif isinstance(module, LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
-        # Step 3: 2·n_layer branches add up in the stream, so each is made √(2·n_layer) smaller
+        # Step 3: 2·n_layer branches add up in the stream, so each is divided by √(2·n_layer)
         # (GPT-2 paper, section 2.3). A block comes after its children, so this overrides step 1
         elif isinstance(module, TransformerBlock):
             for projection in (module.attn.c_proj, module.mlp.c_proj):

@@ -1,6 +1,6 @@
 """Problem 03: scaled dot-product attention.
 
-Shapes: T queries, S keys, D n_embd (the width of one query vector, d_k).
+Shapes: T queries, S keys, D n_embd (the width of one query vector, d_k), E the width of one value.
 """
 
 import math
@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 
 class ScaledDotProductAttention(nn.Module):
-    """softmax(q kᵀ / √D) v, and the weights it used ("Attention Is All You Need", section
-    3.2.1).
+    """softmax(q kᵀ / √D) v, and the weights used ("Attention Is All You Need", section 3.2.1).
+
+    n_embd is the width of one query vector: in problem 04 that is one head's width, not the
+    model's.
     """
 
     def __init__(self, n_embd: int, dropout: float = 0.1):
@@ -22,7 +24,7 @@ class ScaledDotProductAttention(nn.Module):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Attend: q (…, T, D), k (…, S, D), v (…, S, D) → output (…, T, D), weights (…, T, S).
+        """Attend: q (…, T, D), k (…, S, D), v (…, S, E) → output (…, T, E), weights (…, T, S).
 
         mask: bool, broadcasts to (…, T, S), True = may attend. The weights are the ones used, after
         dropout.

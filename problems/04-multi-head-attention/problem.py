@@ -9,11 +9,14 @@ from gpt2.model import ScaledDotProductAttention
 
 
 class MultiHeadAttention(nn.Module):
-    """H attentions side by side, each in its own D dimensions of the stream: (B, T, C) → (B, T, C).
+    """H attentions side by side, each on D columns of the projections: (B, T, C) → (B, T, C).
+
+    Each head reads all C numbers of a token: its D query, key and value columns are projections of
+    them.
 
     Attributes: `n_head`, `head_dim`, `c_attn` nn.Linear(C, 3C) for query, key, value in that order,
-    `attention` ScaledDotProductAttention for vectors of width D (what problem 03 calls n_embd is
-    here one head's width), `c_proj` nn.Linear(C, C), `resid_dropout` nn.Dropout.
+    `attention` ScaledDotProductAttention for vectors of width D (problem 03's argument n_embd is
+    one head's width here), `c_proj` nn.Linear(C, C), `resid_dropout` nn.Dropout.
     Problem 12 loads the checkpoint's tensors under `c_attn` and `c_proj`; problem 05 inherits them
     all.
     """
@@ -27,7 +30,7 @@ class MultiHeadAttention(nn.Module):
         ValueError that names both numbers when n_embd % n_head != 0.
         """
         super().__init__()
-        # TODO 1: refuse a width that the heads can't share out evenly; set n_head and head_dim
+        # TODO 1: raise the error if n_head does not divide n_embd; set n_head and head_dim
         # TODO 2: create c_attn, attention (one head wide), c_proj and resid_dropout
         raise NotImplementedError("TODO 1: MultiHeadAttention.__init__")
 

@@ -11,7 +11,7 @@ from gpt2.model import MultiHeadAttention
 
 
 class CausalMultiHeadAttention(MultiHeadAttention):
-    """Attention in which position i sees positions ≤ i, nothing later: (B, T, C) → (B, T, C).
+    """Attention in which position i sees only positions ≤ i: (B, T, C) → (B, T, C).
 
     Attributes: those of MultiHeadAttention, and `n_positions`. The mask is not a parameter and
     not in state_dict(): problem 12 loads the checkpoint's weights, and a mask is not a weight.
@@ -36,8 +36,8 @@ class CausalMultiHeadAttention(MultiHeadAttention):
         the last T of the S positions. ValueError that names both numbers when S > n_positions.
         """
         # TODO 2: compute q, k and v and split them into heads, as in problem 04
-        # TODO 3: with a cache, append k and v to it and go on with all that it returns
-        # TODO 4: refuse S > n_positions, with a ValueError that names both numbers
-        # TODO 5: attend, each query only to its own position and earlier ones (with a cache, S > T)
+        # TODO 3: with a cache, append k and v to it and continue with everything that it returns
+        # TODO 4: if S > n_positions, raise a ValueError that names both numbers
+        # TODO 5: let each query attend to its own and earlier positions only (with a cache, S > T)
         # TODO 6: merge the heads, project, drop out
         raise NotImplementedError("TODO 2: CausalMultiHeadAttention.forward")

@@ -1,11 +1,11 @@
-"""Problem 09: the configuration. One object holds every number that fixes a GPT-2's shape."""
+"""Problem 09: the configuration. One object holds every number that defines a GPT-2's shape."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class GPT2Config:
-    """The shape of a GPT-2; the defaults are GPT-2 small's (Radford et al. 2019, table 2).
+    """The settings of a GPT-2; the defaults are GPT-2 small's, with Hugging Face's names.
 
     Every argument is an attribute of the same name. ValueError that names the field and its value
     for: n_embd not divisible by n_head, a size that is not a positive int, a probability outside

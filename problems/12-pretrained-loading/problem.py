@@ -16,8 +16,8 @@ class GPT2Model(gpt2.model.GPT2Model):
         """Every tensor of a Hugging Face GPT-2 checkpoint: {their key: (our key, transpose?)}.
 
         Their keys are written without the `transformer.` prefix. Theirs stores c_attn, c_proj and
-        c_fc as Conv1D (in, out), ours as Linear (out, in). The head is tied to wte and has no entry
-        of its own.
+        c_fc as Conv1D (in, out), ours as Linear (out, in). The head is tied to wte and has no
+        separate entry.
         """
         # TODO 1: the tensors outside the blocks
         # TODO 2: the twelve tensors of each block; four of them are transposed
@@ -30,18 +30,17 @@ class GPT2Model(gpt2.model.GPT2Model):
         """A hub name or a local folder → the model in eval mode, tied, with every weight loaded.
 
         model_name: `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, `distilgpt2`, any repo id, or a
-        folder with config.json and model.safetensors. dtype: what the parameters are kept in,
-        whatever the file's numbers are stored in. options go to open_checkpoint (revision,
-        cache_dir, token). ValueError that names every tensor that is missing, unexpected or of
-        another shape.
+        folder with config.json and model.safetensors. dtype: the parameters' type, whatever
+        type the file uses. options go to open_checkpoint (revision, cache_dir, token). ValueError
+        that names every tensor that is missing, unexpected or has the wrong shape.
         """
         # TODO 3: open the checkpoint (`settings, tensors = open_checkpoint(…)`: GPT2Config's
         # arguments, and a mapping from their keys to tensors)
-        # TODO 4: build the model (inside `skip_init()`, which saves the time of random values)
+        # TODO 4: build the model (inside `skip_init()`, which skips drawing random values)
         # TODO 5: match their keys to the mapping's: with or without prefix, no mask buffers, and
         # the head is tied
-        # TODO 6: refuse missing and unexpected tensors, by name
-        # TODO 7: copy each tensor, transposed where the mapping says so; refuse a wrong shape,
-        # by name
+        # TODO 6: raise an error that names missing and unexpected tensors
+        # TODO 7: copy each tensor, transposed where the mapping says so; name a tensor of the
+        # wrong shape in the error
         # TODO 8: return the model in eval mode
         raise NotImplementedError("TODO 3: GPT2Model.from_pretrained")

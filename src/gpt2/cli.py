@@ -134,7 +134,7 @@ def _reader_left() -> int:
 def _explain(error: Exception) -> str | None:
     """An expected error → its one line; None for what can only be a mistake in this program."""
     text = " ".join(str(error).split())
-    if broken := _broken_model(error):
+    if broken := _broken_piece(error):
         return broken
     if isinstance(error, (ValueError, OSError)):
         return text or type(error).__name__
@@ -146,25 +146,40 @@ def _explain(error: Exception) -> str | None:
     return None
 
 
-def _broken_model(error: BaseException) -> str:
-    """What to say when gpt2/model.py is missing, can't be imported or lacks a name; "" for another
-    error.
+# the files that are put together from pieces, so that any of them may be broken or gone
+PIECES = (
+    "model",
+    "sampling",
+    "cache",
+    "training_step",
+    "lora",
+    "quantization",
+    "data_parallel",
+)
+
+
+def _broken_piece(error: BaseException) -> str:
+    """What to say when one of the files that are put together from pieces is missing, can't be
+    imported or lacks a name; "" for another error.
     """
-    path = Path(__file__).with_name("model.py")
+    here = Path(__file__).parent
+    paths = {f"gpt2.{name}": here / f"{name}.py" for name in PIECES}
     mend = "`learn swap --reference all` writes it again"
-    if isinstance(error, ImportError) and error.name == "gpt2.model":
+    if isinstance(error, ImportError) and error.name in paths:
+        path = paths[error.name]
         if not path.is_file():
             return f"{path} is not there; {mend}"
         return f"{path} lacks what this command needs ({error.msg.split(' (')[0]}); {mend}"
     asked = error.obj if isinstance(error, AttributeError) else None
-    if isinstance(asked, types.ModuleType) and asked.__name__ == "gpt2.model":
-        return f"{path} lacks what this command needs ({error}); {mend}"
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f"{path}:{error.lineno} is not valid Python ({error.msg}); {mend}"
+    if isinstance(asked, types.ModuleType) and asked.__name__ in paths:
+        return f"{paths[asked.__name__]} lacks what this command needs ({error}); {mend}"
+    files = {str(path) for path in paths.values()}
+    if isinstance(error, SyntaxError) and error.filename in files:
+        return f"{error.filename}:{error.lineno} is not valid Python ({error.msg}); {mend}"
     frames = traceback.extract_tb(error.__traceback__)
     # while the file is imported, and not when a command runs what it holds
-    lines = [f.lineno for f in frames if f.filename == str(path) and f.name == "<module>"]
-    if lines:
-        name = type(error).__name__
-        return f"{path}:{lines[-1]} can't be imported ({name}: {error}); {mend}"
+    found = [f for f in frames if f.filename in files and f.name == "<module>"]
+    if found:
+        what = f"{type(error).__name__}: {error}"
+        return f"{found[-1].filename}:{found[-1].lineno} can't be imported ({what}); {mend}"
     return ""

@@ -42,17 +42,17 @@ class Embeddings(nn.Module):
         start_pos is the number of tokens already in the KV cache. ValueError that names both
         numbers when start_pos + T > n_positions.
         """
-        # Step 2: a position past the table has no row; say so before PyTorch's bare index
-        # error does
+        # Step 2: a position past the table has no row; a clear message is better than PyTorch's
+        # bare index error
         end = start_pos + input_ids.size(1)
         if end > self.wpe.num_embeddings:
             raise ValueError(
                 f"start_pos + T = {end} positions > n_positions = {self.wpe.num_embeddings}"
             )
-        # Step 3: positions are made where the ids are, or a model on a GPU would meet a
-        # tensor on the CPU
+        # Step 3: positions are made on the ids' device; a model on a GPU can't use a tensor
+        # on the CPU
         positions = torch.arange(start_pos, end, device=input_ids.device)  # (T,)
-        # Step 4: (B, T, C) + (T, C): every row of the batch gets the same positions
+        # Step 4: (B, T, C) + (T, C): every text of the batch gets the same positions
         return self.drop(self.wte(input_ids) + self.wpe(positions))  # (B, T, C)
 
 
@@ -60,7 +60,7 @@ class Embeddings(nn.Module):
 
 
 class SimpleAttention(nn.Module):
-    """One head, no scaling, no mask: every token looks at every token: (B, T, C) → (B, T, C).
+    """One head without scaling or mask: every token attends to all: (B, T, C) → (B, T, C).
 
     Attributes: `query`, `key`, `value`, each nn.Linear(C, C). The tests set weights under these
     names.
@@ -68,21 +68,21 @@ class SimpleAttention(nn.Module):
 
     def __init__(self, n_embd: int):
         super().__init__()
-        # Step 1: three views of the same token: what it looks for, what it offers, what
-        # it hands over
+        # Step 1: three projections of the same token: what it looks for, what it offers, and
+        # what it passes on
         self.query = nn.Linear(n_embd, n_embd)
         self.key = nn.Linear(n_embd, n_embd)
         self.value = nn.Linear(n_embd, n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
         """softmax(Q Kᵀ) V, the softmax over keys: (B, T, C) → (B, T, C)."""
-        # Step 2: each token asks, is asked, and answers
+        # Step 2: every token gets a query, a key and a value
         q, k, v = self.query(x), self.key(x), self.value(x)  # (B, T, C) each
-        # Step 3: row i, column j: how well query i fits key j
+        # Step 3: row i, column j says how well key j fits query i
         scores = q @ k.transpose(-2, -1)  # (B, T, T)
-        # Step 4: over keys (the last axis), so that each query's weights sum to 1
+        # Step 4: the softmax runs over keys (the last axis), so that each query's weights sum to 1
         weights = torch.softmax(scores, dim=-1)  # (B, T, T)
-        # Step 5: an average of the values, weighted by fit
+        # Step 5: the result is an average of the values, weighted by how well the keys fit
         return weights @ v  # (B, T, C)
 
 
@@ -90,44 +90,49 @@ class SimpleAttention(nn.Module):
 
 
 class ScaledDotProductAttention(nn.Module):
-    """softmax(q kᵀ / √D) v, and the weights it used ("Attention Is All You Need", section
-    3.2.1).
+    """softmax(q kᵀ / √D) v, and the weights used ("Attention Is All You Need", section 3.2.1).
+
+    n_embd is the width of one query vector: in problem 04 that is one head's width, not the
+    model's.
     """
 
     def __init__(self, n_embd: int, dropout: float = 0.1):
         super().__init__()
-        # Step 1: √d_k undoes the growth of a dot product's spread with its number of terms
+        # Step 1: a dot product's standard deviation grows as √D; dividing by √D undoes that
         self.scale = 1.0 / math.sqrt(n_embd)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Attend: q (…, T, D), k (…, S, D), v (…, S, D) → output (…, T, D), weights (…, T, S).
+        """Attend: q (…, T, D), k (…, S, D), v (…, S, E) → output (…, T, E), weights (…, T, S).
 
         mask: bool, broadcasts to (…, T, S), True = may attend. The weights are the ones used, after
         dropout.
         """
-        # Step 2: one score per pair of query and key, scaled before anything else sees it
+        # Step 2: one score per pair of query and key, scaled before the mask and the softmax
         scores = q @ k.transpose(-2, -1) * self.scale  # (…, T, S)
-        # Step 3: exp(−inf) is exactly 0, and the weights that are left still sum to 1
+        # Step 3: exp(−inf) is exactly 0, and the remaining weights still sum to 1
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
-        # Step 4: over keys; dropout comes after, on the weights
+        # Step 4: the softmax runs over keys; dropout comes after it, on the weights
         weights = self.dropout(torch.softmax(scores, dim=-1))  # (…, T, S)
-        # Step 5: the weights go out as well, for whoever wants to look at them
-        return weights @ v, weights  # (…, T, D), (…, T, S)
+        # Step 5: the weights are returned as well, so that a caller can look at them
+        return weights @ v, weights  # (…, T, E), (…, T, S)
 
 
 # ── 04 Multi-head attention ── reference: solutions/04-multi-head-attention.py:11 ─────────────────
 
 
 class MultiHeadAttention(nn.Module):
-    """H attentions side by side, each in its own D dimensions of the stream: (B, T, C) → (B, T, C).
+    """H attentions side by side, each on D columns of the projections: (B, T, C) → (B, T, C).
+
+    Each head reads all C numbers of a token: its D query, key and value columns are projections of
+    them.
 
     Attributes: `n_head`, `head_dim`, `c_attn` nn.Linear(C, 3C) for query, key, value in that order,
-    `attention` ScaledDotProductAttention for vectors of width D (what problem 03 calls n_embd is
-    here one head's width), `c_proj` nn.Linear(C, C), `resid_dropout` nn.Dropout.
+    `attention` ScaledDotProductAttention for vectors of width D (problem 03's argument n_embd is
+    one head's width here), `c_proj` nn.Linear(C, C), `resid_dropout` nn.Dropout.
     Problem 12 loads the checkpoint's tensors under `c_attn` and `c_proj`; problem 05 inherits them
     all.
     """
@@ -141,7 +146,7 @@ class MultiHeadAttention(nn.Module):
         ValueError that names both numbers when n_embd % n_head != 0.
         """
         super().__init__()
-        # Step 1: the heads share the width out between them, so it has to divide
+        # Step 1: the heads divide the width among them, so it must be divisible
         if n_embd % n_head != 0:
             raise ValueError(f"n_embd = {n_embd} is not divisible by n_head = {n_head}")
         self.n_head = n_head
@@ -157,24 +162,24 @@ class MultiHeadAttention(nn.Module):
 
     def split_heads(self, x: Tensor) -> Tensor:
         """Head h takes columns h·D … (h+1)·D-1: (B, T, C) → (B, H, T, D)."""
-        # Step 3: cut C first, then move H ahead of T; a view straight to (B, H, T, D)
+        # Step 3: cut C first, then move H ahead of T; viewing x directly as (B, H, T, D)
         # would mix up tokens
         B, T, _ = x.shape
         return x.view(B, T, self.n_head, self.head_dim).transpose(1, 2)  # (B, H, T, D)
 
     def merge_heads(self, x: Tensor) -> Tensor:
         """The exact inverse of split_heads: (B, H, T, D) → (B, T, C)."""
-        # Step 4: back in reverse order; reshape copies, because a transposed tensor has
+        # Step 4: undo it in reverse order; reshape copies, because a transposed tensor has
         # no flat view
         B, H, T, D = x.shape
         return x.transpose(1, 2).reshape(B, T, H * D)  # (B, T, C)
 
     def forward(self, x: Tensor) -> Tensor:
         """Project, split, attend in all heads at once, merge, project: (B, T, C) → (B, T, C)."""
-        # Step 5: H rides along as a batch dimension, so one call attends in all heads
+        # Step 5: H acts as one more batch dimension, so one call computes all heads
         q, k, v = map(self.split_heads, self.c_attn(x).chunk(3, dim=-1))  # (B, H, T, D) each
         y, _ = self.attention(q, k, v)
-        # Step 6: c_proj mixes what the heads found; without it they could not speak to each other
+        # Step 6: c_proj mixes the heads' results; nothing else combines them
         return self.resid_dropout(self.c_proj(self.merge_heads(y)))  # (B, T, C)
 
 
@@ -182,7 +187,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class CausalMultiHeadAttention(MultiHeadAttention):
-    """Attention in which position i sees positions ≤ i, nothing later: (B, T, C) → (B, T, C).
+    """Attention in which position i sees only positions ≤ i: (B, T, C) → (B, T, C).
 
     Attributes: those of MultiHeadAttention, and `n_positions`. The mask is not a parameter and
     not in state_dict(): problem 12 loads the checkpoint's weights, and a mask is not a weight.
@@ -196,7 +201,7 @@ class CausalMultiHeadAttention(MultiHeadAttention):
         dropout: float = 0.1,
         attn_dropout: float | None = None,
     ):
-        # Step 1: everything but the mask is inherited; the limit is kept for the check in forward
+        # Step 1: all modules are inherited; the limit is stored for the check in forward
         super().__init__(n_embd, n_head, dropout, attn_dropout)
         self.n_positions = n_positions
 
@@ -209,15 +214,15 @@ class CausalMultiHeadAttention(MultiHeadAttention):
         """
         # Step 2: as in problem 04
         q, k, v = map(self.split_heads, self.c_attn(x).chunk(3, dim=-1))  # (B, H, T, D) each
-        # Step 3: keys and values of the past never change, so they are kept and not computed again
+        # Step 3: keys and values of the past never change, so they are stored, not computed again
         if cache is not None:
             k, v = cache.append(k, v)  # (B, H, S, D) each
-        # Step 4: past n_positions there is no position embedding either
+        # Step 4: beyond n_positions there are no position embeddings
         if k.size(-2) > self.n_positions:
             raise ValueError(
                 f"{k.size(-2)} positions are more than n_positions = {self.n_positions}"
             )
-        # Step 5: the T queries are the newest of the S positions, and the oldest keys are all past
+        # Step 5: the T queries are the newest of the S positions; all older keys are in their past
         y = self._attend(q, k, v)  # (B, H, T, D)
         # Step 6: as in problem 04
         return self.resid_dropout(self.c_proj(self.merge_heads(y)))  # (B, T, C)
@@ -225,8 +230,8 @@ class CausalMultiHeadAttention(MultiHeadAttention):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Causal attention of the last T of S positions: (B, H, T, D) and S keys → (B, H, T, D)."""
         T, S = q.size(-2), k.size(-2)
-        # query i stands at position S − T + i, hence the diagonal; a single newest token
-        # sees everything
+        # query i is at position S − T + i, hence the diagonal; a single newest token sees
+        # everything
         mask = None if T == 1 else torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
         return self.attention(q, k, v, mask)[0]
 
@@ -237,17 +242,17 @@ class CausalMultiHeadAttention(MultiHeadAttention):
 class NewGELU(nn.Module):
     """GELU in the tanh form that GPT-2 was trained with, not the erf form.
 
-    Hendrycks & Gimpel 2016, section 2.
+    Both are from Hendrycks & Gimpel 2016, "Gaussian Error Linear Units".
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))): any shape and dtype → the same."""
-        # Step 1: written out it is eight passes over memory, and one in PyTorch's kernel for it
+        # Step 1: written out, it takes eight passes over memory; PyTorch's kernel takes one
         return F.gelu(x, approximate="tanh")
 
 
 class FeedForward(nn.Module):
-    """Each token by itself: widen, bend, narrow: (B, T, C) → (B, T, C).
+    """Widen each token, apply the activation, narrow it again: (B, T, C) → (B, T, C).
 
     Attributes: `c_fc` nn.Linear(C, n_inner), `act` NewGELU, `c_proj` nn.Linear(n_inner, C), `drop`
     nn.Dropout. Problem 12 loads the checkpoint's tensors under `c_fc` and `c_proj`.
@@ -255,8 +260,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, n_embd: int, n_inner: int, dropout: float = 0.1):
         super().__init__()
-        # Step 2: up to n_inner features, each of which can fire by itself, and back to
-        # the stream's width
+        # Step 2: up to n_inner features, each with its own activation, and back to the
+        # stream's width
         self.c_fc = nn.Linear(n_embd, n_inner)
         self.act = NewGELU()
         self.c_proj = nn.Linear(n_inner, n_embd)
@@ -272,8 +277,9 @@ class FeedForward(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Each token's C numbers to mean 0 and variance 1, then a learned scale and shift (Ba et al.
-    2016, section 3).
+    """Bring each token's C numbers to mean 0 and variance 1, then apply a learned scale and shift.
+
+    From Ba, Kiros & Hinton 2016, "Layer Normalization".
 
     Attributes: `weight` (C,) of ones, `bias` (C,) of zeros, `eps`. Problem 12 loads the
     checkpoint's tensors under `weight` and `bias`.
@@ -281,7 +287,7 @@ class LayerNorm(nn.Module):
 
     def __init__(self, n_embd: int, eps: float = 1e-5):
         super().__init__()
-        # Step 1: parameters, not tensors: a plain tensor would be neither trained, saved nor moved
+        # Step 1: these are parameters: a plain tensor would be neither trained, saved nor moved
         self.weight = nn.Parameter(torch.ones(n_embd))
         self.bias = nn.Parameter(torch.zeros(n_embd))
         self.eps = eps
@@ -306,7 +312,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         """x + sublayer(ln(x)): (B, T, C) → (B, T, C)."""
-        # Step 4: x goes through untouched, so gradients reach the first layer undiminished
+        # Step 4: x passes through unchanged, so gradients reach the first layer undiminished
         return x + sublayer(self.ln(x))
 
 
@@ -333,7 +339,7 @@ class TransformerBlock(nn.Module):
     ):
         """n_inner=None means 4 · n_embd; attn_dropout=None means the same as dropout."""
         super().__init__()
-        # Step 1: two norms, because the second sublayer reads a different stream and
+        # Step 1: there are two norms, because the second sublayer reads a different stream and
         # learns its own scale
         self.ln_1 = LayerNorm(n_embd, layer_norm_epsilon)
         self.attn = CausalMultiHeadAttention(n_embd, n_head, n_positions, dropout, attn_dropout)
@@ -341,11 +347,11 @@ class TransformerBlock(nn.Module):
         self.mlp = FeedForward(n_embd, 4 * n_embd if n_inner is None else n_inner, dropout)
 
     def forward(self, x: Tensor, cache=None) -> Tensor:
-        """Attention, then feed-forward, each read from a norm and added: (B, T, C) → (B, T, C).
+        """Attention, then feed-forward, each applied to a norm and added: (B, T, C) → (B, T, C).
 
         cache: one layer of a KVCache, or None; it goes to the attention.
         """
-        # Step 2: the sum, not the attention's output alone, goes on
+        # Step 2: what continues is the sum, not the attention's output alone
         x = x + self.attn(self.ln_1(x), cache)
         # Step 3: the feed-forward network reads what attention has just written
         return x + self.mlp(self.ln_2(x))
@@ -356,7 +362,7 @@ class TransformerBlock(nn.Module):
 
 @dataclass
 class GPT2Config:
-    """The shape of a GPT-2; the defaults are GPT-2 small's (Radford et al. 2019, table 2).
+    """The settings of a GPT-2; the defaults are GPT-2 small's, with Hugging Face's names.
 
     Every argument is an attribute of the same name. ValueError that names the field and its value
     for: n_embd not divisible by n_head, a size that is not a positive int, a probability outside
@@ -379,7 +385,7 @@ class GPT2Config:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a positive int, got {value!r}")
-        # Step 2: written so that NaN, which compares as false with everything, is refused too
+        # Step 2: NaN compares as false with everything, so this form rejects it as well
         for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value <= 1:
@@ -388,7 +394,7 @@ class GPT2Config:
             raise ValueError(
                 f"layer_norm_epsilon must be greater than 0, got {self.layer_norm_epsilon!r}"
             )
-        # Step 3: the heads share the width out between them
+        # Step 3: the heads divide the width among them
         if self.n_embd % self.n_head != 0:
             raise ValueError(f"n_embd = {self.n_embd} is not divisible by n_head = {self.n_head}")
 
@@ -442,7 +448,7 @@ class GPT2Model(nn.Module):
 
     def __init__(self, config: GPT2Config):
         super().__init__()
-        # Step 1: the config stays with the model; whoever saves, caches or generates reads it there
+        # Step 1: the config stays with the model, for code that saves, caches or generates
         self.config = config
         self.embeddings = Embeddings(
             config.vocab_size, config.n_positions, config.n_embd, config.embd_pdrop
@@ -464,10 +470,10 @@ class GPT2Model(nn.Module):
         # Step 3: pre-norm leaves the stream itself unnormalized, so one last norm comes
         # before the head
         self.ln_f = LayerNorm(config.n_embd, config.layer_norm_epsilon)
-        # Step 4: one tensor with two names: reading a token and predicting it share their table
+        # Step 4: one tensor with two names: reading and predicting tokens share one table
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.lm_head.weight = self.embeddings.wte.weight
-        # Step 5: last, when every module is there to be initialized
+        # Step 5: this comes last, when every module exists
         self.apply(self._init_weights)
 
     def forward(self, input_ids: Tensor, cache=None, last_only: bool = False) -> Tensor:
@@ -477,7 +483,7 @@ class GPT2Model(nn.Module):
         cache.layers[i]. ValueError that says what it got for input that is not a 2-D integer
         tensor, or is empty.
         """
-        # Step 6: a mistake named here is cheaper than one met three layers further down
+        # Step 6: a mistake that is named here is easier to find than one three layers further down
         if not isinstance(input_ids, Tensor):
             raise ValueError(
                 f"input_ids must be a 2-D integer tensor (B, T), got a {type(input_ids).__name__}"
@@ -490,15 +496,15 @@ class GPT2Model(nn.Module):
                 "input_ids must be a non-empty 2-D integer tensor (B, T), "
                 f"got shape {tuple(input_ids.shape)} of {input_ids.dtype}"
             )
-        # Step 7: read before the layers append, which moves it
+        # Step 7: cache.length is read before the layers append, which changes it
         x = self.embeddings(input_ids, 0 if cache is None else cache.length)  # (B, T, C)
-        # Step 8: each layer has a cache of its own, because its keys and values are its own
+        # Step 8: each layer has its own cache, because it has its own keys and values
         for i, block in enumerate(self.h):
             x = block(x, None if cache is None else cache.layers[i])  # (B, T, C)
-        # Step 9: generation needs one position, and the head is GPT-2's largest matrix
+        # Step 9: generation needs only one position, and the head is GPT-2's largest matrix
         if last_only:
             x = x[:, -1:]  # (B, 1, C)
-        # Step 10: the dot product of what the stream says with every token's embedding
+        # Step 10: each logit is the dot product of the stream with a token's embedding
         return self.lm_head(self.ln_f(x))  # (B, T, V)
 
     # ── 11 Weight initialization ── reference: solutions/11-weight-initialization.py:14 ───────────
@@ -511,16 +517,16 @@ class GPT2Model(nn.Module):
         projections that write into the residual stream, attn.c_proj and mlp.c_proj: weight N(0,
         (0.02/√(2·n_layer))²).
         """
-        # Step 1: small enough that an untrained model finds every token about equally likely
+        # Step 1: so small that an untrained model finds all tokens about equally likely
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.02)
             if getattr(module, "bias", None) is not None:
                 nn.init.zeros_(module.bias)
-        # Step 2: a norm starts as a plain norm
+        # Step 2: a norm starts without any scaling or shift
         elif isinstance(module, LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
-        # Step 3: 2·n_layer branches add up in the stream, so each is made √(2·n_layer) smaller
+        # Step 3: 2·n_layer branches add up in the stream, so each is divided by √(2·n_layer)
         # (GPT-2 paper, section 2.3). A block comes after its children, so this overrides step 1
         elif isinstance(module, TransformerBlock):
             for projection in (module.attn.c_proj, module.mlp.c_proj):
@@ -533,17 +539,17 @@ class GPT2Model(nn.Module):
         """Every tensor of a Hugging Face GPT-2 checkpoint: {their key: (our key, transpose?)}.
 
         Their keys are written without the `transformer.` prefix. Theirs stores c_attn, c_proj and
-        c_fc as Conv1D (in, out), ours as Linear (out, in). The head is tied to wte and has no entry
-        of its own.
+        c_fc as Conv1D (in, out), ours as Linear (out, in). The head is tied to wte and has no
+        separate entry.
         """
-        # Step 1: what stands outside the blocks
+        # Step 1: the tensors outside the blocks
         mapping = {
             "wte.weight": ("embeddings.wte.weight", False),
             "wpe.weight": ("embeddings.wpe.weight", False),
             "ln_f.weight": ("ln_f.weight", False),
             "ln_f.bias": ("ln_f.bias", False),
         }
-        # Step 2: inside them our names are theirs; only the four matrices lie the other way round
+        # Step 2: inside the blocks our names are theirs; only the four matrices are transposed
         for i in range(n_layer):
             for part in ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"):
                 mapping[f"h.{i}.{part}.weight"] = (f"h.{i}.{part}.weight", ".c_" in part)
@@ -557,20 +563,19 @@ class GPT2Model(nn.Module):
         """A hub name or a local folder → the model in eval mode, tied, with every weight loaded.
 
         model_name: `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, `distilgpt2`, any repo id, or a
-        folder with config.json and model.safetensors. dtype: what the parameters are kept in,
-        whatever the file's numbers are stored in. options go to open_checkpoint (revision,
-        cache_dir, token). ValueError that names every tensor that is missing, unexpected or of
-        another shape.
+        folder with config.json and model.safetensors. dtype: the parameters' type, whatever
+        type the file uses. options go to open_checkpoint (revision, cache_dir, token). ValueError
+        that names every tensor that is missing, unexpected or has the wrong shape.
         """
         # Step 3: `settings` are GPT2Config's arguments, `tensors` a mapping from key to
-        # tensor, read when asked for
+        # tensor, which is read on access
         settings, tensors = open_checkpoint(model_name, **options)
         config = GPT2Config(**settings)
-        # Step 4: random values would only be overwritten
+        # Step 4: there is no need for random values, which would be overwritten
         with skip_init():
             model = cls(config).to(dtype)
-        # Step 5: with or without prefix; masks are not weights, and the head is wte under
-        # another name
+        # Step 5: names come with or without prefix; masks are not weights, and the head is wte
+        # under another name
         theirs = {key.removeprefix("transformer."): key for key in tensors}
         theirs = {
             name: key
@@ -579,7 +584,7 @@ class GPT2Model(nn.Module):
         }
         head = theirs.pop("lm_head.weight", None)
         mapping = cls._build_weight_mapping(config.n_layer)
-        # Step 6: all differences at once, and before any weight is copied
+        # Step 6: all differences are reported at once, before any weight is copied
         ours = dict(model.named_parameters(remove_duplicate=False))
         loaded = {id(ours[our_name]) for our_name, _ in mapping.values()}
         problems = [f"missing {name}" for name in mapping if name not in theirs]
@@ -590,7 +595,7 @@ class GPT2Model(nn.Module):
         wte = theirs["wte.weight"]
         if head and not torch.equal(tensors[head].to(dtype), tensors[wte].to(dtype)):
             raise ValueError(f"{model_name}: {head} differs from {wte}; GPT-2's head is tied to it")
-        # Step 7: copy_ would broadcast a wrong shape in silence, so shapes are compared first
+        # Step 7: copy_ would silently broadcast a wrong shape, so shapes are compared first
         with torch.no_grad():
             for name, (our_name, transpose) in mapping.items():
                 tensor = tensors[theirs[name]]
@@ -601,5 +606,5 @@ class GPT2Model(nn.Module):
                         f"the config asks for {tuple(ours[our_name].shape)}"
                     )
                 ours[our_name].copy_(tensor)
-        # Step 8: whoever loads weights wants predictions; dropout would make them random
+        # Step 8: loaded weights are for predicting; dropout would make the predictions random
         return model.eval()

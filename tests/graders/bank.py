@@ -127,10 +127,10 @@ class Verdict:
 def load(number: int) -> Bank:
     """The bank of one problem, with the answers in public manners behind its own."""
     bank = importlib.import_module(f"tests.graders.p{number:02d}").bank
-    for title, source in manners.RIGHT[number]:
+    for title, source in manners.RIGHT.get(number, ()):
         if all(title != answer.title for answer in bank.right):
             bank.right.append(Answer(title, source))
-    for mistake, title, source, also in manners.WRONG[number]:
+    for mistake, title, source, also in manners.WRONG.get(number, ()):
         if all(title != answer.title for answer in bank.wrong):
             bank.wrong.append(Answer(title, source, mistake, frozenset(also.split())))
     return bank

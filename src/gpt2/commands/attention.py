@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -33,6 +32,7 @@ def command(model_name: str, text: str, out: Path, device: str) -> None:
 
     from gpt2.commands.models import open_named
     from gpt2.common.devices import pick_device
+    from gpt2.common.files import written_aside
     from gpt2.figures import plots
     from gpt2.figures.attention import attention_weights, page, picture, summary
     from gpt2.inference.loading import load_model
@@ -50,11 +50,7 @@ def command(model_name: str, text: str, out: Path, device: str) -> None:
         plots.save(picture(weights, name), out)
     else:
         tokens = [tokenizer.decode([token]) for token in ids]
-        aside = out.with_name(f".{out.name}.{os.getpid()}")
-        try:
-            aside.write_text(page(weights, tokens, name), encoding="utf-8", newline="\n")
-            os.replace(aside, out)
-        finally:
-            aside.unlink(missing_ok=True)
+        with written_aside(out) as part:
+            part.write_text(page(weights, tokens, name), encoding="utf-8", newline="\n")
     click.echo(f"{len(ids)} tokens: {summary(weights)}")
     click.echo(f"written: {out}")

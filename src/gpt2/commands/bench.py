@@ -55,6 +55,7 @@ def command(
     """
     from gpt2.bench import generation, measuring, registry
     from gpt2.common.devices import pick_device
+    from gpt2.common.files import write_atomically
 
     options = {"quick": quick, "device": pick_device(device).type, "rounds": rounds}
     options["model"] = model_name
@@ -76,9 +77,7 @@ def command(
                 name = table.title.lower().replace(" ", "-") + ".png"
                 click.echo(f"written: {measuring.plot(table, plots / name)}", err=True)
             if json_path is not None:
-                aside = json_path.with_name(f".{json_path.name}.new")
-                aside.write_text(measuring.as_json(found) + "\n", encoding="utf-8", newline="\n")
-                aside.replace(json_path)
+                write_atomically(json_path, f"{measuring.as_json(found)}\n".encode())
         if explain:
             click.echo("\n" + generation.explain(**options))
     except KeyboardInterrupt:

@@ -1,13 +1,19 @@
-"""Files of JSON, and files of the Hugging Face hub: what needs no PyTorch.
+"""Files: written as a whole or not at all, JSON, and the Hugging Face hub's; without PyTorch.
 
 Tokenizers stand on this alone, so that a process that only encodes text stays small.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import reprlib
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +47,115 @@ def in_a_run(folder: Path) -> Path:
     found = inside.iterdir() if inside.is_dir() else ()
     steps = {int(match[1]): path for path in found if (match := STEP_NAME.fullmatch(path.name))}
     return steps[max(steps)] if steps else folder
+
+
+# ── writing ─────────────────────────────────────────────────────────────────────────────────────
+
+WINDOWS = os.name == "nt"
+ASIDE = ".writing-"  # how everything begins that is written aside; nothing else is called so
+
+
+@contextlib.contextmanager
+def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A name to write a file to, which is called `path` once the block has come to its end.
+
+    Whoever reads sees the file that was there or the whole new one, also after a power cut. It gets
+    the permissions of the file that it replaces, or those of any new file; a link stays a link. If
+    the block fails, `path` is as it was, and nothing is left behind.
+    """
+    path = Path(os.path.realpath(path))
+    part = _beside(path)
+    part.touch(exist_ok=False)
+    mode = (path if path.exists() else part).stat().st_mode & 0o7777
+    try:
+        yield part
+        sync(part)
+        os.chmod(part, mode)  # some libraries let only the owner read what they write
+        replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def folder_written_aside(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """An empty folder to write to, which is called `folder` once the block has come to its end.
+
+    Where there is one of that name already, its files are replaced one by one, each as a whole, and
+    its other files stay. If the block fails, nothing has changed and nothing is left behind.
+    """
+    folder = Path(os.path.abspath(folder))
+    # inside it, or beside it: on the same disk, or nothing could be renamed
+    part = _beside(folder / folder.name if folder.is_dir() else folder)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        for path in sorted(part.rglob("*")):
+            sync(path)
+        sync(part)
+        if folder.is_dir():
+            for path in sorted(part.iterdir()):
+                replace(path, folder / path.name)
+            sync(folder)
+        else:
+            replace(part, folder)
+            sync(folder.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Replace a file as a whole, see `written_aside`; its folder is made where need be."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(path) as part:
+        part.write_bytes(data)
+
+
+def write_json(path: Path, content: Any, *, ascii_only: bool = True) -> None:
+    """Write JSON as a whole file, as Hugging Face does: indented, one line feed at the end."""
+    text = json.dumps(content, indent=2, ensure_ascii=ascii_only) + "\n"
+    # a file's name may be invalid Unicode; backslashes spell it as JSON does
+    write_atomically(path, text.encode("utf-8", "backslashreplace"))
+
+
+def _beside(path: Path) -> Path:
+    """A free name in the same folder: hidden, of the same kind, and short enough for any disk."""
+    return path.with_name(f"{ASIDE}{secrets.token_hex(8)}{path.suffix[:20]}")
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a killed process left written aside, in a folder that nobody else writes to."""
+    for path in folder.glob(f"{ASIDE}*"):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename, onto a file that is there too. Windows refuses while another program reads either of
+    them, as virus scanners and editors do for a moment: it is tried again for a second.
+    """
+    for wait in (0.02, 0.05, 0.1, 0.2, 0.6) if WINDOWS else ():
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            time.sleep(wait)
+    os.replace(source, target)
+
+
+def sync(path: Path) -> None:
+    """What the file or folder holds is on the disk."""
+    if path.is_dir() and WINDOWS:
+        return  # Windows opens no folders; it writes their entries in order
+    handle = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# ── reading ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def short(value: Any) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from gpt2.common.files import sweep
+
 LOCK_NAME = ".lock"
 # A holder that just ended may have deleted the file that we opened: a moment to try again.
 GRACE_SECONDS = 0.2
@@ -36,6 +38,7 @@ def only_one(folder: str | Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_LOCKS_HERE:
             raise ValueError(f"{folder} cannot be written: {error}") from None
+    sweep(folder)  # what is written aside here is nobody's
     try:
         yield
     finally:

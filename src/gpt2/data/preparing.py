@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from gpt2.common.files import short
+from gpt2.common.files import replace, short, write_atomically, write_json
 from gpt2.common.folder_lock import LOCK_NAME, only_one
 from gpt2.data.shards import FORMAT, INDEX_NAME, SPLITS, DataIndex, read_index, token_dtype
 from gpt2.data.sources import DEFAULT_SOURCE, Source, disk_bytes, open_source
@@ -258,7 +258,7 @@ class ShardWriter:
         for path in folder.glob(f"{split}-*.npy"):
             if path.name not in {shard["file"] for shard in self.done}:
                 if self.tokens and path.name == self._name():  # finished, and then interrupted
-                    os.replace(path, self._part())
+                    replace(path, self._part())
                 else:
                     path.unlink()
         if not self.tokens:
@@ -321,7 +321,7 @@ class ShardWriter:
         self.sync()
         file.close()
         self._file = None
-        os.replace(self._part(), self.folder / self._name())
+        replace(self._part(), self.folder / self._name())
         self.done.append({"file": self._name(), "tokens": self.tokens})
         self.tokens = 0
 
@@ -332,21 +332,6 @@ class ShardWriter:
 
     def state(self) -> dict:
         return {"done": self.done, "tokens": self.tokens, "bytes": self.bytes}
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Aside, synced, renamed: the file is the old one or the new one, never half of either."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # a file's name may be invalid Unicode; backslashes spell it as JSON does
-        with aside.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            json.dump(content, file, indent=1, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def prepare(
@@ -409,6 +394,7 @@ def prepare(
                 write_json(
                     out / PROGRESS_NAME,
                     {"settings": settings, "bytes": opened.total, "pieces": 0, "splits": {}},
+                    ascii_only=False,
                 )
                 _write_file_list(out / FILES_NAME, opened)
                 make_tokenizer(tokenizer, vocab_size, opened, val_fraction).save(out)
@@ -440,7 +426,7 @@ def _write_file_list(path: Path, source: Source) -> None:
     rows: list[dict] = [{"file": doc.name, "bytes": doc.size} for doc in source.files]
     rows += [asdict(item) for item in source.left_out]
     text = "".join(json.dumps(row) + "\n" for row in rows)  # ASCII: names may be invalid Unicode
-    path.write_text(text, encoding="ascii", newline="\n")
+    write_atomically(path, text.encode("ascii"))
 
 
 def _read_progress(out: Path, settings: dict, source: Source) -> dict:
@@ -504,6 +490,7 @@ def _encode_all(
         write_json(
             out / PROGRESS_NAME,
             {"settings": settings, "bytes": source.total, "pieces": written, "splits": splits},
+            ascii_only=False,
         )
 
     with ExitStack() as stack:
@@ -586,6 +573,7 @@ def _encode_all(
                 if writer.done
             },
         },
+        ascii_only=False,
     )
     (out / PROGRESS_NAME).unlink(missing_ok=True)
     return read_index(out)

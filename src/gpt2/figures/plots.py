@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import math
-import os
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from gpt2.common.files import written_aside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,14 +102,11 @@ def plot_run(rows: Sequence[dict[str, Any]], path: str | Path, title: str = "") 
     rate_axes.set_xlabel("step")
     rate_axes.grid(alpha=0.3)
     path = Path(path)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    metadata = {"Software": None} if path.suffix == ".png" else None
     try:
-        figure.savefig(
-            aside, dpi=110, metadata={"Software": None} if path.suffix == ".png" else None
-        )
-        os.replace(aside, path)
+        with written_aside(path) as part:
+            figure.savefig(part, dpi=110, metadata=metadata)
     except (OSError, ValueError) as error:
-        aside.unlink(missing_ok=True)
         raise ValueError(f"{path} cannot be written: {error}") from None
     return path
 
@@ -520,14 +518,9 @@ def png(fig: Figure, dpi: int = DPI, colors: int = 224) -> bytes:
 
 def save(fig: Figure, path: str | Path, dpi: int = DPI) -> Path:
     """Write a figure as a PNG, as a whole."""
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(png(fig, dpi))
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-    return path
+    with written_aside(path) as part:
+        part.write_bytes(png(fig, dpi))
+    return Path(path)
 
 
 def show(fig: Figure, alt: str) -> None:

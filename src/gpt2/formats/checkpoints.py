@@ -11,8 +11,6 @@ import json
 import math
 import os
 import re
-import shutil
-import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,9 +26,12 @@ from gpt2.common.files import (
     HUB_NAMES,
     WEIGHTS,
     download_file,
+    folder_written_aside,
     in_a_run,
     read_json,
     short,
+    write_json,
+    written_aside,
 )
 from gpt2.formats.bundled import bundled
 from gpt2.formats.layout import HEAD, Renamed, language_model
@@ -356,9 +357,9 @@ class Tensors(Mapping[str, Tensor]):
         return len(self.infos)
 
 
-# safetensors' names → bits per number. Weights are floats; the rest occurs in old mask buffers.
-DTYPE_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
-BUFFER_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "I32": 32, "I64": 64}
+# safetensors' names. Weights are floats; the rest occurs in old mask buffers.
+DTYPES = ("F64", "F32", "F16", "BF16")
+BUFFER_DTYPES = ("BOOL", "U8", "I8", "I16", "I32", "I64")
 BUFFERS = (".attn.bias", ".attn.masked_bias")
 
 
@@ -367,7 +368,10 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
     Layout: 8 bytes, the header's length n (little-endian); n bytes of JSON, {name: {dtype, shape,
     data_offsets}}; the data without gaps. https://github.com/huggingface/safetensors#format
+    The library refuses what does not fit together; here is added what it takes or can't explain:
+    other formats, headers of up to 100 MB, names that occur twice, and numbers that are not floats.
     """
+    from safetensors import SafetensorError, safe_open
 
     def refuse(reason: str) -> ValueError:
         return ValueError(f"{path} is not a whole safetensors file: {reason}")
@@ -379,56 +383,38 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     with file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(8)
-        if reason := _foreign(start):
-            raise refuse(reason)
         length = int.from_bytes(start, "little")
-        if len(start) < 8 or length > size - 8:
+        if len(start) == 8 and length <= min(size - 8, MAX_HEADER_BYTES):
+            text = file.read(length)
+        # only now: the length of a header may begin as a pickle or a web page does
+        elif reason := _foreign(start):
+            raise refuse(reason)
+        elif len(start) < 8 or length > size - 8:
             raise refuse(f"its header should take {length} bytes, the file has {size}")
-        if length > MAX_HEADER_BYTES:
+        else:
             raise refuse(f"its header claims {length} bytes; at most {MAX_HEADER_BYTES} are read")
-        text = file.read(length)
+    infos = {}
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=_no_repeats)
-    except (ValueError, RecursionError) as error:
-        raise refuse(f"its header cannot be read: {error}") from None
-    if not isinstance(header, dict):
-        raise refuse("its header is not a JSON object")
-    header.pop("__metadata__", None)
-    infos, spans = {}, []
-    for name, entry in header.items():
-        entry = entry if isinstance(entry, dict) else {}
-        dtype, shape, span = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
-        bits = DTYPE_BITS.get(dtype) if isinstance(dtype, str) else None
-        if bits is None and isinstance(dtype, str) and name.endswith(BUFFERS):
-            bits = BUFFER_BITS.get(dtype)
-        if bits is None:
-            raise refuse(f"{short(name)} has dtype {short(dtype)}, not {', '.join(DTYPE_BITS)}")
-        if not _are_sizes(shape) or len(shape) > 8:
-            raise refuse(f"{short(name)} has shape {short(shape)}")
-        if not _are_sizes(span) or len(span) != 2:
-            raise refuse(f"{short(name)} has data_offsets {short(span)}")
-        if span[1] - span[0] != math.prod(shape) * bits // 8:
+        with safe_open(path, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 (it is not a mapping)
+                entry = opened.get_slice(name)
+                infos[name] = TensorInfo(entry.get_dtype(), tuple(entry.get_shape()), path)
+        json.loads(text, object_pairs_hook=_no_repeats)
+    except (MemoryError, RecursionError, RuntimeError) as error:
+        raise ValueError(f"{path}: its header cannot be read: {error}") from None
+    except (SafetensorError, ValueError) as error:
+        words = str(error).removeprefix("Error while deserializing header: ")
+        if "not fully covered" in words:
             raise refuse(
-                f"{short(name)} of shape {short(shape)} and dtype {dtype} should take "
-                f"{math.prod(shape) * bits // 8:.6g} bytes, its data_offsets are {short(span)}"
-            )
-        infos[name] = TensorInfo(dtype, tuple(shape), path)
-        spans.append(span)
-    end = 0
-    for first, last in sorted(spans):
-        if first != end:
-            raise refuse(f"its tensors overlap or leave a gap at byte {end} of the data")
-        end = last
-    if end != size - 8 - length:
-        raise refuse(f"its tensors take {end} bytes, the file holds {size - 8 - length}")
+                f"the file holds {size - 8 - length} bytes of data, which is not what its header "
+                "describes; a download or a copy that was cut off looks like this"
+            ) from None
+        raise refuse(f"its header cannot be read or does not fit: {short(words)}") from None
+    for name, info in infos.items():
+        known = (*DTYPES, *BUFFER_DTYPES) if name.endswith(BUFFERS) else DTYPES
+        if info.dtype not in known:
+            raise refuse(f"{short(name)} has dtype {short(info.dtype)}, not {', '.join(DTYPES)}")
     return infos
-
-
-def _are_sizes(value: Any) -> bool:
-    """Is it a list of whole numbers from 0 to 2⁶³−1?"""
-    return isinstance(value, list) and all(
-        isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**63 for n in value
-    )
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -575,8 +561,6 @@ def save_pretrained(
     at once, or, where there is one already, its files are replaced one by one, each at once. The
     folder's other files stay.
     """
-    from safetensors.torch import save_file
-
     if dtype not in (None, torch.float32, torch.float16, torch.bfloat16):
         raise ValueError(f"dtype must be float32, float16 or bfloat16, got {dtype}")
     folder = Path(os.path.abspath(folder))
@@ -589,28 +573,26 @@ def save_pretrained(
         for name, tensor in model_tensors(model)
     }
     stored = next(iter(weights.values())).dtype
-    # on the same disk, or it could not be renamed
-    aside = (folder if folder.is_dir() else folder.parent) / f".{folder.name}-{uuid.uuid4().hex}"
-    aside.mkdir(parents=True)
-    try:
+    with folder_written_aside(folder) as part:
         ids = _special_ids(model, tokenizer, roles)
         kind = str(stored).removeprefix("torch.")
         content = config_of(settings_of(model.config), dtype=kind, **ids)
-        write_json(aside / "config.json", content)
-        write_json(aside / "generation_config.json", ids)
-        save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
-        # safetensors lets only the owner read its files; these are for whom the umask says
-        shutil.copymode(aside / "config.json", aside / WEIGHTS)
+        write_json(part / "config.json", content)
+        write_json(part / "generation_config.json", ids)
+        save_tensors(weights, part / WEIGHTS, {"format": "pt"})
         if tokenizer is not None:
-            tokenizer.save(aside)
-        if folder.exists():
-            for path in sorted(aside.iterdir()):
-                os.replace(path, folder / path.name)
-        else:
-            os.replace(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+            tokenizer.save(part)
     return folder
+
+
+def save_tensors(
+    tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Tensors → a safetensors file, written as a whole."""
+    from safetensors.torch import save_file
+
+    with written_aside(path) as part:
+        save_file(dict(tensors), part, metadata=metadata)
 
 
 def _special_ids(
@@ -647,8 +629,3 @@ def settings_of(config: Any) -> dict[str, Any]:
     """A GPT2Config → its arguments."""
     fields = "vocab_size n_positions n_embd n_layer n_head resid_pdrop embd_pdrop attn_pdrop"
     return {field: getattr(config, field) for field in (*fields.split(), "layer_norm_epsilon")}
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object as Hugging Face does: indented, one line feed at the end."""
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")

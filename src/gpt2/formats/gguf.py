@@ -12,17 +12,17 @@ hands out lies as in Hugging Face's files, Conv1D's (in, out).
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import struct
 import sys
-import uuid
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from gpt2.common.files import short
+from gpt2.common.files import short, written_aside
 from gpt2.text.roles import END_OF_TEXT, FoundRoles, Roles
 
 if TYPE_CHECKING:
@@ -784,9 +784,11 @@ def save_gguf(
     roles = roles.within(config.vocab_size)
     words = None if tokenizer is None else vocabulary(tokenizer, config.vocab_size, roles)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f".{path.name}-{uuid.uuid4().hex}"
-    writer = _writer(package, aside)
-    try:
+    with (
+        _named_errors(path),
+        written_aside(path) as part,
+        contextlib.closing(_writer(package, part)) as writer,
+    ):
         _add_metadata(writer, model, words, type, roles, tokenizer is not None and tokenizer.begins)
         plan = []
         for name, (theirs, shape) in shapes.items():
@@ -813,14 +815,16 @@ def save_gguf(
             # GGUF stores a linear layer as (out, in), a Conv1D's matrix turned
             tensor = tensor.t() if ".c_" in theirs and tensor.dim() == 2 else tensor
             writer.write_tensor_data(_quantize(package, name, tensor, kind))
-        writer.close()
-        os.replace(aside, path)
-    except OSError as error:  # its own words name the file aside
-        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        writer.close()
-        aside.unlink(missing_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """An OSError becomes a ValueError about `path`: its own words name the file written aside."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def _writer(package: Any, path: Path) -> gguf.GGUFWriter:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2.common.files import HUB_NAMES, download_file, in_a_run, read_json
+from gpt2.common.files import HUB_NAMES, download_file, in_a_run, read_json, write_json
 from gpt2.text.roles import MODEL_FILES, FoundRoles, Roles, read_roles
 from gpt2.text.tokenizers import BPE_FILES, TOKENIZER, GPT2Tokenizer
 from gpt2.text.tokenizers import FILES as TOKENIZER_FILES
@@ -134,9 +134,7 @@ class Opened:
 
     def write_plain(self, folder: Path) -> None:
         """Write config.json and model.safetensors of the language model alone into a folder."""
-        from safetensors.torch import save_file
-
-        from gpt2.formats.checkpoints import BUFFERS, WEIGHTS, config_of, write_json
+        from gpt2.formats.checkpoints import BUFFERS, WEIGHTS, config_of, save_tensors
 
         tensors = {
             f"transformer.{key.removeprefix('transformer.')}": self.tensors[key].contiguous()
@@ -144,7 +142,7 @@ class Opened:
             if key != "lm_head.weight" and not key.endswith(BUFFERS)
         }
         write_json(folder / "config.json", config_of(self.settings))
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        save_tensors(tensors, folder / WEIGHTS, {"format": "pt"})
 
 
 def open_model(name: str | os.PathLike[str] | None = None, **options: Any) -> Opened:

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2.common.files import END_OF_TEXT_ID, read_json, short
+from gpt2.common.files import END_OF_TEXT_ID, read_json, short, write_json
 from gpt2.text.roles import END_OF_TEXT, ROLE_FILES, Roles, read_roles
 
 if TYPE_CHECKING:
@@ -419,10 +419,7 @@ class JSONTokenizer(Tokenizer):
         if self.begins and self.roles.bos is not None and self.has(self.roles.bos):
             described["post_processor"] = _before_a_text(self.token(self.roles.bos), self.roles.bos)
         for name, content in (("tokenizer.json", described), ("tokenizer_config.json", config)):
-            aside = folder / f".{name}.{os.getpid()}"
-            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-            aside.write_text(text, encoding="utf-8", newline="\n")
-            os.replace(aside, folder / name)
+            write_json(folder / name, content, ascii_only=False)
 
     @classmethod
     def load(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from gpt2.common.files import write_atomically
 
 LOG_NAME = "log.jsonl"
 
@@ -25,13 +26,8 @@ class RunLog:
         self._board: Any = None
         if self.path.exists():
             kept = [row for row in read_log(self.path) if row["step"] <= done]
-            aside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-            aside.write_text(
-                "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept),
-                encoding="utf-8",
-                newline="\n",
-            )
-            os.replace(aside, self.path)
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in kept)
+            write_atomically(self.path, "".join(lines).encode())
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter

@@ -15,14 +15,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2.common.files import STEP_NAME, short
+from gpt2.common.files import (
+    STEP_NAME,
+    folder_written_aside,
+    replace,
+    short,
+    sweep,
+    write_json,
+)
+from gpt2.formats.checkpoints import save_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 STATE_NAME = "training.json"
 TENSORS_NAME = "training.safetensors"
-ASIDE = ".writing-"
 GOING = ".deleting-"
 
 
@@ -64,29 +71,17 @@ class CheckpointStore:
         export(folder) writes the model. ValueError that names the last good checkpoint when the
         disk is full or the folder cannot be written; that one stays as it is.
         """
-        from safetensors.torch import save_file
-
         final = self.folder / f"step-{step:08d}"
-        aside = self.folder / f"{ASIDE}{final.name}-{os.getpid()}"
         if final.is_dir():
             return final  # this run at this step: the same content
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.sweep()
-            aside.mkdir()
-            export(aside)
-            save_file(dict(tensors), aside / TENSORS_NAME)
-            with (aside / STATE_NAME).open("w", encoding="utf-8", newline="\n") as file:
-                json.dump(state, file, indent=1)
-            # safetensors lets only the owner read its files; these are for whom the umask says
-            shutil.copymode(aside / STATE_NAME, aside / TENSORS_NAME)
-            for path in aside.iterdir():
-                sync(path)
-            sync(aside)
-            os.replace(aside, final)
-            sync(self.folder)
+            with folder_written_aside(final) as part:
+                export(part)
+                save_tensors(tensors, part / TENSORS_NAME)
+                write_json(part / STATE_NAME, state)
         except Exception as error:
-            shutil.rmtree(aside, ignore_errors=True)
             # safetensors has its own exception for a disk that is full
             if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
                 raise
@@ -104,16 +99,16 @@ class CheckpointStore:
         # renamed first: a checkpoint half deleted must not look like a whole one
         going = self.folder / f"{GOING}{path.name}-{os.getpid()}"
         try:
-            os.replace(path, going)
+            replace(path, going)
         except OSError:
             return  # somebody reads it, which stops a rename on Windows; the next save tries again
         shutil.rmtree(going, ignore_errors=True)
 
     def sweep(self) -> None:
         """Delete what an interrupted run left behind."""
-        for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            if path.name.startswith((ASIDE, GOING)):
-                shutil.rmtree(path, ignore_errors=True)
+        sweep(self.folder)
+        for path in self.folder.glob(f"{GOING}*"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def read_state(path: str | Path) -> dict[str, Any]:
@@ -141,14 +136,3 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
         return state, load_file(file)
     except (OSError, SafetensorError, ValueError) as error:
         raise ValueError(f"{file} cannot be read: {short(str(error))}") from None
-
-
-def sync(path: Path) -> None:
-    """What the file or folder holds is on the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folders; it writes their entries in order
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -11,8 +11,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt2.formats.checkpoints import BUFFERS, WEIGHTS, Tensors
+from gpt2.formats.checkpoints import BUFFERS, WEIGHTS, Tensors, save_tensors
 from gpt2.formats.opening import Opened, open_model
 
 STORED = "validation.safetensors"
@@ -234,8 +232,6 @@ def _weights(tensors: Any) -> Callable[[str], Tensor]:
 
 def store(folder: str | os.PathLike[str], reference: Reference) -> Path:
     """Write a reference beside the weights it was computed with → the file."""
-    from safetensors.torch import save_file
-
     folder = Path(folder)
     if folder.is_file():
         raise ValueError(f"{folder} is a file: tensors are stored in a model's folder")
@@ -250,13 +246,7 @@ def store(folder: str | os.PathLike[str], reference: Reference) -> Path:
         "texts": json.dumps([scene.text for scene in reference.scenes]),
         "weights": _digest(folder / WEIGHTS),
     }
-    aside = folder / f".{STORED}-{uuid.uuid4().hex}"
-    try:
-        save_file(tensors, aside, metadata=metadata)
-        shutil.copymode(folder / WEIGHTS, aside)
-        os.replace(aside, folder / STORED)
-    finally:
-        aside.unlink(missing_ok=True)
+    save_tensors(tensors, folder / STORED, metadata)
     return folder / STORED
 
 

@@ -329,8 +329,8 @@ def _capital(text: str) -> str:
 
 def _fail_edited(what: str) -> None:
     fail(
-        f"forward changed {what} in place: whoever called it still needs it. Make a new tensor "
-        "(`x = x + …`, not `x += …`).",
+        f"Your code changed {what} in place, and whoever called it still needs it. Make a new "
+        "tensor (`x = x + …`, not `x += …`).",
         id="edits-input",
     )
 

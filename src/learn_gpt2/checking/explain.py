@@ -8,9 +8,6 @@ and helper functions play no part.
 from __future__ import annotations
 
 import io
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -19,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_gpt2 import manifest
-from learn_gpt2.checking import loading
+from learn_gpt2.checking import child, loading
 from learn_gpt2.checking.limits import TimeLimit, time_limit
 from learn_gpt2.manifest import Problem
 
@@ -27,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SECONDS = 10.0
+PROCESS_SECONDS = 120.0  # with the imports and the textbook's own run
 MOST_RECORDS = 5000
 # clues that a wrong pair of tensors would hardly give
 TELLING = ("times too", "wrong sign", "swapped", "another order", "off by the same", "nearly")
@@ -67,19 +65,15 @@ def explain(root: Path, problem: Problem, source: Path | None = None) -> Explana
             f"`learn check {problem.number:02d}` and `learn hint {problem.number:02d}` tell more"
         )
     path = source or problem.problem_path(root)
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "learn_gpt2.checking.explain", str(problem.number), str(path)],
-        capture_output=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONIOENCODING": "utf-8"},
-        stdin=subprocess.DEVNULL,
-    )
+    words = (str(problem.number), str(path))
+    command = child.python("-m", "learn_gpt2.checking.explain", *words)
     try:
-        data = json.loads(done.stdout.decode("utf-8", "replace").splitlines()[-1])
-    except (IndexError, ValueError):
-        raise ValueError(
-            f"{loading.shown(path)} ended the process (code {done.returncode}) before a result"
-        ) from None
+        data = child.ask(command, PROCESS_SECONDS, child.environment(root))
+    except child.NoAnswer as nothing:
+        happened = f"ended the process (code {nothing.code}) before a result"
+        if nothing.late:
+            happened = f"was still running after {PROCESS_SECONDS:.0f} s: a loop without an end?"
+        raise ValueError(f"{loading.shown(path)} {happened}") from None
     if "refused" in data:
         raise ValueError(data["refused"])
     return Explanation(**data)
@@ -398,12 +392,8 @@ def _computable(textbook: Run) -> tuple[Steps, str]:
 
 
 def _main(number: str, path: str) -> None:
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    data = run(manifest.get(number), Path(path))
-    answers.write(json.dumps(data) + "\n")
-    answers.flush()
-    os._exit(0)
+    send = child.answering()
+    send(run(manifest.get(number), Path(path)))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def gradescope(
     this course as it is now, with the versions of its packages. There it examines each submission
     as `learn grade` does here.
     """
-    from learn_gpt2.assembly.swap import write_atomically
+    from gpt2.common.files import write_atomically
     from learn_gpt2.grading import autograder
     from learn_gpt2.grading.sandbox import Limits
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from learn_gpt2.assembly.swap import write_atomically
+from gpt2.common.files import write_atomically
 from learn_gpt2.checking import loading
 from learn_gpt2.manifest import PROBLEMS, Problem
 

@@ -2,11 +2,13 @@
 
 Run by its path, with torch and the standard library: nothing in its memory answers a problem. Three
 kinds of process: this server, which runs nothing of a student's; for each question a keeper, which
-doesn't either, and which in a process namespace is the first process; and below it for each check a
-worker, which is confined, holds the student's module and talks to the judge by two pipes.
+doesn't either, and which in a process namespace is the first process; and below it a worker, which
+is confined, holds the student's module and talks to the judge by two pipes. One worker answers for
+all checks of a question, as long as nothing goes wrong; else the next check has a new one.
 
 The server takes questions by a socket: a line of JSON and with it the keeper's own socket. The
-keeper is told to start a worker, with the two pipes, and to end it; then it says how it ended.
+keeper is told to start a worker, with the two pipes, that another check begins, and to end it; then
+it says how it ended.
 """
 
 from __future__ import annotations
@@ -129,6 +131,9 @@ class Keeper:
                 self._confine()
                 self.worker.work(4, 5)
             except BaseException:
+                import traceback
+
+                traceback.print_exc()
                 os._exit(1)
             finally:
                 os._exit(0)
@@ -139,9 +144,15 @@ class Keeper:
         finally:
             os.close(output)
             sandbox.end_all(bool(self.cage.means.namespaces), [child])
-        if not self.asked:  # the judge notices that its pipes are closed, and asks
-            self.line.recv(4096)
+        while not self.asked:  # the judge notices that its pipes are closed, and asks
+            self._listen()
         return how, code
+
+    def _listen(self) -> float:
+        """What the judge wants: seconds for another check, or (0) the end."""
+        words = self.line.recv(4096).split(b"\n")
+        self.asked = words == [b""] or b"stop" in words
+        return 0.0 if self.asked else json.loads(words[-2])["seconds"]
 
     def _watch(self, child: int, output: int, seconds: float) -> tuple[str, int]:
         limits, printed = self.cage.limits, 0
@@ -166,11 +177,12 @@ class Keeper:
                 process, status = os.waitpid(child, os.WNOHANG)
                 if process:
                     return "ended", os.waitstatus_to_exitcode(status)
-                if self.line.fileno() in ready:
-                    self.line.recv(4096)
-                    self.asked = True
-                    return self._end(child)
                 now = time.monotonic()
+                if self.line.fileno() in ready:
+                    seconds = self._listen()
+                    if self.asked:
+                        return self._end(child)
+                    end, printed = now + seconds, 0
                 if now > end:
                     return "time", 0
                 if now > look:
@@ -195,7 +207,7 @@ class Keeper:
         return "stopped", 0
 
     def _fresh_scratch(self) -> None:
-        """An empty folder to write to: nothing passes from one check to the next."""
+        """An empty folder to write to."""
         scratch = self.cage.scratch
         if self.cage.means.namespaces:
             sandbox.drop_scratch(scratch)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from gpt2.common.files import write_atomically
 from learn_gpt2 import manifest
-from learn_gpt2.assembly.swap import write_atomically
 from learn_gpt2.grading import connectors
 from learn_gpt2.grading.escaping import (
     cell,

@@ -26,7 +26,7 @@ class Embeddings(nn.Module):
         start_pos is the number of tokens already in the KV cache. ValueError that names both
         numbers when start_pos + T > n_positions.
         """
-        # TODO 2: refuse positions past the table, with a ValueError that names both numbers
+        # TODO 2: for positions past the table, raise a ValueError that names both numbers
         # TODO 3: make the T positions, on the device that the ids are on
         # TODO 4: look both up, add them, drop out
         raise NotImplementedError("TODO 2: Embeddings.forward")

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class SimpleAttention(nn.Module):
-    """One head, no scaling, no mask: every token looks at every token: (B, T, C) → (B, T, C).
+    """One head without scaling or mask: every token attends to all: (B, T, C) → (B, T, C).
 
     Attributes: `query`, `key`, `value`, each nn.Linear(C, C). The tests set weights under these
     names.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class NewGELU(nn.Module):
     """GELU in the tanh form that GPT-2 was trained with, not the erf form.
 
-    Hendrycks & Gimpel 2016, section 2.
+    Both are from Hendrycks & Gimpel 2016, "Gaussian Error Linear Units".
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ class NewGELU(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Each token by itself: widen, bend, narrow: (B, T, C) → (B, T, C).
+    """Widen each token, apply the activation, narrow it again: (B, T, C) → (B, T, C).
 
     Attributes: `c_fc` nn.Linear(C, n_inner), `act` NewGELU, `c_proj` nn.Linear(n_inner, C), `drop`
     nn.Dropout. Problem 12 loads the checkpoint's tensors under `c_fc` and `c_proj`.

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 
 class LayerNorm(nn.Module):
-    """Each token's C numbers to mean 0 and variance 1, then a learned scale and shift (Ba et al.
-    2016, section 3).
+    """Bring each token's C numbers to mean 0 and variance 1, then apply a learned scale and shift.
+
+    From Ba, Kiros & Hinton 2016, "Layer Normalization".
 
     Attributes: `weight` (C,) of ones, `bias` (C,) of zeros, `eps`. Problem 12 loads the
     checkpoint's tensors under `weight` and `bias`.
@@ -39,5 +40,5 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         """x + sublayer(ln(x)): (B, T, C) → (B, T, C)."""
-        # TODO 4: add to x what the sublayer makes of the normalized x
+        # TODO 4: add the sublayer's result for the normalized x to x
         raise NotImplementedError("TODO 4: ResidualBlock.forward")

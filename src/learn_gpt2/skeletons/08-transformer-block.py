@@ -25,11 +25,11 @@ class TransformerBlock(nn.Module):
     ):
         """n_inner=None means 4 · n_embd; attn_dropout=None means the same as dropout."""
         super().__init__()
-        # TODO 1: create ln_1, attn, ln_2 and mlp; see that each gets its own dropout and epsilon
+        # TODO 1: create ln_1, attn, ln_2 and mlp, each with the dropout and epsilon meant for it
         raise NotImplementedError("TODO 1: TransformerBlock.__init__")
 
     def forward(self, x: Tensor, cache=None) -> Tensor:
-        """Attention, then feed-forward, each read from a norm and added: (B, T, C) → (B, T, C).
+        """Attention, then feed-forward, each applied to a norm and added: (B, T, C) → (B, T, C).
 
         cache: one layer of a KVCache, or None; it goes to the attention.
         """

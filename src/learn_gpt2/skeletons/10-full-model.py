@@ -16,7 +16,7 @@ class GPT2Model(nn.Module):
 
     def __init__(self, config: GPT2Config):
         super().__init__()
-        # TODO 1: keep the config; create embeddings
+        # TODO 1: store the config; create embeddings
         # TODO 2: create h, one block per layer; every setting of the config must reach its block
         # TODO 3: create ln_f
         # TODO 4: create lm_head and tie its weight to the token embedding's
@@ -33,7 +33,7 @@ class GPT2Model(nn.Module):
         cache.layers[i]. ValueError that says what it got for input that is not a 2-D integer
         tensor, or is empty.
         """
-        # TODO 6: refuse input that is not a 2-D integer tensor, or is empty
+        # TODO 6: raise the error for input that is not a 2-D integer tensor, or is empty
         # TODO 7: embed, starting at the position after those in the cache
         # TODO 8: pass through the blocks, each with its own layer of the cache
         # TODO 9: with last_only, keep only the last position

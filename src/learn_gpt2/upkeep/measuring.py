@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from gpt2.common.files import write_atomically
 from learn_gpt2 import manifest
-from learn_gpt2.assembly.swap import write_atomically
 from learn_gpt2.checking.warm import Warm
 from learn_gpt2.manifest import find_root
 

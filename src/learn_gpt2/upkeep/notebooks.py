@@ -22,8 +22,8 @@ from typing import Any
 
 import click
 
+from gpt2.common.files import write_atomically
 from learn_gpt2 import manifest
-from learn_gpt2.assembly.swap import write_atomically
 from learn_gpt2.manifest import PROBLEMS, Problem
 from learn_gpt2.upkeep import nbval_plugin
 

@@ -17,7 +17,7 @@ import pytest
 from learn_gpt2.assembly import sections as sec
 from learn_gpt2.assembly.assemble import assemble
 from learn_gpt2.checking.loading import execute
-from learn_gpt2.manifest import PROBLEMS
+from learn_gpt2.manifest import MODEL_PROBLEMS
 
 ROOT = Path(__file__).resolve().parents[3]
 counter = itertools.count()
@@ -25,16 +25,16 @@ counter = itertools.count()
 
 def reference(number: int) -> sec.Source:
     """The solution of one problem."""
-    path = PROBLEMS[number - 1].solution_path(ROOT)
+    path = MODEL_PROBLEMS[number - 1].solution_path(ROOT)
     return sec.read_source(number, "reference", path, path.relative_to(ROOT).as_posix())
 
 
 def sources(**texts: str) -> dict[int, sec.Source]:
     """The solutions, some of them replaced: sources(p03="…")."""
-    found = {problem.number: reference(problem.number) for problem in PROBLEMS}
+    found = {problem.number: reference(problem.number) for problem in MODEL_PROBLEMS}
     for key, text in texts.items():
         number = int(key[1:])
-        path = f"problems/{PROBLEMS[number - 1].folder}/problem.py"
+        path = f"problems/{MODEL_PROBLEMS[number - 1].folder}/problem.py"
         found[number] = sec.Source(number, "yours", path, textwrap.dedent(text), f"{number:07x}")
     return found
 
@@ -90,7 +90,7 @@ def test_sections_stand_in_problem_order_and_name_their_sources():
     found = sec.sections_of(text)
     assert [s.number for s in found] == list(range(1, 13))
     assert [s.indented for s in found] == [False] * 10 + [True, True]
-    for section, problem in zip(found, PROBLEMS, strict=True):
+    for section, problem in zip(found, MODEL_PROBLEMS, strict=True):
         assert section.path == f"solutions/{problem.folder}.py"
         line = (ROOT / section.path).read_text(encoding="utf-8").split("\n")[section.line - 1]
         assert line.strip()

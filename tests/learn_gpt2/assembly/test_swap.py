@@ -15,7 +15,7 @@ from learn_gpt2 import cli, manifest
 from learn_gpt2.assembly import swap
 from learn_gpt2.assembly.sections import sections_of
 from learn_gpt2.checking.runner import Report, Result
-from learn_gpt2.manifest import PROBLEMS
+from learn_gpt2.manifest import MODEL_FILE, PROBLEMS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -48,7 +48,8 @@ def course(tmp_path) -> Path:
     ignore = shutil.ignore_patterns("__pycache__", "*.safetensors", "bundled", "*.ipynb")
     for folder in ("problems", "solutions", "src/gpt2", "src/learn_gpt2"):
         shutil.copytree(ROOT / folder, root / folder, ignore=ignore)
-    swap.write_atomically(swap.model_path(root), swap.assemble_model(root, {}).encode())
+    for module, text in swap.assemble_files(root, {}).items():
+        swap.write_atomically(swap.file_path(root, module), text.encode())
     for problem in PROBLEMS:
         text = problem.solution_path(root).read_text(encoding="utf-8")
         problem.problem_path(root).write_text(text + "\n# mine\n", encoding="utf-8")
@@ -58,7 +59,9 @@ def course(tmp_path) -> Path:
 @pytest.fixture
 def unverified(monkeypatch):
     """Leave out the trial run in another process, where a test is about something else."""
-    monkeypatch.setattr(swap, "verify", lambda root, text: compile(text, "model.py", "exec"))
+    monkeypatch.setattr(
+        swap, "verify", lambda root, texts: [compile(t, m, "exec") for m, t in texts.items()]
+    )
 
 
 def verdict(*failing: int):
@@ -86,8 +89,8 @@ def model(root: Path) -> bytes:
 
 
 def owners(root: Path) -> str:
-    """One letter per problem: r for reference, y for yours."""
-    return "".join(row.owner[0] for row in swap.board(root))
+    """One letter per problem of model.py: r for reference, y for yours."""
+    return "".join(row.owner[0] for row in swap.board(root)[:12])
 
 
 def learn(root: Path, *arguments: str):
@@ -191,7 +194,7 @@ def test_right_pieces_of_all_twelve_give_the_same_logits(course):
     """A piece that is lost or doubled when every one of them is the learner's."""
     expected = logits(course)
     text = swap.assemble_model(course, {problem.number: "yours" for problem in PROBLEMS})
-    swap.install(course, text, "test")
+    swap.install(course, {MODEL_FILE: text}, "test")
     assert owners(course) == "y" * 12
     assert logits(course) == expected
 
@@ -395,8 +398,8 @@ def test_other_sources(course, tmp_path):
     text = swap.assemble_model(course, {3: path, 1: "yours"})
     assert "# no √d_k" in text
     assert next(s for s in sections_of(text) if s.number == 3).owner == "file"
-    with pytest.raises(ValueError, match="no problem 13"):
-        swap.assemble_model(course, {13: "yours"})
+    with pytest.raises(ValueError, match="no problem 19"):
+        swap.assemble_model(course, {19: "yours"})
     with pytest.raises(ValueError, match="not 'mine'"):
         swap.assemble_model(course, {3: "mine"})
     with pytest.raises(FileNotFoundError, match=r"none\.py is not there\. Problem 03 has no piece"):
@@ -426,7 +429,7 @@ def test_help_is_quick_and_imports_nothing_heavy(course):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["swap", "13"], "no problem '13'"),
+        (["swap", "19"], "no problem '19'"),
         (["swap", "7-1"], "runs backwards"),
         (["swap", ","], "which problems"),
         (["swap", "--reference"], "which problems"),
@@ -461,7 +464,7 @@ def test_the_command_swaps_undoes_and_prints_json(course, unverified, monkeypatc
     assert result.exit_code == 1
     assert [o["state"] for o in json.loads(result.output)] == ["swapped", "refused", "not tried"]
     rows = json.loads(learn(course, "swap", "--json").output)
-    assert [row["owner"][0] for row in rows] == list("rrrryrrrrrrr")
+    assert [row["owner"][0] for row in rows] == list("rrrryrrrrrrr" + "r" * 6)
     result = learn(course, "swap", "6", "--force")
     assert result.exit_code == 0
     assert "FORCED" in result.output

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from learn_gpt2 import manifest
-from learn_gpt2.assembly import bisection
+from learn_gpt2.assembly import bisection, swap
 from learn_gpt2.course import backups, progress, update
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def learn(course: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess:
@@ -313,7 +315,7 @@ def test_a_failed_update_leaves_everything_as_it_was(upstream: Path, tmp_path: P
     solve(learner, 3)
     assert learn(learner, "check", "3", "--swap").returncode == 0
     kept = {
-        p: p.read_bytes() for p in (manifest.get(3).problem_path(learner), learner / update.MODEL)
+        p: p.read_bytes() for p in (manifest.get(3).problem_path(learner), swap.model_path(learner))
     }
     shutil.rmtree(upstream)
     done = learn(learner, "update")
@@ -332,6 +334,74 @@ def test_an_update_that_was_cut_off_is_put_right(upstream: Path, tmp_path: Path)
     manifest.get(3).problem_path(learner).write_bytes(b"half")
     assert learn(learner, "update").returncode == 0
     assert manifest.get(3).problem_path(learner).read_bytes() == mine
+
+
+def without_part_two(course: Path) -> list[Path]:
+    """Make a course one from before part two; what was taken away. Its cache was given then."""
+    taken = []
+    for problem in manifest.MODULE_PROBLEMS:
+        taken += [problem.problem_path(course).parent, problem.solution_path(course)]
+        taken += [problem.skeleton_path(course), problem.module_path(course)]
+    for path in taken:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (course / "src/gpt2/cache.py").write_bytes(manifest.get(14).solution_path(ROOT).read_bytes())
+    return taken
+
+
+@pytest.mark.parametrize("edited", [False, True], ids=["untouched", "edited by hand"])
+def test_an_update_brings_part_two_and_loses_nothing(
+    upstream: Path, tmp_path: Path, edited: bool
+) -> None:
+    """Catches a course of twelve that the update to eighteen breaks, or takes work from: a piece,
+    or a line that the learner wrote into the cache while that was given.
+    """
+    newest = tmp_path / "newest"
+    shutil.copytree(upstream, newest, ignore=shutil.ignore_patterns(".git"))
+    taken = without_part_two(upstream)
+    commit(upstream, "before part two")
+    learner = clone(upstream, tmp_path)
+    solve(learner, 3)
+    assert learn(learner, "swap", "3", "--force").returncode == 0
+    mine = manifest.get(3).problem_path(learner).read_bytes()
+    if edited:
+        with open(learner / "src/gpt2/cache.py", "a", encoding="utf-8") as file:
+            file.write("# my note\n")
+    shutil.copytree(newest, upstream, dirs_exist_ok=True)
+    commit(upstream, "part two")
+    done = learn(learner, "update")
+    assert done.returncode == 0, done.stderr
+    assert "In the model again: 03" in done.stdout
+    assert all((learner / path.relative_to(upstream)).exists() for path in taken)
+    assert manifest.get(3).problem_path(learner).read_bytes() == mine
+    rows = board(learner)
+    assert [n for n, row in rows.items() if row["swapped"] == "yours"] == [3]
+    assert {rows[n]["state"] for n in range(13, 19)} == {"untouched"}
+    assert learn(learner, "swap", "--check").stdout.startswith("src/gpt2/model.py holds pieces")
+    kept = learner / ".learn/backups/update-0001/src/gpt2/cache.py"
+    assert kept.is_file() == edited
+    if edited:
+        assert kept.read_text(encoding="utf-8").endswith("# my note\n")
+        assert "You had changed src/gpt2/cache.py" in done.stdout
+
+
+def test_a_whole_file_of_the_learners_survives_an_update(upstream: Path, tmp_path: Path) -> None:
+    """Catches an update after which the reference draws the tokens again."""
+    learner = clone(upstream, tmp_path)
+    solve(learner, 13, 16)
+    for number in (13, 16):
+        path = manifest.get(number).problem_path(learner)
+        path.write_text(path.read_text(encoding="utf-8") + "\n# mine\n", encoding="utf-8")
+    texts = swap.assemble_files(learner, {13: "yours", 16: "yours"})
+    swap.install(learner, texts, "swap-13-16")
+    change_upstream(upstream)
+    done = learn(learner, "update")
+    assert done.returncode == 0, done.stderr
+    assert "In the model again: 13, 16" in done.stdout
+    for number in (13, 16):
+        problem = manifest.get(number)
+        text = problem.module_path(learner).read_text(encoding="utf-8")
+        assert text.startswith(f"# ── {number} {problem.title} ── yours ")
+        assert text.endswith("# mine\n")
 
 
 def test_next_step_is_a_command(course: Path) -> None:

@@ -113,6 +113,27 @@ def test_a_broken_model_is_named(course: Path, kind: str) -> None:
     assert learn(course, "swap", "--check").returncode == 0
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_broken_file_of_part_two_is_named(course: Path, kind: str) -> None:
+    """Catches a traceback of `gpt2 generate`, or a board that shows nothing because of one file."""
+    text, says = MODELS[kind]
+    path = manifest.get(13).module_path(course)
+    path.unlink() if text is None else path.write_text(text, encoding="utf-8")
+    bundled = Path(__file__).parents[3] / "src" / "gpt2" / "bundled"
+    done = run(course, "gpt2", "generate", "--model", str(bundled), "--max-new-tokens", "1")
+    said = flat(done)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "sampling.py" in said
+    assert says in said
+    assert "learn swap --reference" in said
+    board = flat(learn(course, "status"))
+    assert "13 Text generation untouched in the model: unknown (sampling.py " in board
+    assert "sampling.py" in flat(learn(course, "doctor"))
+    assert learn(course, "swap", "--reference", "13").returncode == 0
+    assert learn(course, "swap", "--check").returncode == 0
+
+
 def test_two_swaps_at_once_both_arrive(course: Path) -> None:
     """Catches a swap that takes the other's piece out, or ends in a sentence nobody understands."""
     solve(course, 3, 6)

@@ -99,7 +99,7 @@ def test_a_first_hour(course: Path) -> None:
     assert terminal.end() == 0
     terminal = Terminal(course, "learn_gpt2", "status")
     board = terminal.read_until("Next:")
-    assert "1 of 12 passed, 1 of yours run" in board
+    assert "1 of 18 passed, 1 of yours run" in board
     assert terminal.end() == 0
     terminal = Terminal(course, "learn_gpt2", "reset", "1")
     terminal.read_until("Put the skeleton back into 01?")
@@ -123,6 +123,6 @@ def test_watch_puts_a_passed_piece_in_with_one_key(course: Path) -> None:
     terminal.press("p")
     assert "03 Scaled dot product: swapped (yours)" in terminal.read_until("q quit")
     terminal.press("l")
-    assert "1 of 12 passed, 1 of yours run" in terminal.read_until("q quit")
+    assert "1 of 18 passed, 1 of yours run" in terminal.read_until("q quit")
     terminal.press("q")
     assert terminal.end() == 0

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt2.common import files
 from learn_gpt2 import manifest
 from learn_gpt2.assembly import swap
 from learn_gpt2.course import layout, update
@@ -102,7 +103,7 @@ def test_an_interrupted_init_leaves_nothing(
         target.mkdir()
     last = at + 1 if isinstance(at, int) else 3 if there else 1
     count = 0
-    owner, name = (swap, "replace") if at == "rename" else (Path, "write_bytes")
+    owner, name = (files, "replace") if at == "rename" else (Path, "write_bytes")
     method = getattr(owner, name)
 
     def stopped(*arguments):
@@ -156,7 +157,7 @@ def test_a_newer_package_keeps_the_learners_work(made: Path):
     problem = manifest.get(1)
     problem.problem_path(made).write_bytes(problem.solution_path(made).read_bytes() + b"# mine\n")
     mine = problem.problem_path(made).read_bytes()
-    swap.install(made, swap.assemble_model(made, {1: "yours"}), "swap-01")
+    swap.install(made, swap.assemble_files(made, {1: "yours"}), "swap-01")
     (made / "problems" / "GLOSSARY.md").write_text("my own words", encoding="utf-8")
     (made / "problems" / "notes.md").write_text("notes", encoding="utf-8")
     readme = made / "problems" / "README.md"  # saved by an editor with its own line ends
@@ -176,6 +177,36 @@ def test_a_newer_package_keeps_the_learners_work(made: Path):
     assert manifest.get(3).problem_path(made).read_text(encoding="utf-8") == skeleton
     again = update.update(made)
     assert again.before == again.after == done.after != done.before
+
+
+def test_a_newer_package_brings_part_two(made: Path):
+    """Catches a course of twelve that comes out broken, or that loses what the learner wrote into
+    a file which was given then.
+    """
+    record = layout.read_record(made)
+    for problem in manifest.MODULE_PROBLEMS:
+        for path in (problem.problem_path(made).parent, problem.solution_path(made)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        problem.skeleton_path(made).unlink()
+        problem.module_path(made).unlink()
+    given = b"# given\n"
+    (made / "src/gpt2/cache.py").write_bytes(given + b"# my note\n")
+    old = {name: digits for name, digits in record["files"].items() if (made / name).is_file()}
+    old["src/gpt2/cache.py"] = layout.fingerprint(given)
+    (made / layout.RECORD).write_bytes(layout.encoded({"version": "0.1", "files": old}))
+    own = made / "problems" / manifest.get(13).folder / "problem.py"
+    own.parent.mkdir()
+    own.write_bytes(b"# my own thirteenth\n")
+    swap.install(made, swap.assemble_files(made, {1: "reference"}, ["model.py"]), "test")
+    done = update.update(made)
+    assert swap.check(made) == ""
+    assert {row.owner for row in swap.board(made)} == {"reference"}
+    for problem in manifest.MODULE_PROBLEMS[1:]:
+        skeleton = problem.skeleton_path(made).read_bytes()
+        assert problem.problem_path(made).read_bytes() == skeleton
+    assert own.read_bytes() == b"# my own thirteenth\n"
+    assert done.backups == ("src/gpt2/cache.py",)
+    assert (done.saved_in / "src/gpt2/cache.py").read_bytes().endswith(b"# my note\n")
 
 
 def test_a_failed_update_leaves_everything_as_it_was(made: Path, monkeypatch: pytest.MonkeyPatch):

@@ -32,7 +32,7 @@ def take(course: Path, number: int, old: str, new: str) -> None:
     text = problem.solution_path(course).read_text(encoding="utf-8")
     assert old in text
     problem.problem_path(course).write_text(text.replace(old, new), encoding="utf-8")
-    swap.install(course, swap.assemble_model(course, {number: "yours"}), "test")
+    swap.install(course, swap.assemble_files(course, {number: "yours"}), "test")
 
 
 @pytest.mark.parametrize(
