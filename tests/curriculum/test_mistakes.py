@@ -6,17 +6,29 @@ import re
 import pytest
 
 from learn_gpt2.checking import catalog, textbook
+from learn_gpt2.course import layout
+from learn_gpt2.grading import gradebook
 from learn_gpt2.manifest import PROBLEMS, Problem
 from tests.graders import bank as banks
 
 ROOT = banks.ROOT
-WITH_CATALOG = [p for p in PROBLEMS if (p.test_path(ROOT).with_name(catalog.FILE)).is_file()]
+WITH_CATALOG = [p for p in PROBLEMS if p.mistakes_path(ROOT).is_file()]
 each_problem = pytest.mark.parametrize("problem", WITH_CATALOG, ids=lambda p: p.folder)
 
 
 def test_the_twelve_have_catalogs() -> None:
     """Catches a catalog that is lost, so that this file looks at nothing."""
     assert {p.number for p in WITH_CATALOG} >= set(range(1, 13))
+
+
+@each_problem
+def test_a_catalog_belongs_to_the_course(problem: Problem) -> None:
+    """Catches a catalog that `learn init`, `learn update` or the wheel leave out, and marks that are
+    taken from the cache after a catalog has changed.
+    """
+    path = problem.mistakes_path(ROOT)
+    assert path in layout.outside(ROOT)
+    assert path.relative_to(ROOT).as_posix() in gradebook.course_files(ROOT)
 
 
 @each_problem
