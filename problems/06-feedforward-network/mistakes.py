@@ -381,8 +381,7 @@ hint_1(
 )
 hint_1(
     "wrong-gradient",
-    "NewGELU's numbers are right and its gradient is not: is a part of it detached, or turned into "
-    "numbers and back?",
+    "NewGELU's numbers are right and its gradient is not: is a part of it detached, or turned into numbers and back?",
 )
 
 hint_3 = KNOWN.section(hint=3)
@@ -399,8 +398,7 @@ hint_3(
 hint_5 = KNOWN.section(hint=5)
 hint_5(
     "dropout-in-eval",
-    "Dropout is active in eval mode. nn.Dropout follows train() and eval() by itself; F.dropout "
-    "needs training=self.training.",
+    "Dropout is active in eval mode. nn.Dropout follows train() and eval() by itself; F.dropout needs training=self.training.",
 )
 hint_5(
     "dropout-misplaced",
@@ -409,6 +407,5 @@ hint_5(
 hint_5("dropout-rate", "Dropout does not use the `dropout` that the module was made with.")
 hint_5(
     "dropout-whole-rows",
-    "Dropout takes whole vectors, or the same places in every row. Each number is dropped by "
-    "itself.",
+    "Dropout takes whole vectors, or the same places in every row. Each number is dropped by itself.",
 )

@@ -657,11 +657,7 @@ def test_cache_every_cut(piece):
                 )
 
 
-@check(
-    todo=10,
-    needs=(test_cache_continues, test_last_only),
-    follows=test_cache_every_cut,
-)
+@check(todo=10, needs=(test_cache_continues, test_last_only), follows=test_cache_every_cut)
 def test_same_in_training(piece):
     """Without dropout, training mode gives the same; forward switches no mode and sets no seed"""
     from gpt2.cache import KVCache

@@ -36,13 +36,7 @@ def configure(**changes):
     """A GPT2Config with sizes that give statistics."""
     from gpt2.model import GPT2Config
 
-    settings = {
-        "vocab_size": V,
-        "n_positions": P,
-        "n_embd": C,
-        "n_layer": L,
-        "n_head": H,
-    }
+    settings = {"vocab_size": V, "n_positions": P, "n_embd": C, "n_layer": L, "n_head": H}
     return GPT2Config(**{**settings, **changes})
 
 
@@ -290,10 +284,7 @@ def test_layer_norms(piece):
                 f"{name}.weight was set to random numbers before, and still is.",
             )
         if torch.equal(norm.bias, before[f"{name}.bias"]):
-            fail(
-                KNOWN["norm-bias"],
-                f"{name}.bias was set to random numbers before, and still is.",
-            )
+            fail(KNOWN["norm-bias"], f"{name}.bias was set to random numbers before, and still is.")
     _expect_norms(model, LayerNorm)
 
 
