@@ -12,13 +12,11 @@ from learn_gpt2.checking.checks import (
     check,
     compare,
     expect_also_larger,
-    expect_copies,
     expect_dropout,
     expect_finite_gradients,
     expect_mode_kept,
     expect_module,
     expect_no_memory,
-    expect_one_device,
     expect_own_start,
     expect_signature,
     expect_state,
@@ -28,6 +26,7 @@ from learn_gpt2.checking.checks import (
     tensor,
     weights,
 )
+from learn_gpt2.checking.recurring import Recurring
 from learn_gpt2.checking.textbook import count, embeddings
 
 # Sizes that all differ, so that a swapped axis can't hide.
@@ -401,19 +400,13 @@ def test_dtypes(piece):
         compare(got.double(), want, what=f"the output in {dtype}", rtol=tolerance, atol=tolerance)
 
 
-@check(todo=4, needs=test_start_pos)
-def test_device(piece):
-    """Works on whatever device the ids are on"""
-    layer = layer_of(piece)
-    expect_one_device(layer, lambda module, move: module(move(ids_of()), 2), hint=3)
-
-
-@check(todo=4, needs=test_start_pos)
-def test_copies(piece):
-    """A deep copy, and a second module that loads its state_dict, give the same"""
-    layer = layer_of(piece)
-    ids = ids_of(3, 7)
-    expect_copies(layer, lambda module: module(ids, 4))
+again = Recurring(
+    layer_of, ids_of, call=lambda module, ids: module(ids, 4), todo=4, needs=test_start_pos
+)
+test_device = again.device("Works on whatever device the ids are on", hint=3)
+test_copies = again.copies(
+    "A deep copy, and a second module that loads its state_dict, give the same", *(3, 7)
+)
 
 
 @check(todo=4, needs=test_start_pos, follows=(test_up_to_the_last_position, test_in_pieces))

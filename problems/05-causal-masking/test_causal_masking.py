@@ -13,13 +13,11 @@ from learn_gpt2.checking.checks import (
     attribute,
     check,
     compare,
-    expect_copies,
     expect_dropout,
     expect_error,
     expect_finite_gradients,
     expect_mode_kept,
     expect_module,
-    expect_no_edit,
     expect_no_memory,
     expect_one_device,
     expect_signature,
@@ -30,6 +28,7 @@ from learn_gpt2.checking.checks import (
     tensor,
     weights,
 )
+from learn_gpt2.checking.recurring import Recurring
 from learn_gpt2.checking.textbook import keep, merge, multi_head, split
 
 # Sizes that all differ, so that a swapped axis can't hide, and no root of a size is a whole number,
@@ -823,9 +822,9 @@ def test_dtype_and_device(piece):
     expect_one_device(module, lambda m, to: fed(m, to(stream()), (3, 4), Spy()), hint=3)
 
 
-@check(todo=6, needs=test_output)
-def test_leaves_no_trace(piece):
-    """The input stays as it was, and a copy or a saved module gives the same"""
-    module, x = module_of(piece), stream(seed=15)
-    expect_no_edit(module, x)
-    expect_copies(module, lambda m: m(x))
+test_leaves_no_trace = Recurring(module_of, stream, todo=6, needs=test_output).copies(
+    "The input stays as it was, and a copy or a saved module gives the same",
+    seed=15,
+    untouched="the input",
+    name="test_leaves_no_trace",
+)

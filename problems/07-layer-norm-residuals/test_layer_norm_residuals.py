@@ -16,7 +16,6 @@ from learn_gpt2.checking.checks import (
     expect_copies,
     expect_finite_gradients,
     expect_module,
-    expect_no_memory,
     expect_one_device,
     expect_own_start,
     expect_signature,
@@ -27,6 +26,7 @@ from learn_gpt2.checking.checks import (
     tensor,
     weights,
 )
+from learn_gpt2.checking.recurring import Recurring
 from learn_gpt2.checking.textbook import layer_norm
 
 # Sizes that all differ, so that a swapped axis can't hide.
@@ -194,12 +194,12 @@ def test_values(piece):
     examine(layer_of(piece), random(B, T, C))
 
 
-@check(todo=2, needs=test_values)
-def test_remembers_nothing(piece):
-    """What a call gives does not depend on the calls before it"""
-    inputs = [random(*shape, seed=i) for i, shape in enumerate(((B, T, C), (B, T, C), (1, H, C)))]
-    calls = [lambda module, x=x: tensor(module(x)) for x in (*inputs, inputs[0])]
-    expect_no_memory(layer_of(piece), calls, 6)
+test_remembers_nothing = Recurring(layer_of, random, todo=2, needs=test_values).memory(
+    "What a call gives does not depend on the calls before it",
+    *((B, T, C), (B, T, C), (1, H, C)),
+    hint=6,
+    name="test_remembers_nothing",
+)
 
 
 @check(todo=2, needs=test_remembers_nothing)

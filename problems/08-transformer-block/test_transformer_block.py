@@ -17,7 +17,6 @@ from learn_gpt2.checking.checks import (
     expect_finite_gradients,
     expect_mode_kept,
     expect_module,
-    expect_no_memory,
     expect_one_device,
     expect_own_start,
     expect_signature,
@@ -28,6 +27,7 @@ from learn_gpt2.checking.checks import (
     tensor,
     weights,
 )
+from learn_gpt2.checking.recurring import Recurring
 
 # Sizes that all differ, so that a swapped axis or argument can't hide. D is 5.
 B, T, C, H, P, INNER = sizes_from(
@@ -268,12 +268,11 @@ def test_values(piece):
     examine(block_of(piece, dropout=0.0), random(B, T, C))
 
 
-@check(todo=3, needs=test_values)
-def test_remembers_nothing(piece):
-    """What a call gives does not depend on the calls before it"""
-    inputs = [random(*shape, seed=i) for i, shape in enumerate(((B, T, C), (B, T, C), (1, P, C)))]
-    calls = [lambda module, x=x: call(module, x) for x in (*inputs, inputs[0])]
-    expect_no_memory(block_of(piece), calls)
+test_remembers_nothing = Recurring(block_of, random, None, call, todo=3, needs=test_values).memory(
+    "What a call gives does not depend on the calls before it",
+    *((B, T, C), (B, T, C), (1, P, C)),
+    name="test_remembers_nothing",
+)
 
 
 @check(todo=3, needs=test_remembers_nothing)

@@ -92,13 +92,16 @@ def check(
     follows: Callable | Iterable[Callable] = (),
     points: int = 1,
     seconds: float = 5.0,
+    line: int | None = None,
+    reported: bool | None = None,
 ) -> Callable[[Callable], Callable]:
     """Mark a test function as a check.
 
     todo: the last TODO that has to be done for it to pass. needs: earlier checks without which it
     says nothing (it is skipped when one of them fails). follows: earlier checks whose failure
     may be the reason for a failure of this one, which then is not diagnosed again; it runs all the
-    same, and may pass. The docstring's first line is its title.
+    same, and may pass. The docstring's first line is its title. line, reported: of a check that is
+    made elsewhere (see `recurring`); else they are read off the function.
     """
 
     def mark(function: Callable) -> Callable:
@@ -112,9 +115,11 @@ def check(
             needs=tuple(other.__name__ for other in wanted),
             points=points,
             seconds=seconds,
-            line=function.__code__.co_firstlineno,
+            line=function.__code__.co_firstlineno if line is None else line,
             follows=tuple(other.__name__ for other in before),
-            reported=not INSIDE.isdisjoint(function.__code__.co_names),
+            reported=not INSIDE.isdisjoint(function.__code__.co_names)
+            if reported is None
+            else reported,
         )
         return function
 
