@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from learn_gpt2.checking.catalog import Catalog, way
+from learn_gpt2.checking.families import of_one_dropout
 from learn_gpt2.checking.textbook import count, gelu
 
 KNOWN = Catalog()
@@ -376,15 +377,7 @@ hint_5(
     "dropout-apart",
     "Dropout does not act on the sum: the token's and the position's vectors are dropped apart, or something is added afterwards. Add first, drop once.",
 )
-hint_5(
-    "dropout-in-eval",
-    "Dropout is active in eval mode. nn.Dropout follows train() and eval() by itself; F.dropout needs training=self.training.",
-)
-hint_5("dropout-rate", "Dropout does not use the `dropout` that the module was made with.")
-hint_5(
-    "dropout-whole-rows",
-    "Dropout takes whole vectors, or the same places in every row. Each number is dropped by itself.",
-)
+KNOWN.include(of_one_dropout(5))
 
 KNOWN.add(
     "positions-in-state-dict",

@@ -7,10 +7,16 @@ import torch.nn.functional as F
 
 from learn_gpt2.checking.catalog import Catalog, way
 from learn_gpt2.checking.families import (
+    of_both_dropouts,
     of_one_split,
+    of_the_layouts,
     of_the_order,
     of_the_product,
+    of_the_projection,
+    of_the_root,
     of_the_scale,
+    of_the_shares,
+    of_the_softmax,
     other_layout,
 )
 from learn_gpt2.checking.textbook import bottom_right, gelu, linear, merge, split
@@ -186,21 +192,17 @@ KNOWN.include(
 )
 
 unpacking = KNOWN.section("unpacking", hint=5)
-unpacking(
-    "qkv-per-head",
-    "You read c_attn's columns head by head, each with its own q, k and v. First come all queries (C columns), then all keys, then all values.",
-    unpack=lambda a, h: other_layout(a, h, lambda h, d: (h, 3, d), lambda p, i: p[:, :, :, i]),
-)
-unpacking(
+KNOWN.include(of_the_layouts(5, "unpacking"))
+KNOWN.put(
     "qkv-interleaved",
-    "You take every third column for the queries. c_attn's first C columns are the queries, the next C the keys, the last C the values.",
-    way(unpack=lambda a, h: other_layout(a, h, lambda h, d: (h * d, 3), lambda p, i: p[..., i])),
+    5,
+    "You take c_attn's columns apart as (head_dim, 3, …). The first C columns are the queries, the next C the keys, the last C the values, each head by head.",
     way(
-        says="You take c_attn's columns apart as (head_dim, 3, …). The first C columns are the queries, the next C the keys, the last C the values, each head by head.",
         unpack=lambda a, h: other_layout(
             a, h, lambda h, d: (d, 3, h), lambda p, i: p[:, :, :, i].transpose(-2, -1)
         ),
     ),
+    family="unpacking",
 )
 _OTHER_AXIS = "You cut c_attn's output along axis {}. Query, key and value lie side by side in the last axis: dim=-1."
 unpacking(
@@ -223,31 +225,18 @@ unpacking(
 )
 
 shared = KNOWN.section("shared", hint=5)
-shared(
-    "values-are-keys",
-    "You average the keys. The weights choose among the values.",
-    share=lambda q, k, v: (q, k, k),
-)
-shared(
-    "values-are-queries",
-    "You average the queries. The weights choose among the values.",
-    share=lambda q, k, v: (q, k, q),
-)
+KNOWN.include(of_the_shares(5, "shared"))
 shared(
     "keys-are-queries",
     "Queries are compared with queries. Compare each query with every key.",
     share=lambda q, k, v: (q, q, v),
 )
-shared(
-    "queries-are-keys",
-    "Keys are compared with keys. Compare each query with every key.",
-    share=lambda q, k, v: (k, k, v),
-)
-shared(
+KNOWN.put(
     "one-projection-for-all",
+    5,
     "Query, key and value are all the same third of c_attn. Each has its own.",
-    way(share=lambda q, k, v: (q, q, q)),
     way(share=lambda q, k, v: (v, v, v)),
+    family="shared",
 )
 
 heads = KNOWN.section("heads", hint=5)
@@ -262,11 +251,6 @@ heads(
     "There is one head of width n_embd: split q, k and v into n_head heads before the attention.",
     way(splitting=lambda x, h: x[:, None]),
     way(splitting=lambda x, h: x[:, None], divisor=lambda n: (n.C // n.H) ** 0.5),
-)
-heads(
-    "one-head-for-all",
-    "Every head works on the first head's columns. Head h owns columns h·D … (h+1)·D − 1.",
-    splitting=lambda x, h: split(x, h)[:, :1].expand(-1, h, -1, -1),
 )
 heads(
     "heads-averaged",
@@ -291,26 +275,12 @@ scale(
     "The scores are not scaled: divide them by √head_dim (ScaledDotProductAttention does).",
     divisor=lambda n: 1.0,
 )
-scale(
-    "scale-by-d",
-    "The scores are divided by head_dim; it must be its square root, once.",
-    divisor=lambda n: n.D * 1.0,
-)
+KNOWN.include(of_the_root(5, "scale"))
 scale(
     "scale-by-n-head",
     "The scores are divided by √n_head. The width of one query counts: √head_dim.",
     hint=2,
     divisor=lambda n: n.H**0.5,
-)
-scale(
-    "scale-multiplied",
-    "The scores are multiplied by √head_dim instead of divided by it.",
-    divisor=lambda n: n.D**-0.5,
-)
-scale(
-    "scale-by-length",
-    "The scores are divided by the root of the sequence length. It must be √head_dim.",
-    divisor=lambda n: n.T**0.5,
 )
 scale(
     "scale-by-c-attn",
@@ -320,32 +290,7 @@ scale(
 )
 
 softmax = KNOWN.section("softmax", hint=5)
-softmax(
-    "softmax-over-queries",
-    "Your softmax runs over the queries; it must run over the keys, the last axis.",
-    softmax=lambda s: s.softmax(-2),
-)
-softmax(
-    "softmax-over-heads",
-    "Your softmax runs over the heads; it must run over the keys, the last axis.",
-    softmax=lambda s: s.softmax(1),
-)
-softmax(
-    "softmax-over-batch",
-    "Your softmax runs over the batch; it must run over the keys, the last axis.",
-    softmax=lambda s: s.softmax(0),
-)
-softmax("no-softmax", "There is no softmax: the weights are raw scores.", softmax=lambda s: s)
-softmax(
-    "softmax-twice",
-    "The softmax is applied twice. Once is enough.",
-    softmax=lambda s: s.softmax(-1).softmax(-1),
-)
-softmax(
-    "weights-for-output",
-    "You go on with the attention weights. ScaledDotProductAttention returns the output first, then the weights.",
-    average=lambda p, v: p,
-)
+KNOWN.include(of_the_softmax(5, "softmax"))
 softmax(
     "scores-transposed",
     "The scores are transposed: rows must be queries and columns keys.",
@@ -363,16 +308,7 @@ out(
     "c_proj is never applied. It mixes what the heads found: without it they can't speak to one another.",
     out=lambda y, w: y,
 )
-out(
-    "c-proj-twice",
-    "c_proj is applied twice.",
-    out=lambda y, w: linear(linear(y, w, "c_proj"), w, "c_proj"),
-)
-out(
-    "c-proj-transposed",
-    "c_proj's weight is used untransposed: nn.Linear computes x Wᵀ + b. Call the module.",
-    out=lambda y, w: y @ w["c_proj.weight"] + w["c_proj.bias"],
-)
+KNOWN.include(of_the_projection(6, "out"))
 out(
     "residual-added",
     "You add the input to the output. The residual is problem 07's; return what c_proj gives.",
@@ -480,10 +416,6 @@ hint_7(
     "With attn_dropout=None the weights must be dropped with p = dropout; here they are not.",
 )
 hint_7(
-    "attn-dropout-on-output",
-    "attn_dropout acts on the output. It is for the attention weights alone.",
-)
-hint_7(
     "attn-dropout-on-scores",
     "attn_dropout acts before the softmax (on scores, queries or keys), where a dropped 0 still has weight. It belongs on the weights.",
 )
@@ -497,15 +429,7 @@ hint_7(
     "attn_dropout=0.0 is taken for “not given” (0.0 is false in `attn_dropout or dropout`): ask whether it is None.",
 )
 hint_7("dropout-before-c-proj", "Dropout stands before c_proj; it is the last step, after c_proj.")
-hint_7(
-    "dropout-in-eval",
-    "Dropout is active in eval mode. Modules follow train() and eval() by themselves; functions need training=self.training (or p = 0 in eval mode).",
-)
-hint_7(
-    "dropout-misplaced",
-    "Dropout is not the last step, and the only one, between the heads and the output: in training each number must be 0 or 1/(1-p) times the plain one.",
-)
-hint_7("dropout-twice", "The output goes through dropout twice. Once is enough.")
+KNOWN.include(of_both_dropouts(7))
 hint_7(
     "dropout-whole-tokens",
     "Dropout hits whole tokens or columns at once. nn.Dropout drops single numbers.",
@@ -514,5 +438,4 @@ hint_7(
     "dropouts-swapped",
     "The two dropouts are swapped: `dropout` is for the output, `attn_dropout` for the weights.",
 )
-hint_7("resid-dropout-missing", "There is no dropout on the output: resid_dropout comes last.")
 hint_7("resid-dropout-rate", "resid_dropout's p must be the argument `dropout`.")

@@ -5,13 +5,19 @@ import torch.nn.functional as F
 
 from learn_gpt2.checking.catalog import Catalog, way
 from learn_gpt2.checking.families import (
+    of_both_dropouts,
     of_one_split,
+    of_the_layouts,
     of_the_order,
     of_the_product,
+    of_the_projection,
+    of_the_root,
     of_the_scale,
+    of_the_shares,
+    of_the_softmax,
     of_written_out_attention,
 )
-from learn_gpt2.checking.textbook import keep, linear, lower, unmasked
+from learn_gpt2.checking.textbook import keep, lower, unmasked
 
 KNOWN = Catalog()
 
@@ -222,16 +228,7 @@ forward(
     divisor=lambda n: n.C**0.5,
 )
 forward("no-scale", "The scores are not scaled: divide them by √head_dim.", divisor=lambda n: 1.0)
-forward(
-    "scale-by-d",
-    "The scores are divided by head_dim; it must be its square root, once.",
-    divisor=lambda n: n.D * 1.0,
-)
-forward(
-    "scale-multiplied",
-    "The scores are multiplied by √head_dim instead of divided by it.",
-    divisor=lambda n: n.D**-0.5,
-)
+KNOWN.include(of_the_root(7, "forward"))
 forward(
     "split-by-view-alone",
     "q, k and v are viewed straight to (B, H, T, D), which mixes tokens and heads up. Use split_heads.",
@@ -263,16 +260,7 @@ forward(
 forward(
     "c-proj-missing", "c_proj is never applied. It mixes what the heads found.", out=lambda y, w: y
 )
-forward(
-    "c-proj-twice",
-    "c_proj is applied twice.",
-    out=lambda y, w: linear(linear(y, w, "c_proj"), w, "c_proj"),
-)
-forward(
-    "c-proj-transposed",
-    "c_proj's weight is used untransposed: nn.Linear computes x Wᵀ + b. Call the module.",
-    out=lambda y, w: y @ w["c_proj.weight"] + w["c_proj.bias"],
-)
+KNOWN.include(of_the_projection(7, "forward"))
 forward(
     "bias-missing",
     "c_proj's bias is not added.",
@@ -290,49 +278,16 @@ forward(
     "You add the input to the output. The residual is problem 07's.",
     last=lambda y, x: y + x,
 )
-forward(
-    "values-are-keys",
-    "You average the keys. The weights choose among the values.",
-    share=lambda q, k, v: (q, k, k),
-)
-forward(
-    "values-are-queries",
-    "You average the queries. The weights choose among the values.",
-    share=lambda q, k, v: (q, k, q),
-)
+KNOWN.include(of_the_shares(7, "forward"))
 forward(
     "keys-are-queries",
     "Queries are compared with queries. Compare each query with the keys.",
     share=lambda q, k, v: (q, q, v),
 )
-forward(
-    "softmax-over-queries",
-    "Your softmax runs over the queries; it must run over the keys, the last axis.",
-    softmax=lambda s: s.softmax(-2),
-)
-forward(
-    "softmax-over-heads",
-    "Your softmax runs over the heads; it must run over the keys, the last axis.",
-    softmax=lambda s: s.softmax(1),
-)
-forward(
-    "weights-for-output",
-    "You go on with the attention weights. ScaledDotProductAttention returns the output first, then the weights.",
-    average=lambda p, v: p,
-)
-forward(
-    "no-softmax",
-    "There is no softmax: the weights are raw scores.",
-    masking=lambda s, m: s.masked_fill(~m, 0.0),
-    softmax=lambda s: s,
-)
-forward(
-    "softmax-twice",
-    "The softmax is applied twice. Once is enough.",
-    softmax=lambda s: s.softmax(-1).softmax(-1),
-)
+KNOWN.include(of_the_softmax(7, "forward"))
 KNOWN.include(of_the_scale(7, "forward"))
 KNOWN.include(of_the_product(7, "forward"))
+KNOWN.include(of_the_layouts(7, "forward"))
 KNOWN.include(of_written_out_attention(7, "forward"))
 
 # ── found by a check, not by its numbers ──
@@ -478,10 +433,6 @@ hint_6(
 hint_7 = KNOWN.section(hint=7)
 hint_7("attn-dropout-missing", "There is no dropout on the attention weights in training.")
 hint_7(
-    "attn-dropout-on-output",
-    "attn_dropout acts on the output. It is for the attention weights alone.",
-)
-hint_7(
     "attn-dropout-on-scores",
     "Dropout acts before the softmax (on scores, queries or keys), where a dropped 0 still has weight. It belongs on the weights.",
 )
@@ -490,13 +441,4 @@ hint_7(
     "attn_dropout acts on single numbers of values or of the heads' output. It belongs on the weights, where dropping one hides a whole token from a head.",
 )
 hint_7("dropout-before-c-proj", "Dropout stands before c_proj; it is the last step.")
-hint_7(
-    "dropout-in-eval",
-    "Dropout is active in eval mode. Modules follow train() and eval() by themselves; functions need training=self.training (or p = 0 in eval mode).",
-)
-hint_7(
-    "dropout-misplaced",
-    "Dropout is not the last step, and the only one, between the heads and the output: in training each number must be 0 or 1/(1-p) times the plain one.",
-)
-hint_7("dropout-twice", "The output goes through dropout twice. Once is enough.")
-hint_7("resid-dropout-missing", "There is no dropout on the output: resid_dropout comes last.")
+KNOWN.include(of_both_dropouts(7))

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from learn_gpt2.checking.catalog import Catalog, way
+from learn_gpt2.checking.families import of_one_dropout
 from learn_gpt2.checking.textbook import CUBIC, INNER, gelu, linear, same
 
 KNOWN = Catalog()
@@ -396,16 +397,8 @@ hint_3(
 )
 
 hint_5 = KNOWN.section(hint=5)
-hint_5(
-    "dropout-in-eval",
-    "Dropout is active in eval mode. nn.Dropout follows train() and eval() by itself; F.dropout needs training=self.training.",
-)
+KNOWN.include(of_one_dropout(5))
 hint_5(
     "dropout-misplaced",
     "Dropout is not the last step, or not the only one: it acts once, after c_proj.",
-)
-hint_5("dropout-rate", "Dropout does not use the `dropout` that the module was made with.")
-hint_5(
-    "dropout-whole-rows",
-    "Dropout takes whole vectors, or the same places in every row. Each number is dropped by itself.",
 )
