@@ -270,14 +270,14 @@ block(
 block(
     "epsilon-not-passed",
     "ln_1 does not get layer_norm_epsilon: it has PyTorch's default, 1e-5.",
-    way(eps=lambda e1, e2: (1e-5, e2)),
+    way(epsilons=lambda e1, e2: (1e-5, e2)),
     way(
         says="ln_2 does not get layer_norm_epsilon: it has PyTorch's default, 1e-5.",
-        eps=lambda e1, e2: (e1, 1e-5),
+        epsilons=lambda e1, e2: (e1, 1e-5),
     ),
     way(
         says="The norms do not get layer_norm_epsilon: they have the default, 1e-5.",
-        eps=lambda e1, e2: (1e-5, 1e-5),
+        epsilons=lambda e1, e2: (1e-5, 1e-5),
     ),
     way(
         "epsilon",

@@ -121,6 +121,27 @@ def test_a_step_that_is_replaced_reaches_the_pieces() -> None:
         assert not torch.allclose(textbook.model(w, CONFIG, [ids], **switches), right, atol=1e-3)
 
 
+def test_no_step_is_called_like_an_argument() -> None:
+    """Catches a step that can't be replaced, since a function's own argument has its name: the
+    mistake's computation then stops with an error, and is never compared.
+    """
+    import inspect
+
+    for function in (textbook.multi_head, textbook.layer_norm, textbook.gelu, textbook.block):
+        assert textbook.NAMES.isdisjoint(inspect.signature(function).parameters), function
+    assert textbook.NAMES.isdisjoint(inspect.signature(textbook.model).parameters)
+
+
+def test_a_block_that_is_passed_twice_runs_with_a_cache() -> None:
+    """Catches a mistake that only stops with an error when there is a cache, which has no layer for
+    a block that is passed once too often.
+    """
+    _, w = theirs()
+    ids = torch.randint(17, (2, 5), generator=torch.Generator().manual_seed(4))
+    twice = textbook.model(w, CONFIG, [ids[:, :3], ids[:, 3:]], blocks=lambda n: [0, *range(n)])
+    assert twice.shape == (2, 2, 17)
+
+
 def test_a_step_that_is_not_there_is_an_error() -> None:
     """Catches a misspelled switch that replaces nothing, so that its mistake is never named."""
     with pytest.raises(TypeError, match="no step is called divisro"):
