@@ -10,7 +10,6 @@ import copy
 import functools
 import inspect
 import io
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -198,8 +197,6 @@ def fail(what: Mistake | str, *details: str, id: str = "", hint: int | None = No
         text, id, hint = what.says, what.id, what.hint
     else:
         text = what
-        if not id and (ids := re.findall(r"\[([a-z0-9]+(?:-[a-z0-9]+)+)\]", what)):
-            raise CheckFailed("\n".join((what, *details)), ids, hint)
     if hint is not None:
         text += f" (hint {hint})"
     if id:
