@@ -11,6 +11,7 @@ import torch
 from learn_gpt2.checking.catalog import known
 from learn_gpt2.checking.checks import (
     EITHER,
+    CheckFailed,
     check,
     compare,
     expect_no_seed,
@@ -260,7 +261,9 @@ def expect_shares(drawn, want, mistakes, variant, what, given=""):
         near = [m for distance, m in closest if distance <= closest[0][0] + limit / 4][:3]
         if len(near) == 1:
             fail(near[0], numbers)
-        fail("\n".join([EITHER, *(f"- {m.says} (hint {m.hint}) [{m.id}]" for m in near), numbers]))
+        lines = [f"- {m.says} (hint {m.hint}) [{m.id}]" for m in near]
+        ids = [m.id for m in near]
+        raise CheckFailed("\n".join([EITHER, *lines, numbers]), ids, near[0].hint)
     if impossible.any():
         fail(KNOWN["draws-what-is-left-out"], numbers)
     fail(f"Tokens are not drawn as often as they should be. {numbers}", id="wrong-shares")
@@ -423,11 +426,9 @@ def test_top_k_edges(piece):
     want = [{1, 4, 6}, {0, 3, 5, 7}]
     if found != want:
         details = f"Logits {logits[0].tolist()}, k = 2: kept {sorted(found[0])}, expected {sorted(want[0])}."
-        fail(KNOWN["ties-dropped"], details) if any(
-            len(a) < len(b) for a, b in zip(found, want, strict=True)
-        ) else fail(
-            "Top-k keeps other tokens where some are equal.", details, id="wrong-ties", hint=2
-        )
+        if any(len(a) < len(b) for a, b in zip(found, want, strict=True)):
+            fail(KNOWN["ties-dropped"], details)
+        fail("Top-k keeps other tokens where some are equal.", details, id="wrong-ties", hint=2)
     logits = scores(2, V, seed=3)
     for k in (V, V + 1, 50 * V):
         try:
@@ -898,12 +899,10 @@ def test_settings_are_passed_on(piece):
         if (share - want).abs().max() > bound(len(want), rows) or (share[want == 0] > 0).any():
             plain = chances(LOGITS, **without)[0].double()
             same = (share - plain).abs().max() <= bound(len(want), rows)
-            fail(
-                KNOWN["settings-not-passed-on"]
-                if same
-                else "Tokens of generate_tokens are not drawn as next_token draws them. [wrong-shares]",
-                f"Called{described(options)}.",
-            )
+            called = f"Called{described(options)}."
+            if same:
+                fail(KNOWN["settings-not-passed-on"], called)
+            fail("generate_tokens does not draw as next_token does.", called, id="wrong-shares")
     spread, seeds = NextLogits(), text(8, 3)
     spread.table = spread.table * 0.1
     first, again = (
@@ -990,13 +989,12 @@ def test_end(piece):
         )
     for row, prompt in zip(SCRIPT, PROMPT, strict=True):  # each row by itself
         got = collected(piece, Script([row], 3), prompt[None], n, temperature=0.0, eos_token_id=E)
-        if got[:, 0].tolist() != row[: row.index(E) + 1]:
-            if got[:, 0].tolist() == row[: row.index(E)]:
-                fail(KNOWN["end-token-swallowed"])
-            fail(
-                f"A single row writes {got[:, 0].tolist()}, expected {row[: row.index(E) + 1]}.",
-                id="wrong-end",
-            )
+        found, wanted = got[:, 0].tolist(), row[: row.index(E) + 1]
+        if found != wanted:
+            details = f"A single row writes {found}, expected {wanted}."
+            if found == wanted[:-1]:
+                fail(KNOWN["end-token-swallowed"], details)
+            fail(details, id="wrong-end", hint=9)
 
 
 @check(todo=11, needs=test_end)
