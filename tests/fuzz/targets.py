@@ -1258,3 +1258,90 @@ class GGUF(Target):
         roles = read_roles(path).model
         assert all(0 <= i < V for i in (*roles.eos, roles.bos or 0, roles.pad or 0))
         check_tokenizer(read_tokenizer(path))
+
+
+# --------------------------------------------------------------------------------------- adapters
+
+
+class AdapterFolder(Target):
+    """A folder in peft's format → A, B and their scaling."""
+
+    name = "adapter folder"
+    shallow = NO_JSON
+
+    def __init__(self, scratch: Path):
+        from gpt2.formats.adapters import write_adapter
+        from gpt2.lora import adapter_state, add_lora
+
+        self.valid = []
+        for number, targets in enumerate((("c_attn",), ("c_proj", "c_fc"))):
+            model = tiny(**SMALL)
+            add_lora(model, 2 + number, 5, 0.0, targets)
+            state = {key: torch.randn_like(value) for key, value in adapter_state(model).items()}
+            folder = write_adapter(scratch / f"adapter{number}", state, 5)
+            torch.save(state, scratch / f"adapter{number}.bin")
+            config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+            config |= {"rank_pattern": {}, "use_dora": False, "layers_to_transform": None}
+            config |= {"exclude_modules": None, "lora_bias": False}
+            data = (folder / "adapter_model.safetensors").read_bytes()
+            self.valid.append((config, data, (scratch / f"adapter{number}.bin").read_bytes()))
+
+    def make(self, m: Mutator, folder: Path) -> None:
+        config, data, pickled = m.rng.choice(self.valid)
+        config = dict(config)
+        if m.rng.random() < 0.3:
+            config["target_modules"] = m.rng.choice(
+                (
+                    *("all-linear", ".*c_attn", r".*\.h\.[01]\.attn\.c_attn", "(a+)+$", "(", ""),
+                    *([], ["c_attn", 3], ["lm_head"], ["attn.c_attn"], ["h.0.attn.c_attn"], ["x"]),
+                    *(["c_attn", "c_proj", "c_fc"], None, "x" * 1000, "(.*a){20}", [["c_attn"]]),
+                )
+            )
+        if m.rng.random() < 0.2:
+            config["layers_to_transform"] = m.rng.choice(([0], 1, [0, 1], [7], -1, "0", [True]))
+        if m.rng.random() < 0.2:
+            config["use_rslora"] = m.rng.choice((True, False, None, 1, "yes"))
+        if m.rng.random() < 0.6:
+            config = m.tree(config)
+        (folder / "adapter_config.json").write_bytes(m.json(config))
+        kind = m.rng.random()
+        if kind < 0.15:
+            pickled = pickle.dumps(Bomb()) if m.rng.random() < 0.3 else m.bytes(pickled)
+            (folder / "adapter_model.bin").write_bytes(pickled)
+        elif kind < 0.97:
+            if m.rng.random() < 0.5:
+                data = mutate_safetensors(m, data)
+            (folder / "adapter_model.safetensors").write_bytes(data)
+
+    names_file = False  # of a pickle or a tensor, the message may name the folder alone
+
+    def check(self, given: None, folder: Path) -> None:
+        from gpt2.formats.adapters import read_adapter
+        from gpt2.inference.loading import put_adapter
+
+        found = read_adapter(folder, SMALL)
+        raw = json.loads((folder / "adapter_config.json").read_bytes())
+        assert same(found.rank, raw["r"])
+        alpha = raw.get("lora_alpha", 8) * (raw["r"] ** 0.5 if raw.get("use_rslora") else 1)
+        assert math.isclose(found.alpha, alpha)
+        file = folder / "adapter_model.safetensors"
+        if file.is_file():
+            from safetensors.torch import load_file
+
+            theirs = load_file(file)
+        else:
+            theirs = torch.load(folder / "adapter_model.bin", weights_only=True)
+        assert theirs.keys() <= found.state.keys()
+        for key, value in found.state.items():
+            want = theirs[key].float() if key in theirs else torch.zeros_like(value)
+            assert torch.equal(value, want), key
+        model = tiny(**SMALL)
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        put_adapter(model, folder)
+        for name, parameter in model.named_parameters():
+            key = f"base_model.model.transformer.{name.removesuffix('.weight')}"
+            want = before[name]
+            if f"{key}.lora_A.weight" in theirs:
+                a, b = (theirs[f"{key}.lora_{part}.weight"].double() for part in "AB")
+                want = (want.double() + alpha / raw["r"] * (b @ a)).float()
+            torch.testing.assert_close(parameter.detach(), want, rtol=1e-3, atol=1e-3)
