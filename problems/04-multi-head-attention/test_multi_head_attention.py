@@ -102,7 +102,8 @@ def method(module, name):
     """A method of the module, when it has it."""
     if not callable(getattr(module, name, None)):
         fail(
-            f"{type(module).__name__} has no method `{name}`: problem 05 calls it. [missing-method]"
+            f"{type(module).__name__} has no method `{name}`: problem 05 calls it.",
+            id="missing-method",
         )
     return getattr(module, name)
 
@@ -166,7 +167,8 @@ def test_builds(piece):
     if not any(c.__name__ == "ScaledDotProductAttention" for c in type(inner).__mro__):
         fail(
             "MultiHeadAttention.attention must be a ScaledDotProductAttention, and is "
-            f"{type(inner).__name__}: problem 05 inherits it. [wrong-attribute-type]"
+            f"{type(inner).__name__}: problem 05 inherits it.",
+            id="wrong-attribute-type",
         )
     drop = attribute(module, "resid_dropout", nn.Dropout, used_later)
     if drop.p != 0.3:
@@ -317,7 +319,8 @@ def test_heads_are_independent(piece):
     if changed.tolist() != [h == 1 for h in range(H)]:
         fail(
             "Head 1's weights were changed, and the columns of head(s) "
-            f"{changed.nonzero().flatten().tolist()} moved. [heads-mixed]"
+            f"{changed.nonzero().flatten().tolist()} moved.",
+            id="heads-mixed",
         )
 
 
@@ -386,8 +389,8 @@ def test_dropout_places(piece):
         )
     if inner != "bias":
         fail(
-            "With attn_dropout=1, in training, only c_proj's bias must be left. "
-            "[attn-dropout-misplaced]",
+            "With attn_dropout=1, in training, only c_proj's bias must be left.",
+            id="attn-dropout-misplaced",
             hint=7,
         )
 
@@ -486,11 +489,11 @@ def test_gradients(piece):
     grads = module.c_attn.weight.grad.split(C)
     for name, third in zip(WORDS, grads, strict=True):
         if not third.any():
-            fail(f"No gradient reaches c_attn's part for the {name}. [no-gradient]")
+            fail(f"No gradient reaches c_attn's part for the {name}.", id="no-gradient")
     compare(module.c_attn.weight.grad, theirs.in_proj_weight.grad, what="c_attn.weight's gradient")
     compare(module.c_proj.weight.grad, theirs.out_proj.weight.grad, what="c_proj.weight's gradient")
     if mine.grad is None:
-        fail("No gradient reaches the input: is something detached? [no-gradient]")
+        fail("No gradient reaches the input: is something detached?", id="no-gradient")
     compare(mine.grad, other.grad, what="the gradient of the input")
 
 
@@ -502,7 +505,7 @@ def test_dtype_and_device(piece):
         x = stream(seed=8, dtype=dtype)
         got = tensor(module(x))
         if got.dtype != dtype:
-            fail(f"With {dtype} input the output is {got.dtype}. [fixed-dtype]")
+            fail(f"With {dtype} input the output is {got.dtype}.", id="fixed-dtype")
         want = oracle({n: t.double() for n, t in weights(module).items()}, H)[1](x.double())
         compare(
             got.double(), want, what=f"the output in {dtype}", rtol=tolerance, atol=2 * tolerance
@@ -547,6 +550,6 @@ def test_leaves_no_trace(piece):
     compare(module(x), first.detach(), what="the second output for the same input")
     for name in ("split_heads", "merge_heads"):
         if len(inspect.signature(method(module, name)).parameters) < 1:
-            fail(f"{name} must take x. [wrong-signature]")
+            fail(f"{name} must take x.", id="wrong-signature")
     if not isinstance(first, Tensor):
-        fail("forward must return a tensor. [not-a-tensor]")
+        fail("forward must return a tensor.", id="not-a-tensor")

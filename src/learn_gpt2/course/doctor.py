@@ -188,6 +188,7 @@ def _files(root: Path) -> list[Finding]:
             p.problem_path(root),
             p.solution_path(root),
             p.test_path(root),
+            p.mistakes_path(root),
             p.readme_path(root),
         )
         if not path.is_file()

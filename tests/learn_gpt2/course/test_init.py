@@ -53,7 +53,8 @@ def test_a_course_is_complete_and_untouched(tmp_path: Path):
         skeleton = problem.skeleton_path(made).read_bytes()
         assert problem.problem_path(made).read_bytes() == skeleton
         assert b"NotImplementedError" in skeleton
-        for path in (problem.solution_path(made), problem.test_path(made)):
+        tested = (problem.test_path(made), problem.mistakes_path(made))
+        for path in (problem.solution_path(made), *tested):
             assert path.is_file()
     assert swap.check(made) == ""
     assert manifest.find_root(made / "problems" / "01-embeddings") == made
