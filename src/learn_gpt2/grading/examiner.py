@@ -477,6 +477,11 @@ class Sitting:
                 f"Stopped: it printed more than {limits.output:,} bytes. Take the prints out.",
                 "too-much-output",
             ),
+            "disk": (
+                f"Stopped: it wrote more than {4 * limits.file_size} MB, or more than "
+                f"{limits.names:,} files.",
+                "too-much-disk",
+            ),
             "processes": (
                 f"Stopped: it started more than {limits.processes} processes. A piece needs none.",
                 "starts-processes",
