@@ -9,9 +9,6 @@ pieces may loop or exit.
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from learn_gpt2.assembly import behaviors, swap
-from learn_gpt2.checking import loading
+from learn_gpt2.checking import child, loading
 from learn_gpt2.manifest import MODEL_FILE, MODULES, PROBLEMS
 
 SECONDS = 120.0
@@ -71,22 +68,15 @@ def bisect(root: Path) -> Finding:
     mine = [n for n, piece in swap.current_pieces(root).items() if piece.owner != "reference"]
     if not mine:
         raise ValueError("every piece in src/gpt2/ is the reference's; swap yours in first")
-    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    command = child.python("-m", "learn_gpt2.assembly.bisection", str(root))
     try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "learn_gpt2.assembly.bisection", str(root)],
-            capture_output=True,
-            timeout=SECONDS,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-        )
-        line = done.stdout.decode("utf-8", "replace").splitlines()[-1]
-        data = json.loads(line)
-    except subprocess.TimeoutExpired:
-        raise ValueError(f"the search was stopped after {SECONDS:.0f} s: a piece loops") from None
-    except (IndexError, ValueError):
-        tail = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no output"]
-        raise ValueError(f"the search ended with code {done.returncode}: {tail[0]}") from None
+        data = child.ask(command, SECONDS, child.environment(root))
+    except child.NoAnswer as nothing:
+        if nothing.late:
+            message = f"the search was stopped after {SECONDS:.0f} s: a piece loops"
+        else:
+            message = f"the search ended with code {nothing.code}: {nothing}"
+        raise ValueError(message) from None
     return Finding(tuple(mine), tuple(data["culprits"]), data["difference"])
 
 
@@ -221,14 +211,13 @@ def _differs(what: str, got: object, want: object) -> str:
 
 
 def _main(root: Path) -> None:
+    send = child.answering()
     pieces = swap.current_pieces(root)
     mine = [n for n, piece in pieces.items() if piece.owner != "reference"]
     # a file of part two is looked at when it is the learner's, with whatever else is
     files = [m for m in MODULES if m != MODEL_FILE and any(_file(n) == m for n in mine)]
     theirs = swap.assemble_files(root, {}, [MODEL_FILE, *files])
     reference = behavior(theirs.pop(MODEL_FILE), theirs)
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
     def differs(subset: tuple[int, ...]) -> str:
         chosen = {n: pieces[n] for n in subset}
@@ -245,9 +234,7 @@ def _main(root: Path) -> None:
         return difference(behavior(text, texts), asked)
 
     culprits, told = smallest_difference(mine, differs)
-    answers.write(json.dumps({"culprits": culprits, "difference": told}) + "\n")
-    answers.flush()
-    os._exit(0)
+    send({"culprits": culprits, "difference": told})
 
 
 def _file(number: int) -> str:

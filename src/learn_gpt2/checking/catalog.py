@@ -126,7 +126,7 @@ class Catalog:
         ValueError for an id that is not lower-case words joined by hyphens, for one that is there
         already, and for two ways of one name.
         """
-        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", id):
+        if not re.fullmatch(r"[a-z0-9.]+(-[a-z0-9.]+)*", id):
             raise ValueError(f"{id!r} is not lower-case words joined by hyphens")
         if id in self._entries:
             raise ValueError(f"there are two entries {id!r}: make them ways of one")

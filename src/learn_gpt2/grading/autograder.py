@@ -34,7 +34,7 @@ _NEEDED = re.compile(
     r"LICENSE)\Z"
 )
 # for a course that is not installed as a package
-NEEDED = ("click", "numpy", "pytest", "safetensors", "torch", "tqdm")
+NEEDED = ("click", "numpy", "psutil", "pytest", "safetensors", "torch", "tqdm")
 _EXECUTABLE = 0o100755
 _FIRST_DAY = (1980, 1, 1, 0, 0, 0)  # the same course gives the same archive, bit by bit
 
