@@ -1275,7 +1275,7 @@ class RemotePiece(Piece):
 
     def again(self, judge: Judge) -> RemotePiece:
         """The same file for another check, in the same worker."""
-        judge.shares = not self.problem.in_model
+        judge.shares = shares(self.problem)
         piece = RemotePiece(self.problem, self.path, self.source, self.open_todos, judge)
         piece.names = judge.again()
         return piece
@@ -1284,6 +1284,13 @@ class RemotePiece(Piece):
     def torch_left(self) -> Callable:
         """Asks how the piece leaves torch, see `learn_gpt2.checks`."""
         return self.judge.torch_left
+
+
+def shares(problem: Problem) -> bool:
+    """Whether memory, modules and gradients are kept alike on both sides all the time, and not only
+    sent: in part two, and where a piece is given the memory of a cache. It takes longer.
+    """
+    return not problem.in_model or problem.number == 5
 
 
 def open_piece(
@@ -1308,9 +1315,9 @@ def open_piece(
         "given": given,
         "seconds": seconds,
         "provides": list(dict.fromkeys(name.partition(".")[0] for name in problem.provides)),
-        "shares": not problem.in_model,
+        "shares": shares(problem),
     }
-    asked.shares = not problem.in_model
+    asked.shares = shares(problem)
     try:
         piece.names = asked.load(body)
     except (TimeLimit, wire.Late):
