@@ -429,7 +429,7 @@ class Sitting:
             return True
         fact, started = self.place.judge.conduct()
         self.started += started
-        if fact is not None:
+        if fact is not None and result.status != "skipped" and fact[0] not in result.mistakes:
             kind, text = fact
             result.status, result.mistakes = "failed", [kind]
             result.message = f"The file {text} [{kind}]"
