@@ -85,6 +85,9 @@ class Meta(type):
         return judge.do("call", ["k", cid], None, args, kwargs)
 
 
+Meta.__name__ = "type"  # what messages call the class of a class
+
+
 class MirrorModule(nn.Module, metaclass=Meta):
     """A module whose `forward` runs in the worker."""
 

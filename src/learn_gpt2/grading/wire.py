@@ -634,6 +634,7 @@ class Peer(Codec):
         """Tell what has changed in what both sides keep alike."""
         if not self.shares:
             return
+        self.changes_out(body, parts)
         changed, dropped = [], []
         for number, store in list(self.stores.items()):
             if (data := store.data) != store.known:
@@ -650,7 +651,6 @@ class Peer(Codec):
                 parts.blobs.append(state)
                 drawn.append([number, len(parts.blobs) - 1])
         body |= {k: v for k, v in (("stores", changed), ("drop", dropped), ("drawn", drawn)) if v}
-        self.changes_out(body, parts)
 
     def _stores_in(self, message: Message) -> None:
         if not self.shares:
