@@ -45,7 +45,7 @@ FLAGS = {
         "--num-samples": ("1", "2"),
         "--seed": ("0", "7", "9223372036854775807"),
         "--dtype": ("float32", "float16", "bfloat16"),
-        "--quantize": ("int8",),
+        "--quantize": ("int8", "int4"),
         "--device": ("cpu", "cuda", "mps"),
         "--no-cache": None,
         "--sliding": None,

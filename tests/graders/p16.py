@@ -455,10 +455,10 @@ wrong(
 )
 wrong("arguments-not-passed-on", "dropout lost", (MADE, MADE.replace(", dropout)", ")")))
 wrong(
-    "wrong-default",
-    "rank 8 for all",
+    "arguments-not-passed-on",
+    "rank 4 for all",
     (MADE, MADE.replace("rank, alpha", "4, alpha")),
-    also="arguments-not-passed-on raises no-error misshapen-accepted",
+    also="wrong-default raises no-error misshapen-accepted",
 )
 wrong(
     "layers-share-an-update",

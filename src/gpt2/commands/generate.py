@@ -126,8 +126,9 @@ def _stop_texts(
 )
 @click.option(
     "--quantize",
-    type=click.Choice(["int8"]),
-    help="On the CPU: continue with int8 weights, a quarter of the bytes to read per token.",
+    type=click.Choice(["int8", "int4"]),
+    help="On the CPU: continue with weights of 8 or 4 bits, a quarter or an eighth of the bytes to "
+    "read per token.",
 )
 @click.option(
     "--device",

@@ -255,39 +255,124 @@ class BFloat16:
 
 
 class Int8:
-    """int8 weights with a scale per output, bfloat16 rows: a quarter of the bytes.
+    """A product with the integers of an 8-bit QuantizedLinear and its scales, by PyTorch's kernel:
+    bfloat16 rows, a quarter of the bytes. ValueError for a layer that the kernel can't take.
 
-    A tall weight (the head) has its mean row taken out first and put back in float32: GPT-2's
-    logits have a large part in common, which would cost int8 and bfloat16 their digits.
+    The kernel's result is bfloat16, and the logits of GPT-2 have a large part in common, which would
+    cost it its digits. So what a tall weight (the head) makes of the direction of its mean row is
+    taken out of the rows first, and added in float32: the same sum in another order.
     """
 
-    def __init__(self, module: nn.Linear):
-        # a parameter may be the transpose of what it was copied from, and the kernel reads rows
-        weight = module.weight.detach().contiguous()
-        N, K = weight.shape
-        self.mean = weight.mean(0) if N >= 8 * K else None  # (K,)
-        if self.mean is not None:
-            weight = weight - self.mean
-        scale = weight.abs().amax(1).clamp_min(1e-30) / 127  # (N,)
-        # the kernel's scale is bfloat16: rounded up before the weights are divided by it, it costs
-        # nothing but a part in 128 of the int8 range
-        nearest = scale.bfloat16()
-        above = (scale * (1 + 2**-7)).bfloat16()
-        self.scale = torch.where(nearest.float() < scale, above, nearest)
+    def __init__(self, layer: nn.Module):
+        q, scale = layer.qweight.contiguous(), layer.scale.float()
+        N, K = q.shape
+        if q.dtype != torch.int8 or scale.shape != (N, 1):
+            raise ValueError(f"no kernel for {q.dtype} with scales {tuple(scale.shape)}")
         # PyTorch's kernel reads rows in pieces of 16 and past the end of one that is not a multiple
         self.padding = -K % 32
-        weight = F.pad((weight / self.scale.float()[:, None]).round_(), (0, self.padding))
-        self.weight = weight.to(torch.int8)
-        self.bias = None if module.bias is None else module.bias.detach()
+        self.weight = F.pad(q, (0, self.padding))
+        self.ones = torch.ones(N, dtype=torch.bfloat16)  # its own scales are bfloat16, too coarse
+        self.scale = scale[:, 0].contiguous()
+        self.bias = None if layer.bias is None else layer.bias.detach()
         self.nbytes = self.weight.numel()
+        self.direction = self.along = None
+        if N >= 8 * K:
+            mean = torch.zeros(K)
+            for rows, scales in zip(q.split(4096), scale.split(4096), strict=True):
+                mean += (rows.float() * scales).sum(0)
+            self.direction = mean / mean.norm().clamp_min(1e-30)  # (K,)
+            parts = [rows.float() @ self.direction for rows in q.split(4096)]
+            self.along = torch.cat(parts) * self.scale  # (N,)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        common = None
+        if self.direction is not None:
+            common = x @ self.direction  # (M,)
+            x = torch.addr(x, common, self.direction, alpha=-1)
+        rows = x.bfloat16()
+        rows = F.pad(rows, (0, self.padding)) if self.padding else rows
+        y = torch._weight_int8pack_mm(rows, self.weight, self.ones).float()
+        y = y.mul_(self.scale) if self.bias is None else torch.addcmul(self.bias, y, self.scale)
+        return y if common is None else y.addr_(common, self.along)
+
+
+class Int4:
+    """A product with the integers of a 4-bit QuantizedLinear and its scales, by PyTorch's kernel:
+    bfloat16 rows and scales, an eighth of the bytes. ValueError for a layer that it can't take.
+    """
+
+    def __init__(self, layer: nn.Module):
+        from gpt2.quantization import unpack_int4
+
+        q, scale = unpack_int4(layer.qweight), layer.scale
+        (self.N, K), G = q.shape, scale.size(1)
+        self.group = K // G
+        if self.group not in (32, 64, 128, 256):
+            raise ValueError(f"no kernel for groups of {self.group}")
+        rows = -self.N % 16  # the kernel takes its rows by sixteen
+        stored = F.pad(q.int() + 8, (0, 0, 0, rows), value=8)
+        self.weight = torch._convert_weight_to_int4pack_for_cpu(stored, 1)
+        scale = F.pad(scale, (0, 0, 0, rows)).t()
+        self.scale = torch.stack((scale, torch.zeros_like(scale)), -1).bfloat16().contiguous()
+        self.bias = None if layer.bias is None else layer.bias.detach()
+        self.nbytes = self.weight.numel() + self.scale.numel()  # the half of it that is not zeros
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.bfloat16()
-        rows = F.pad(rows, (0, self.padding)) if self.padding else rows
-        y = torch._weight_int8pack_mm(rows, self.weight, self.scale).float()
-        if self.bias is not None:
-            y += self.bias
-        return y if self.mean is None else y.add_((x @ self.mean)[:, None])
+        y = torch._weight_int4pack_mm_for_cpu(rows, self.weight, self.group, self.scale)
+        y = y[:, : self.N].float()
+        return y if self.bias is None else y.add_(self.bias)
+
+
+class ByTheLayer:
+    """A product by the QuantizedLinear itself, which makes the whole weight for it: slow."""
+
+    def __init__(self, layer: nn.Module):
+        self.layer = layer
+        self.nbytes = sum(t.numel() * t.element_size() for t in layer.buffers())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+BITS = {"int8": 8, "int4": 4}
+GROUP = 32  # weights that share a scale at 4 bits, where it divides the row
+
+
+def quantized(module: nn.Linear, bits: int) -> Int8 | Int4 | ByTheLayer:
+    """The product with a linear layer's weight as gpt2/quantization.py quantizes it: by a kernel of
+    PyTorch's where that gives what the quantized layer gives, else by the layer itself.
+    """
+    from gpt2.quantization import QuantizedLinear
+
+    group = GROUP if bits == 4 and module.weight.size(1) % GROUP == 0 else None
+    layer = QuantizedLinear(module, bits, group).eval()
+    try:
+        kernel = (Int8 if bits == 8 else Int4)(layer)
+        if _gives_the_same(kernel, layer, module.weight.size(1)):
+            return kernel
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+        pass  # made in another way than the contract says, or no kernel in this PyTorch
+    return ByTheLayer(layer)
+
+
+def _gives_the_same(kernel: Kernel, layer: nn.Module, K: int) -> bool:
+    """Does a kernel give what the layer gives, up to the rounding of rows to bfloat16?"""
+    x = torch.randn(2, K, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        want, got = layer(x), kernel(x)
+    atol = 0.02 * float(want.std(unbiased=False)) + 1e-6
+    same = got.shape == want.shape and atol < float("inf")  # NaN can't be compared
+    return same and torch.allclose(got, want, rtol=2**-6, atol=atol)
+
+
+def quantize_whole(model: nn.Module, kind: str) -> None:
+    """Put quantized layers in place of a model's linear layers, for good: "int8" or "int4"."""
+    from gpt2.quantization import quantize_model
+
+    inputs = {m.weight.size(1) for m in model.modules() if isinstance(m, nn.Linear)}
+    grouped = kind == "int4" and all(K % GROUP == 0 for K in inputs)
+    quantize_model(model, BITS[kind], GROUP if grouped else None)
 
 
 def few_rows_linear(module: nn.Linear, kernel: Kernel, x: Tensor) -> Tensor:
@@ -371,8 +456,9 @@ def prepare(
     """Make a GPT2Model decode fast, in place, until the result's `restore()`.
 
     On the CPU, a float32 model keeps float32 activations, cache and weights, and its linear layers
-    read a copy of their weights in `dtype` (float16, bfloat16) or in int8 (`quantize="int8"`) when
-    they have up to 16 rows to compute: decoding, that is; a prompt is read with the plain weights.
+    read a copy of their weights in `dtype` (float16, bfloat16), or as gpt2/quantization.py makes it
+    (`quantize="int8"`, `"int4"`), when they have up to 16 rows to compute: decoding, that is; a
+    prompt is read with the plain weights.
     With neither, nothing is copied, and the greedy text is the plain model's. Elsewhere, the whole
     model goes to `device` and `dtype`; on CUDA, decoding is a CUDA graph. compile: decode
     by `torch.compile` (float32 or on a GPU), which takes a minute at the first token.
@@ -387,19 +473,22 @@ def prepare(
     dtype = first.dtype if dtype is None else dtype
     cpu = where.type == "cpu"
     if quantize and not (cpu and first.dtype == torch.float32):
-        raise ValueError(f"int8 is for float32 models on the CPU, got {first.dtype} on {where}")
+        raise ValueError(
+            f"{quantize} is for float32 models on the CPU, got {first.dtype} on {where}"
+        )
     prepared = Prepared(model, quantize or str(dtype).removeprefix("torch."))
     try:
         narrower = cpu and first.dtype == torch.float32 and (dtype != torch.float32 or quantize)
         prepared._move(where, None if narrower else dtype)
-        kernels = {"int8": Int8, torch.float16: Half16, torch.bfloat16: BFloat16}
+        halves = {torch.float16: Half16, torch.bfloat16: BFloat16}
         for module in model.modules():
             if not isinstance(module, nn.Linear):
                 continue
             used = module.weight.numel() * module.weight.element_size()
             if type(module) is nn.Linear and "forward" not in module.__dict__:
                 if narrower:
-                    kernel = kernels[quantize or dtype](module)
+                    bits = BITS.get(quantize or "")
+                    kernel = quantized(module, bits) if bits else halves[dtype](module)
                     used = kernel.nbytes
                     prepared._patch(module, functools.partial(few_rows_linear, module, kernel))
                     prepared.replaced.append(module)
@@ -424,12 +513,12 @@ def prepare(
 def _check_prepare(model: nn.Module, dtype: Any, quantize: Any, compile: bool) -> None:
     if dtype not in (None, torch.float32, torch.float16, torch.bfloat16):
         raise ValueError(f"dtype must be float32, float16 or bfloat16, got {dtype}")
-    if quantize not in (None, "int8"):
-        raise ValueError(f'quantize must be None or "int8", got {quantize!r}')
+    if quantize not in (None, *BITS):
+        raise ValueError(f'quantize must be None, "int8" or "int4", got {quantize!r}')
     if quantize and dtype not in (None, torch.float32):
-        raise ValueError(f"either int8 or {dtype}: a weight is stored in one of them")
+        raise ValueError(f"either {quantize} or {dtype}: a weight is stored in one of them")
     if quantize and compile:
-        raise ValueError("int8 layers call a kernel of their own, which is not compiled")
+        raise ValueError(f"{quantize} layers call a kernel of their own, which is not compiled")
     for module in model.modules():
         forward = module.__dict__.get("forward")
         ours = getattr(forward, "func", None) is few_rows_linear or isinstance(forward, Slices)
