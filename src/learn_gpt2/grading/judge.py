@@ -1395,11 +1395,11 @@ def given_texts(
     root: Path, problem: Problem, model: str, wanted: Iterable[str] = ()
 ) -> dict[str, dict]:
     """The course's modules that a file may import, as texts, without an answer to its problem or
-    to a later one. model: the assembled model's text. wanted: what the file imports of gpt2, of
-    which it gets what lies below the seven files.
+    to a later one. model: the assembled model's text. wanted: what else the file imports of
+    gpt2, see `imports_of`.
     """
     names = ["gpt2.cache"] if problem.in_model else []
-    names += [n for n in wanted if n.startswith(tuple(f"gpt2.{b}" for b in loading.BELOW))]
+    names += wanted
     if problem.number >= 10:
         places = ("gpt2.formats.checkpoints", "gpt2.checkpoints")
         names.append(next(n for n in places if _source(root, n) is not None))
@@ -1448,6 +1448,18 @@ def given_texts(
 
 
 SEVEN = frozenset(problem.import_name for problem in PROBLEMS)
+
+
+def imports_of(source: bytes) -> list[str]:
+    """The modules of gpt2 below the seven files that a student's file imports."""
+    below = tuple(f"gpt2.{name}" for name in loading.BELOW)
+    if b"gpt2" not in source:
+        return []  # nothing is parsed in vain
+    try:
+        found = [module for _, module in loading.imported_modules(ast.parse(source))]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    return [name for name in dict.fromkeys(found) if name.startswith(below)]
 
 
 def _source(root: Path, name: str) -> Path | None:

@@ -1,10 +1,10 @@
 """The process that holds a student's module, and nothing that could answer for it.
 
-It is started by this file's path, has torch, and learns from the judge what to hold: the text of
-the student's file, and the texts of those modules of the course that the file may import, without
-what the file is to write itself. It runs what it is asked to run on the numbers it is given, and
-says what came of it. It makes no verdict and knows no check. Whatever it says may be a lie: the
-judge takes it for numbers and names, and for nothing else.
+It is forked from a server (`keeper.py`) that has torch, and learns from the judge what to hold: the
+text of the student's file, and the texts of those modules of the course that the file may import,
+without what the file is to write itself. It runs what it is asked to run on the numbers it is
+given, and says what came of it. It makes no verdict and knows no check. Whatever it says may be a
+lie: the judge takes it for numbers and names, and for nothing else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import itertools
 import linecache
 import os
 import random
-import socket
 import sys
 import types
 from collections.abc import Callable
@@ -1049,27 +1048,3 @@ def warm() -> None:
     SEALS.append(conduct.Seal())
     gc.collect()
     gc.freeze()
-
-
-def serve(control: int) -> None:
-    """Fork a worker for every pair of pipes that comes by the control socket, unconfined."""
-    with socket.socket(fileno=control) as line:
-        line.sendall(b"r")
-        while True:
-            _, pipes, _, _ = socket.recv_fds(line, 1, 2)
-            if len(pipes) < 2:
-                return
-            if os.fork() == 0:
-                line.close()
-                work(*pipes)
-                os._exit(0)
-            for pipe in pipes:
-                os.close(pipe)
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-
-
-if __name__ == "__main__":
-    warm()
-    serve(int(sys.argv[1]))
