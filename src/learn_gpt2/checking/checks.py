@@ -165,7 +165,8 @@ def _leaving_torch_alone(function: Callable) -> Callable:
             torch.set_default_dtype(dtype)
             ask = getattr(piece, "torch_left", None)
             if ask is not None:  # the piece runs elsewhere, and so does its torch
-                gradients, left, entered = ask()
+                there, left, entered = ask()
+                gradients = gradients and there
             if not gradients:
                 fail(
                     "After your code has run, gradients are switched off for the whole program: "

@@ -489,6 +489,8 @@ class Judge(wire.Peer):
         if "operands" in said:
             found = _list(self.read(said["operands"], answer), 1000)
             heard["operands"] = [t for t in found if isinstance(t, Tensor)]
+        if "grad" in said:
+            torch.set_grad_enabled(said["grad"] is True)
         if "asked" in said:
             heard["asked"] = _list(self.read(said["asked"], answer), 1000)
         surroundings.hear(heard)

@@ -354,8 +354,10 @@ class Worker(wire.Peer):
             self._broken = doing
             raise
         finally:
-            if torch.is_grad_enabled() == (bool(body["grad"]) and before):
-                torch.set_grad_enabled(before)
+            after = torch.is_grad_enabled()
+            torch.set_grad_enabled(before)
+            if after != (bool(body["grad"]) and before):
+                said["grad"] = after  # the judge goes on in the mode in which it is left
         return done | self._after(doing, parts)
 
     def given_modules_by_name(self) -> dict[str, object]:
