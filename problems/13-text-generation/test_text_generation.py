@@ -200,7 +200,8 @@ def unedited(piece, name, *given):
             which = "`seen`" if t.dtype == torch.bool else "the logits"
             fail(
                 f"{name} changes {which} that it is given, in place: whoever calls it still needs "
-                "them. Make a new tensor, or change a clone. [edits-input]"
+                "them. Make a new tensor, or change a clone.",
+                id="edits-input",
             )
     return got
 
@@ -230,7 +231,8 @@ def expect_shares(drawn, want, mistakes, variant, what, given=""):
     drawn = expect_tokens(drawn, len(drawn), what)
     if bool(((drawn < 0) | (drawn >= v)).any()):
         fail(
-            f"{what}: token {int(drawn.min())} … {int(drawn.max())}, but there are {v} tokens. [no-such-token]"
+            f"{what}: token {int(drawn.min())} … {int(drawn.max())}, but there are {v} tokens.",
+            id="no-such-token",
         )
     share, limit = torch.bincount(drawn, minlength=v).double() / len(drawn), bound(v, len(drawn))
     off = (share - want).abs()
@@ -261,7 +263,7 @@ def expect_shares(drawn, want, mistakes, variant, what, given=""):
         fail("\n".join([EITHER, *(f"- {m.says} (hint {m.hint}) [{m.id}]" for m in near), numbers]))
     if impossible.any():
         fail(KNOWN["draws-what-is-left-out"], numbers)
-    fail(f"Tokens are not drawn as often as they should be. {numbers} [wrong-shares]")
+    fail(f"Tokens are not drawn as often as they should be. {numbers}", id="wrong-shares")
 
 
 class NextLogits:
@@ -368,7 +370,8 @@ def test_penalty_worked_example(piece):
         found = piece.penalize_repetition(left_out, torch.tensor([[True, False, True]]), penalty)
         if torch.isnan(tensor(found)).any():
             fail(
-                "A logit of −inf becomes NaN by the penalty; it stays −inf. [nan-from-infinity]",
+                "A logit of −inf becomes NaN by the penalty; it stays −inf.",
+                id="nan-from-infinity",
                 hint=1,
             )
 
@@ -436,14 +439,16 @@ def test_top_k_edges(piece):
             )
         if not torch.equal(found, logits):
             fail(
-                f"With k = {k} ≥ V = {V} all logits stay as they are; yours change. [k-of-all-drops]",
+                f"With k = {k} ≥ V = {V} all logits stay as they are; yours change.",
+                id="k-of-all-drops",
                 hint=2,
             )
     logits[0, 2:] = -INF
     found = tensor(piece.keep_top_k(logits, 4))
     if torch.isnan(found).any() or kept_by(found)[0] != {0, 1}:
         fail(
-            "A row in which only two tokens are left keeps those two for k = 4, and nothing becomes NaN. [left-out-comes-back]",
+            "A row in which only two tokens are left keeps those two for k = 4, and nothing becomes NaN.",
+            id="left-out-comes-back",
             hint=2,
         )
 
@@ -489,7 +494,8 @@ def test_top_p_edges(piece):
             fail(KNOWN["nothing-left"], f"p = {p:g}.")
         if found != [{int(row.argmax())} for row in logits]:
             fail(
-                f"With p = {p:g} the likeliest token alone stays; yours keeps {sorted(found[0])} of row 0. [more-than-one-left]",
+                f"With p = {p:g} the likeliest token alone stays; yours keeps {sorted(found[0])} of row 0.",
+                id="more-than-one-left",
                 hint=4,
             )
     sure = scores(2, V, seed=6)
@@ -497,7 +503,8 @@ def test_top_p_edges(piece):
     found = kept_by(tensor(piece.keep_top_p(sure, 0.9)))
     if found != [{1}, {1}]:
         fail(
-            f"A token of probability 1 is enough for p = 0.9; yours keeps {sorted(found[0])}. [more-than-one-left]",
+            f"A token of probability 1 is enough for p = 0.9; yours keeps {sorted(found[0])}.",
+            id="more-than-one-left",
             hint=4,
         )
     for p in (1.0, 1.5):
@@ -514,14 +521,16 @@ def test_top_p_edges(piece):
     found = kept_by(tensor(piece.keep_top_p(alike, 0.35)))
     if any(len(tokens) != 4 for tokens in found):
         fail(
-            f"Of ten equally likely tokens, p = 0.35 keeps four; yours keeps {len(found[0])}. [wrong-ties]",
+            f"Of ten equally likely tokens, p = 0.35 keeps four; yours keeps {len(found[0])}.",
+            id="wrong-ties",
             hint=4,
         )
     logits[0, 2:] = -INF
     found = tensor(piece.keep_top_p(logits, 0.999))
     if torch.isnan(found).any() or not kept_by(found)[0] <= {0, 1}:
         fail(
-            "What is left out already (−inf) stays out, and nothing becomes NaN. [left-out-comes-back]",
+            "What is left out already (−inf) stays out, and nothing becomes NaN.",
+            id="left-out-comes-back",
             hint=4,
         )
 
@@ -541,12 +550,14 @@ def test_top_p_in_a_large_vocabulary(piece):
             fail(KNOWN["nucleus-cut-short"], details)
         if mass - least > p + 1e-4:
             fail(
-                f"More tokens are kept than are needed to reach p. {details} [more-than-needed]",
+                f"More tokens are kept than are needed to reach p. {details}",
+                id="more-than-needed",
                 hint=4,
             )
         if not torch.equal(found[b][inside], row[inside]):
             fail(
-                f"The logits of tokens that stay are changed. {details} [kept-logits-changed]",
+                f"The logits of tokens that stay are changed. {details}",
+                id="kept-logits-changed",
                 hint=5,
             )
 
@@ -577,7 +588,9 @@ def test_sample(piece):
     )
     if not torch.equal(logits, before):
         fail(
-            "sample changed the logits that it was given. Make a new tensor. [edits-input]", hint=6
+            "sample changed the logits that it was given. Make a new tensor.",
+            id="edits-input",
+            hint=6,
         )
 
 
@@ -701,13 +714,15 @@ def test_next_token(piece):
         )
         if not torch.equal(logits, before):
             fail(
-                "next_token changed the logits that it was given. Make a new tensor. [edits-input]",
+                "next_token changed the logits that it was given. Make a new tensor.",
                 described(options).strip(),
+                id="edits-input",
                 hint=7,
             )
         if "seen" in given and not torch.equal(given["seen"][0], SEEN[0]):
             fail(
-                "next_token changed `seen`, which belongs to whoever calls it. [edits-input]",
+                "next_token changed `seen`, which belongs to whoever calls it.",
+                id="edits-input",
                 hint=7,
             )
 
@@ -776,7 +791,8 @@ def test_greedy(piece):
         )
     if found.tolist() != [1, 4]:
         fail(
-            f"Greedy with a penalty: tokens {found.tolist()}, expected [1, 4]. [wrong-greedy]",
+            f"Greedy with a penalty: tokens {found.tolist()}, expected [1, 4].",
+            id="wrong-greedy",
             hint=7,
         )
 
@@ -812,7 +828,8 @@ def test_loop(piece):
         fail(KNOWN["called-too-often"], f"{n} tokens took {len(calls)} calls, of shapes {calls}.")
     if calls != [(B, T + i) for i in range(n)]:
         fail(
-            f"next_logits is to be called with {T}, {T + 1}, … {T + n - 1} tokens; it was with {[c[-1] for c in calls]}. [wrong-calls]",
+            f"next_logits is to be called with {T}, {T + 1}, … {T + n - 1} tokens; it was with {[c[-1] for c in calls]}.",
+            id="wrong-calls",
             hint=8,
         )
 
@@ -842,12 +859,14 @@ def test_streams(piece):
     spy = NextLogits()
     if len(collected(piece, spy, text(), 0, temperature=0.0)) or spy.given:
         fail(
-            "With max_new_tokens=0 nothing is yielded, and next_logits is not called. [tokens-for-zero]",
+            "With max_new_tokens=0 nothing is yielded, and next_logits is not called.",
+            id="tokens-for-zero",
             hint=8,
         )
     if len(collected(piece, NextLogits(), text(1, 1), 3, temperature=0.0)) != 3:
         fail(
-            "A single row with a prompt of one token gets 3 tokens for max_new_tokens=3. [wrong-count]",
+            "A single row with a prompt of one token gets 3 tokens for max_new_tokens=3.",
+            id="wrong-count",
             hint=8,
         )
 
@@ -989,13 +1008,15 @@ def test_end_token_zero(piece):
     want = written(Script(script, 3), PROMPT, 6, eos=0)
     if not torch.equal(got, want):
         fail(
-            f"With the end token 0 the text is {got.tolist()}, expected {want.tolist()}. [wrong-end]",
+            f"With the end token 0 the text is {got.tolist()}, expected {want.tolist()}.",
+            id="wrong-end",
             hint=9,
         )
     got = collected(piece, Script(script, 3), PROMPT, 6, temperature=0.0)
     if got.tolist() != [list(step) for step in zip(*script, strict=True)]:
         fail(
-            f"Without an end token all 6 tokens of each row are yielded, as they are chosen; yours: {got.tolist()}. [ends-without-end]",
+            f"Without an end token all 6 tokens of each row are yielded, as they are chosen; yours: {got.tolist()}.",
+            id="ends-without-end",
             hint=9,
         )
 
@@ -1027,10 +1048,11 @@ def test_nothing_is_changed(piece):
     steps = collected(piece, kept, ids, 4, **options)
     if not torch.equal(kept.logits, plain):
         fail(
-            "The logits that next_logits gives are changed in place; a model may give the same memory again. [edits-logits]",
+            "The logits that next_logits gives are changed in place; a model may give the same memory again.",
+            id="edits-logits",
             hint=7,
         )
     if not torch.equal(ids, before):
         fail(KNOWN["edits-ids"])
     if len(steps) and bool(((steps < 0) | (steps >= V)).any()):
-        fail(f"There are {V} tokens, and {steps.tolist()} are yielded. [no-such-token]")
+        fail(f"There are {V} tokens, and {steps.tolist()} are yielded.", id="no-such-token")

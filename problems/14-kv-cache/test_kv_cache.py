@@ -40,7 +40,7 @@ def pair(got):
     """What append returns, when it is two tensors."""
     if not isinstance(got, (tuple, list)) or len(got) != 2:
         what = "None" if got is None else f"a {type(got).__name__}"
-        fail(f"append must return (keys, values), and returns {what}. [wrong-return]", hint=3)
+        fail(f"append must return (keys, values), and returns {what}.", id="wrong-return", hint=3)
     return tensor(got[0], "the keys"), tensor(got[1], "the values")
 
 
@@ -73,7 +73,8 @@ def refused(run, when, missing, mentions=()):
             if not {str(n) for n in group} & set(numbers):
                 says = f"The ValueError when {when} says {str(error)!r}"
                 fail(
-                    f"{says}, and does not name {' or '.join(map(str, group))}. [unhelpful-error]",
+                    f"{says}, and does not name {' or '.join(map(str, group))}.",
+                    id="unhelpful-error",
                     hint=2,
                 )
         return
@@ -81,8 +82,9 @@ def refused(run, when, missing, mentions=()):
         raise
     except Exception as error:
         fail(
-            f"{type(error).__name__} is raised when {when}; make it a ValueError that says why. [wrong-error-type]",
+            f"{type(error).__name__} is raised when {when}; make it a ValueError that says why.",
             f"{error}"[:150],
+            id="wrong-error-type",
             hint=2,
         )
     fail(missing, f"Nothing is raised when {when}.")
@@ -107,7 +109,8 @@ def test_append(piece):
             if found.dim() != 4 or found.shape[:2] != k.shape[:2] or found.size(3) != D:
                 fail(
                     f"append returns {which} of shape {tuple(found.shape)}, expected "
-                    f"({B}, {H}, {total}, {D}). [wrong-shape]",
+                    f"({B}, {H}, {total}, {D}).",
+                    id="wrong-shape",
                     hint=3,
                 )
         if int(layer.length) != total:
@@ -122,7 +125,8 @@ def test_append(piece):
                     f"After {total} tokens in {i} pieces, length is {layer.length}.",
                 )
             fail(
-                f"After {total} tokens in {i} pieces, length is {layer.length}. [wrong-length]",
+                f"After {total} tokens in {i} pieces, length is {layer.length}.",
+                id="wrong-length",
                 hint=1,
             )
         fresh = memory()
@@ -174,7 +178,8 @@ def test_memory_stays(piece):
             )
         if not torch.equal(given[:, :, 6:], fresh[:, :, 6:]):
             fail(
-                "Places behind the tokens that are stored have been written to. [writes-too-far]",
+                "Places behind the tokens that are stored have been written to.",
+                id="writes-too-far",
                 hint=1,
             )
 
@@ -361,7 +366,11 @@ def test_layers_apart(piece):
                     KNOWN["layers-share-memory"],
                     f"Each layer has stored 3 tokens; layers[{i}] counts {layer.length}.",
                 )
-            fail(f"layers[{i}].{name} does not hold what was stored there. [wrong-memory]", hint=4)
+            fail(
+                f"layers[{i}].{name} does not hold what was stored there.",
+                id="wrong-memory",
+                hint=4,
+            )
     one, other = piece.KVCache(config(), B), piece.KVCache(config(), B)
     fill_up(one, (2,))
     if number_of(other, "length") or any(int(layer.length) for layer in other.layers):
@@ -398,7 +407,7 @@ def test_length(piece):
     """length is what every layer holds: also after a pass that broke off between two layers"""
     cache = piece.KVCache(config(), B)
     if number_of(cache, "length") != 0:
-        fail(f"A new cache has the length {cache.length}, expected 0. [wrong-length]", hint=5)
+        fail(f"A new cache has the length {cache.length}, expected 0.", id="wrong-length", hint=5)
     fill_up(cache, (3,))
     found = number_of(cache, "length")
     if found == 0:
@@ -409,7 +418,7 @@ def test_length(piece):
             f"Every one of {L} layers has stored 3 tokens, and length is {found}.",
         )
     if found != 3:
-        fail(f"Every layer has stored 3 tokens, and length is {found}. [wrong-length]", hint=5)
+        fail(f"Every layer has stored 3 tokens, and length is {found}.", id="wrong-length", hint=5)
     found = []
     for ahead in (0, L - 1):  # the layer that holds more than the others
         cache = piece.KVCache(config(), B)
@@ -422,7 +431,7 @@ def test_length(piece):
     if 5 in found:
         fail(KNOWN["length-of-one-layer"], details)
     if found != [3, 3]:
-        fail(f"length is to be what every layer holds, 3. {details} [wrong-length]", hint=5)
+        fail(f"length is to be what every layer holds, 3. {details}", id="wrong-length", hint=5)
 
 
 @check(todo=8, needs=test_kv_cache)
@@ -453,7 +462,7 @@ def test_nbytes(piece):
             fail(KNOWN["nbytes-of-one-layer"], details)
         if found and want % found == 0:
             fail(KNOWN["nbytes-forgets-a-factor"], details)
-        fail(f"nbytes is wrong. {details} [wrong-nbytes]", hint=5)
+        fail(f"nbytes is wrong. {details}", id="wrong-nbytes", hint=5)
     before = number_of(cache, "nbytes")
     for layer in cache.layers:
         layer.append(*(t[0].to(torch.bfloat16) for t in pieces(2, b=2)))
@@ -479,7 +488,7 @@ def test_truncate(piece):
         if lengths != [keep] * L:
             fail(KNOWN["truncates-one-object"], details)
         if number_of(cache, "length") != keep:
-            fail(f"After truncate({keep}) length is {cache.length}. [wrong-length]", hint=6)
+            fail(f"After truncate({keep}) length is {cache.length}.", id="wrong-length", hint=6)
         if {tuple(layer.keys.shape) for layer in cache.layers} != {(B, H, P, D)}:
             fail(KNOWN["truncate-moves-memory"])
     new = pieces(3, seed=9)
@@ -621,7 +630,7 @@ def expect_fed(model, ids, held, size, number, since=""):
     """Check what the model was fed for a text of which the cache held the first tokens."""
     details = f"Call {number}{since}: a text of {ids.size(1)} tokens, of which {held} are stored"
     if not model.fed:
-        fail(f"The model is not called. {details}. [model-not-called]", hint=7)
+        fail(f"The model is not called. {details}.", id="model-not-called", hint=7)
     past = model.fed[0][0]
     given = torch.cat([part for _, part in model.fed], 1)
     t = given.size(1)
@@ -645,7 +654,9 @@ def expect_fed(model, ids, held, size, number, since=""):
     if past == held:
         fail(KNOWN["one-token-skipped"], shown)
     fail(
-        f"Other tokens are fed than those that the cache lacks. {shown} [wrong-tokens-fed]", hint=7
+        f"Other tokens are fed than those that the cache lacks. {shown}",
+        id="wrong-tokens-fed",
+        hint=7,
     )
 
 
@@ -680,7 +691,8 @@ def read(next_logits, model, ids, held, number, since=""):
             fail(KNOWN["wrong-position"])
         off = float((got - want).abs().max())
         fail(
-            f"The logits differ by up to {off:.3g} from those without a cache, for a text of {ids.size(1)} tokens in call {number}{since}. [wrong-logits]",
+            f"The logits differ by up to {off:.3g} from those without a cache, for a text of {ids.size(1)} tokens in call {number}{since}.",
+            id="wrong-logits",
             hint=7,
         )
     if not torch.equal(ids, before):
@@ -694,7 +706,8 @@ def test_cached_logits(piece):
     next_logits = piece.cached_logits(model, cache)
     if not callable(next_logits):
         fail(
-            f"cached_logits must return a function, and returns a {type(next_logits).__name__}. [not-a-function]",
+            f"cached_logits must return a function, and returns a {type(next_logits).__name__}.",
+            id="not-a-function",
             hint=7,
         )
     ids, T, fed = text(P), 4, 0
@@ -702,7 +715,7 @@ def test_cached_logits(piece):
         read(next_logits, model, ids[:, :t], 0 if t == T else t - 1, number)
         fed += sum(part.size(1) for _, part in model.fed)
     if fed != P:
-        fail(f"{P} tokens of text cost {fed} tokens fed. [wrong-tokens-fed]", hint=7)
+        fail(f"{P} tokens of text cost {fed} tokens fed.", id="wrong-tokens-fed", hint=7)
 
 
 @check(todo=12, needs=test_cached_logits, points=2)
@@ -773,13 +786,14 @@ def test_longer_than_the_cache(piece):
         if given.size(1) < M:
             fail(KNOWN["window-too-short"], details)
         if not torch.equal(given, ids[:, -M:]):
-            fail(f"Other tokens are fed than the last {M}. {details} [wrong-window]", hint=7)
+            fail(f"Other tokens are fed than the last {M}. {details}", id="wrong-window", hint=7)
         with torch.no_grad():
             want = Reader()(ids[:, -M:])[:, -1]
         got = tensor(got, "the logits")
         if got.shape != want.shape or not torch.allclose(got, want, rtol=1e-3, atol=1e-3):
             fail(
-                f"The logits are not those of the last {M} tokens. {details} [wrong-logits]",
+                f"The logits are not those of the last {M} tokens. {details}",
+                id="wrong-logits",
                 hint=7,
             )
         if not torch.equal(ids, before):
@@ -829,6 +843,7 @@ def test_generates(piece):
         if not torch.equal(got, want):
             at = int((got != want).any(1).nonzero()[0])
             fail(
-                f"With the cache the text differs from new token {at + 1} of {n} on, after a prompt of {T}. [wrong-text]",
+                f"With the cache the text differs from new token {at + 1} of {n} on, after a prompt of {T}.",
+                id="wrong-text",
                 hint=7,
             )
