@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 
 def absmax_scale(weight: Tensor, bits: int = 8, group_size: int | None = None) -> Tensor:
-    """How much one step of the integers is worth in each group of a row: (N, K) → (N, G) float32.
-
-    G = K / group_size, or 1 with None. ValueError where group_size does not divide K.
+    """What a step of the integers is worth: (N, K) → (N, G) float32, G = K / group_size or 1.
+    ValueError where group_size does not divide K.
     """
     # Step 1: a group is group_size neighbors of one row, which make up one sum of the product
     N, K = weight.shape
@@ -25,7 +24,7 @@ def absmax_scale(weight: Tensor, bits: int = 8, group_size: int | None = None) -
 
 
 def quantize(weight: Tensor, scale: Tensor, bits: int = 8) -> Tensor:
-    """The integers nearest to weight / scale: (N, K) and (N, G) → (N, K) int8."""
+    """The integers nearest to weight / scale, at most ±(2^(bits−1) − 1): (N, K) → (N, K) int8."""
     # Step 3: rounded, since cutting off would be off by up to a whole step; both signs alike, so
     # that −128 stays unused and zero is zero
     largest = _largest(bits)
@@ -99,8 +98,6 @@ class QuantizedLinear(nn.Module):
 
 def quantize_model(model: nn.Module, bits: int = 8, group_size: int | None = None) -> list[str]:
     """Put a QuantizedLinear in place of every linear layer, the head included: their names.
-
-    Embeddings, norms and biases stay as they are; the head no longer shares the embeddings' table.
     ValueError as for a layer; then nothing is replaced.
     """
     # Step 10: make all of them before the first is put in, so that an error leaves the model whole

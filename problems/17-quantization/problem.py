@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 
 def absmax_scale(weight: Tensor, bits: int = 8, group_size: int | None = None) -> Tensor:
-    """How much one step of the integers is worth in each group of a row: (N, K) → (N, G) float32.
-
-    G = K / group_size, or 1 with None. ValueError where group_size does not divide K.
+    """What a step of the integers is worth: (N, K) → (N, G) float32, G = K / group_size or 1.
+    ValueError where group_size does not divide K.
     """
     # TODO 1: see the row as groups, or refuse
     # TODO 2: the largest absolute value of each over the largest integer; 1 for a group of zeros
@@ -53,6 +52,9 @@ class QuantizedLinear(nn.Module):
     the layer's own. ValueError for bits other than 4 and 8, and where group_size does not divide K.
     """
 
+    qweight: Tensor
+    scale: Tensor
+
     def __init__(self, linear: nn.Linear, bits: int = 8, group_size: int | None = None):
         super().__init__()
         # TODO 7: quantize the weight and register both buffers; keep the bias, and no float weight
@@ -72,9 +74,7 @@ class QuantizedLinear(nn.Module):
 
 def quantize_model(model: nn.Module, bits: int = 8, group_size: int | None = None) -> list[str]:
     """Put a QuantizedLinear in place of every linear layer, the head included: their names.
-
-    Embeddings, norms and biases stay as they are. ValueError as for a layer; then nothing is
-    replaced.
+    ValueError as for a layer; then nothing is replaced.
     """
     # TODO 10: find the linear layers by name, and replace them when all have been made
     raise NotImplementedError("TODO 10: quantize_model")

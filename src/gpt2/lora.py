@@ -17,8 +17,7 @@ class LoRALinear(nn.Module):
     """A frozen linear layer and a trained update of rank r beside it: (…, in) → (…, out).
 
     Attributes: `base` the layer as it was, frozen; `lora_A` nn.Linear(in, r) and `lora_B`
-    nn.Linear(r, out), both without bias; `scaling` = alpha / r; `dropout`; `merged`, whether the
-    update is in the base's weight at the moment. Hu et al. 2021, "LoRA", section 4.1.
+    nn.Linear(r, out), both without bias; `scaling` = alpha / r; `merged`, False at first.
     """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float = 0.0):
@@ -40,26 +39,26 @@ class LoRALinear(nn.Module):
         self.merged = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """The base's output and the update's: (…, in) → (…, out)."""
+        """base(x) + scaling · lora_B(lora_A(dropout(x))): (…, in) → (…, out)."""
         # Step 4: a merged weight holds the update already; dropout acts on the update's input alone
         if self.merged:
             return self.base(x)
         return self.base(x) + self.scaling * self.lora_B(self.lora_A(self.dropout(x)))
 
-    @torch.no_grad()
     def merge(self) -> None:
         """Add the update to the base's weight; nothing happens when it is there already."""
         # Step 5: y = x Wᵀ + s (x Aᵀ) Bᵀ = x (W + s B A)ᵀ
         if not self.merged:
-            self.base.weight += self._update()
+            with torch.no_grad():
+                self.base.weight += self._update()
             self.merged = True
 
-    @torch.no_grad()
     def unmerge(self) -> None:
         """Take the update out of the base's weight again; nothing happens when it is not there."""
         # Step 6: the same update, the other way
         if self.merged:
-            self.base.weight -= self._update()
+            with torch.no_grad():
+                self.base.weight -= self._update()
             self.merged = False
 
     def _update(self) -> Tensor:
@@ -76,7 +75,7 @@ def add_lora(
 ) -> list[str]:
     """Put a LoRALinear in place of each linear layer whose name ends in a target: their names.
 
-    Everything but the A and B is frozen. ValueError, before anything changes, for a target that no
+    A target is the last part of a name. ValueError, before anything changes, for a target that no
     linear layer is called, and for `lm_head`, whose weight is the embeddings' table as well.
     """
     # Step 7: find them all before the first is replaced
@@ -117,16 +116,14 @@ def merge_lora(model: nn.Module) -> nn.Module:
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of all A (r, in) and B (out, r), under the names that peft gives them."""
+    """All A (r, in) and B (out, r), named by peft: `PREFIX` + `h.0.attn.c_attn.lora_A.weight`."""
     # Step 10: nothing of the base: that is what makes an adapter small
     return {name: weight.detach().clone() for name, weight in _adapter_weights(model).items()}
 
 
 def load_adapter_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Copy an adapter's tensors into the model's A and B.
-
-    ValueError that names what is missing, unexpected or of another shape, and for a model that is
-    merged (its weights hold the old update); then nothing is loaded.
+    """Copy an adapter's tensors into the model's A and B. ValueError that names what is missing,
+    unexpected or of another shape, and for a model that is merged; then nothing is loaded.
     """
     # Step 11: look at everything before the first copy
     merged = [name for name, layer in _lora_layers(model).items() if layer.merged]

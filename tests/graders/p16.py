@@ -3,6 +3,17 @@
 from tests.graders.bank import Bank
 
 bank = Bank(16)
+# the edits below are of a solution whose merge and unmerge are decorated, which is a line shorter
+for name, sign in (("merge", "+"), ("unmerge", "-")):
+    for old, new in (
+        (f"    def {name}(self)", f"    @torch.no_grad()\n    def {name}(self)"),
+        (
+            f"            with torch.no_grad():\n                self.base.weight {sign}=",
+            f"            self.base.weight {sign}=",
+        ),
+    ):
+        assert bank.solution.count(old) == 1
+        bank.solution = bank.solution.replace(old, new)
 
 FREEZE = "self.base = base.requires_grad_(False)"
 LIKE = 'like = {"device": base.weight.device, "dtype": base.weight.dtype}'

@@ -28,6 +28,17 @@ import click
 )
 @click.option("--hellaswag", type=click.Path(path_type=Path), help="HellaSwag's JSONL to score.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option(
+    "--adapter",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="A LoRA adapter in peft's format, for this model.",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(["int8", "int4"]),
+    help="Of the model with weights of 8 or 4 bits.",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")
 def command(
     model: str | None,
@@ -38,6 +49,8 @@ def command(
     max_tokens: int | None,
     hellaswag: Path | None,
     batch_size: int,
+    adapter: Path | None,
+    quantize: str | None,
     device: str,
 ) -> None:
     """Loss, perplexity and bits per byte of MODEL (a folder, hub name, training run or GGUF file;
@@ -48,7 +61,8 @@ def command(
     from gpt2.commands.models import open_named
     from gpt2.common.devices import pick_device
     from gpt2.data.shards import TokenSource, check_same_tokens, read_index
-    from gpt2.inference.loading import load_model
+    from gpt2.inference.engine import quantize_whole
+    from gpt2.inference.loading import load_model, put_adapter
     from gpt2.training.evaluation import evaluate_hellaswag, evaluate_loss, read_hellaswag
 
     # what can be wrong with the files is said before a model is loaded
@@ -59,6 +73,10 @@ def command(
         check_same_tokens(source.index, opened)
         source.rows = opened.rows
     loaded = load_model(opened, device=pick_device(device))
+    if adapter:
+        put_adapter(loaded, adapter)
+    if quantize:
+        quantize_whole(loaded, quantize)
     P = loaded.config.n_positions
     if context and context > P:
         raise ValueError(f"--context {context} > n_positions = {P}")
@@ -80,7 +98,7 @@ def command(
         )
         click.echo(
             f"over {result.tokens:,} of {source.tokens:,} tokens ({result.bytes or 0:,} bytes of "
-            f"text), context {length}, stride {stride or length}, float32"
+            f"text), context {length}, stride {stride or length}, {quantize or 'float32'}"
         )
     if examples:
         score = evaluate_hellaswag(loaded, opened, examples, batch_size)

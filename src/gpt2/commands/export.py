@@ -32,6 +32,12 @@ import click
     type=click.Choice(["float32", "float16", "bfloat16"]),
     help="Of the folder's weights. Default: float32.",
 )
+@click.option(
+    "--adapter",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="A LoRA adapter in peft's format, for this model: what is written has its update in it.",
+)
 @click.option("--no-tokenizer", is_flag=True, help="Leave the vocabulary out.")
 def command(
     model: str | None,
@@ -39,6 +45,7 @@ def command(
     kind: str | None,
     folder: Path | None,
     dtype: str | None,
+    adapter: Path | None,
     no_tokenizer: bool,
 ) -> None:
     """Write MODEL (a folder, hub name, training run or GGUF file; default: the bundled one) as a
@@ -55,7 +62,7 @@ def command(
     from gpt2.commands.models import open_named
     from gpt2.formats.checkpoints import save_pretrained
     from gpt2.formats.gguf import save_gguf
-    from gpt2.inference.loading import load_model
+    from gpt2.inference.loading import load_model, put_adapter
 
     opened = open_named(model)
     try:
@@ -63,6 +70,8 @@ def command(
     except ValueError as error:
         raise ValueError(f"{error}. Without one: --no-tokenizer") from None
     loaded, roles = load_model(opened), opened.roles
+    if adapter is not None:
+        put_adapter(loaded, adapter)
     if file is not None:
         kind = kind or "f32"
         save_gguf(loaded, file, tokenizer, kind, roles)

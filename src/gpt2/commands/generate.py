@@ -44,6 +44,12 @@ def _stop_texts(
     "model_name",
     help="Hub name, folder, training run or GGUF file. Default: the bundled model.",
 )
+@click.option(
+    "--adapter",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="A LoRA adapter in peft's format, for this model: its update is added to the weights.",
+)
 @click.option("--prompt", help="How the text begins. Default: standard input, when it is a pipe.")
 @click.option(
     "--prompts",
@@ -138,6 +144,7 @@ def _stop_texts(
 )
 def command(
     model_name: str | None,
+    adapter: Path | None,
     prompt: str | None,
     prompts_file: Path | None,
     max_new_tokens: int | None,
@@ -192,7 +199,7 @@ def command(
     if draft_name is not None:
         draft = open_named(draft_name)
         check_same_words(opened, draft)
-    model = ready(opened, dtype, quantize, place)
+    model = ready(opened, dtype, quantize, place, adapter)
     P = min(each.settings["n_positions"] for each in (opened, draft or opened))
     if max_new_tokens is None:  # without room even for one, generation says so
         longest = max(map(len, starts))
@@ -231,17 +238,28 @@ def command(
     )
 
 
-def ready(opened: Opened, dtype: str, quantize: str | None, place: torch.device) -> GPT2Model:
-    """A model's weights, read and prepared for decoding on a device, in the number format asked
+def ready(
+    opened: Opened,
+    dtype: str,
+    quantize: str | None,
+    place: torch.device,
+    adapter: Path | None = None,
+) -> GPT2Model:
+    """A model's weights, an adapter's update in them, read and prepared for decoding on a device, in the number format asked
     for: on the CPU beside the float32 weights, which read the prompt, elsewhere in place of them.
     """
     import torch
 
     from gpt2.inference.engine import prepare
-    from gpt2.inference.loading import load_model
+    from gpt2.inference.loading import load_model, put_adapter
 
     wanted = getattr(torch, dtype)
-    model = load_model(opened, None if place.type == "cpu" else wanted, place)
+    if adapter is None:
+        model = load_model(opened, None if place.type == "cpu" else wanted, place)
+    else:  # the sum is made in float32, and rounded afterwards
+        model = load_model(opened)
+        put_adapter(model, adapter)
+        model = model.to(place, None if place.type == "cpu" else wanted)
     if place.type == "cpu" and sum(p.numel() for p in model.parameters()) < SMALL:
         # so little work that threads would wait for one another: on a busy machine, 30 times longer
         torch.set_num_threads(1)

@@ -258,8 +258,8 @@ class Int8:
     """A product with the integers of an 8-bit QuantizedLinear and its scales, by PyTorch's kernel:
     bfloat16 rows, a quarter of the bytes. ValueError for a layer that the kernel can't take.
 
-    The kernel's result is bfloat16, and the logits of GPT-2 have a large part in common, which would
-    cost it its digits. So what a tall weight (the head) makes of the direction of its mean row is
+    The kernel's result is bfloat16, and the logits of GPT-2 have a large part in common, which
+    would cost it its digits. So what a tall weight (the head) makes of the direction of its mean row is
     taken out of the rows first, and added in float32: the same sum in another order.
     """
 

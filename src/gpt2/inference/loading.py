@@ -75,3 +75,20 @@ def _embeddings_first(kind: type) -> Iterator[None]:
             del kind.__init__
         else:
             kind.__init__ = given
+
+
+def put_adapter(model: GPT2Model, folder: str | Path) -> None:
+    """Merge an adapter's folder into a model's weights: plain linear layers again, as fast as
+    before. ValueError that names what is wrong or does not fit; then the model is unchanged.
+    """
+    from gpt2.formats.adapters import read_adapter
+    from gpt2.formats.checkpoints import settings_of
+    from gpt2.lora import add_lora, load_adapter_state, merge_lora
+
+    adapter = read_adapter(folder, settings_of(model.config))
+    can_learn = {id(p) for p in model.parameters() if p.requires_grad}
+    add_lora(model, adapter.rank, adapter.alpha, 0.0, adapter.targets)
+    load_adapter_state(model, adapter.state)
+    merge_lora(model)
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in can_learn)

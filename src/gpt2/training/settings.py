@@ -45,6 +45,14 @@ class TrainConfig:
         None, "Dropout on attention weights; 0 keeps the fused kernel. Default: as --dropout."
     )
     init_from: str | None = _setting(None, "Fine-tune: a hub name or folder to start from.")
+    lora: int | None = _setting(
+        None, "Train an update of this rank beside the frozen weights of --init-from (LoRA)."
+    )
+    lora_alpha: float = _setting(16.0, "LoRA's update is scaled by this over the rank.")
+    lora_dropout: float = _setting(0.0, "Dropout on the input of LoRA's update.")
+    lora_targets: str = _setting(
+        "c_attn", "Linear layers that LoRA adapts: of c_attn, c_proj and c_fc, with commas."
+    )
     # optimization
     max_steps: int = _setting(1000, "Optimizer steps.", **FREE)
     batch_size: int = _setting(16, "Sequences per forward pass and rank, B.", **FREE)
@@ -127,7 +135,12 @@ class TrainConfig:
         need("seed", 0 <= self.seed < 2**63, "in [0, 2⁶³)")
         for name in ("beta1", "beta2", "momentum", "ema_decay"):
             need(name, 0 <= getattr(self, name) < 1, "in [0, 1)")
-        for name in ("min_lr_ratio", "dropout"):
+        need("lora", self.lora is None or 1 <= self.lora <= 4096, "in [1, 4096]")
+        if self.lora is not None:
+            need("init_from", bool(self.init_from), "given with lora: it adapts a trained model")
+            need("optimizer", self.optimizer == "adamw", "adamw with lora")
+            need("parallel", self.parallel != "fsdp", "ddp or own with lora")
+        for name in ("min_lr_ratio", "dropout", "lora_dropout"):
             need(name, 0 <= getattr(self, name) <= 1, "in [0, 1]")
         for name, choices in CHOICES.items():
             need(name, getattr(self, name) in choices, f"one of {', '.join(choices)}")
@@ -140,6 +153,11 @@ class TrainConfig:
         tokenizer = f"bpe{self.vocab_size}" if self.tokenizer == "bpe" else self.tokenizer
         name = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{self.source}-{tokenizer}")
         return Path("data") / name[:100].strip("-")
+
+    @property
+    def lora_layers(self) -> tuple[str, ...]:
+        """The names of the layers that LoRA adapts."""
+        return tuple(name.strip() for name in self.lora_targets.split(",") if name.strip())
 
     @property
     def warmup(self) -> int:

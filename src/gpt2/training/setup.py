@@ -48,6 +48,8 @@ def find_origin(config: TrainConfig, data: DataIndex, checkpoint: Path | None) -
     from gpt2.data.shards import check_same_tokens
     from gpt2.formats.opening import open_model
 
+    if config.lora:
+        checkpoint = None  # it holds A and B; what they adapt is where it was
     name = str(checkpoint) if checkpoint else config.init_from
     if not name:
         return None
@@ -103,7 +105,17 @@ def build_model(
                 **rates,
             )
         )
-    return model.to(device).train()
+    model = model.to(device).train()
+    if config.lora:
+        adapt(model, config)
+    return model
+
+
+def adapt(model: GPT2Model, config: TrainConfig) -> None:
+    """Put LoRA's layers into a model, by the settings: A and B alone can be trained."""
+    from gpt2.lora import add_lora
+
+    add_lora(model, config.lora or 0, config.lora_alpha, config.lora_dropout, config.lora_layers)
 
 
 def parallelize(core: GPT2Model, config: TrainConfig, world: World) -> Any:

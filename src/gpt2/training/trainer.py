@@ -29,7 +29,7 @@ from gpt2.training.ranks import World, open_world, seed_step, whole
 from gpt2.training.resuming import changes, check_fits, resumed_config, saved_config
 from gpt2.training.run_log import LOG_NAME, RunLog, clock, read_log
 from gpt2.training.settings import TrainConfig
-from gpt2.training.setup import batch_plan, build_model, find_origin, parallelize
+from gpt2.training.setup import adapt, batch_plan, build_model, find_origin, parallelize
 from gpt2.training.speed import keep_freed_memory, speed_up_dropout
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from gpt2.training.evaluation import Loss
 
 BEST_NAME = "best"
+ADAPTER_NAME = "adapter"  # of a run with LoRA: A and B of the best model
+LORA = "lora"  # the slot of A and B in a checkpoint
 
 __all__ = [
     "BEST_NAME",
@@ -214,6 +216,13 @@ class Trainer:
                 "code": code_version(),
                 "world_size": self.world.size,
             }
+            if self.config.lora:
+                names = [n for n, p in self.core.named_parameters()]
+                tensors |= {
+                    f"{LORA}/{name}": value
+                    for name, value in zip(names, weights, strict=True)
+                    if ".lora_" in name
+                }
             self.store.save(
                 self.done, described, tensors, lambda folder: self._export(folder, weights)
             )
@@ -226,6 +235,8 @@ class Trainer:
         described, tensors = read_checkpoint(path)
         try:
             check_fits(path, described, self.config, self.step_tokens)
+            if self.config.lora:
+                tensors = self._take_lora(tensors)
             self.state.restore(described, tensors)
             if self.done != checkpoint_step(path):
                 raise TypeError(f"it says that it is step {self.done}")
@@ -235,8 +246,25 @@ class Trainer:
         if described.get("code") != code_version():
             self.changed.append("note: the model's code changed since this checkpoint was written")
 
-    def _export(self, folder: Path, weights: list[Tensor]) -> None:
-        """Whole weights, in the order of the parameters → a Hugging Face folder."""
+    def _take_lora(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Put a checkpoint's A and B into the model; the other tensors. LookupError for a missing
+        one, RuntimeError for one of another shape.
+        """
+        import torch
+
+        with torch.no_grad():
+            for name, parameter in self.core.named_parameters():
+                if ".lora_" in name:
+                    value = tensors[f"{LORA}/{name}"]
+                    if value.shape != parameter.shape:
+                        raise RuntimeError(f"{name} has the shape {tuple(value.shape)}")
+                    parameter.copy_(value)
+        return {key: value for key, value in tensors.items() if not key.startswith(f"{LORA}/")}
+
+    def _export(self, folder: Path, weights: list[Tensor], adapter: Path | None = None) -> None:
+        """Whole weights, in the order of the parameters → a Hugging Face folder. With LoRA, the
+        update is in its weights; adapter: a folder for A and B alone.
+        """
         import torch
 
         from gpt2.formats.checkpoints import save_pretrained, skip_init
@@ -244,14 +272,25 @@ class Trainer:
 
         with skip_init():
             model = GPT2Model(self.core.config)
+        if self.config.lora:
+            adapt(model, self.config)
         with torch.no_grad():
             for p, value in zip(model.parameters(), weights, strict=True):
                 p.copy_(value)
+        if self.config.lora:
+            from gpt2.formats.adapters import write_adapter
+            from gpt2.lora import adapter_state, merge_lora
+
+            if adapter is not None:
+                config = self.config
+                state, alpha = adapter_state(model), config.lora_alpha
+                write_adapter(adapter, state, alpha, config.lora_dropout, config.init_from)
+            merge_lora(model)
         save_pretrained(model, folder, self.tokenizer, roles=self.roles)
 
     def _keep_best(self, weights: list[Tensor]) -> None:
         try:
-            self._export(self.run / BEST_NAME, weights)
+            self._export(self.run / BEST_NAME, weights, self.run / ADAPTER_NAME)
         except Exception as error:
             if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
                 raise

@@ -67,7 +67,7 @@ def merge_lora(model: nn.Module) -> nn.Module:
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """All A (r, in) and B (out, r) under peft's names: `PREFIX` + `h.0.attn.c_attn.lora_A.weight`."""
+    """All A (r, in) and B (out, r), named by peft: `PREFIX` + `h.0.attn.c_attn.lora_A.weight`."""
     # TODO 10: the tensors of all LoRALinear, by name, and nothing of the base
     raise NotImplementedError("TODO 10: adapter_state")
 

@@ -230,7 +230,7 @@ def test_kernels_are_close(kernel, off: float, M: int, N: int, K: int, bias: boo
 
 
 def test_int8_takes_out_what_the_logits_have_in_common() -> None:
-    """Catches the direction of the head's mean row left in: it would cost the logits their digits."""
+    """Catches the direction of the mean row left in: it would cost the logits their digits."""
     torch.manual_seed(0)
     module = nn.Linear(32, 400, bias=False)
     with torch.no_grad():
