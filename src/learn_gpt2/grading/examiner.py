@@ -383,7 +383,7 @@ class Sitting:
         if loaded:
             self._name_memory(result)
         result.message = clean(result.message, self.scratch)
-        result.mistakes = [m for m in result.mistakes if re.fullmatch(r"[a-z0-9-]{1,60}", m)][:8]
+        result.mistakes = [m for m in result.mistakes if re.fullmatch(r"[a-z0-9.-]{1,60}", m)][:8]
         return loaded, result
 
     def _piece(self, check: Check, before: object) -> RemotePiece:

@@ -308,6 +308,8 @@ class Judge(wire.Peer):
         self.gifts: dict[int, object] = {}
         self.gift_ids: dict[int, int] = {}
         self.ours = Ours()
+        self._sources: list[Tensor] | None = None  # the tensors of the question that is asked
+        self._given: list = [[], {}]  # and its arguments
         self.failure: WireError | None = None  # what ended the talk, whoever caught it
         self._turn = threading.RLock()  # one question at a time
 
@@ -359,13 +361,18 @@ class Judge(wire.Peer):
             body["pids"] = pids
             inputs += [slots[pid] for pid in pids]
         self.line.end = time.monotonic() + PATIENCE * self.seconds + LATE
-        outer, self._sources = getattr(self, "_sources", None), sources
+        outer = self._sources, self._given
+        self._sources, self._given = sources, [list(args), dict(kwargs)]
         try:
             answer = self.ask("do", body, parts)
         finally:
-            self._sources = outer
+            given, (self._sources, self._given) = self._given, outer
+        self._given = given  # until what has become of them is taken over
         self.learn(answer)
-        self._after(answer, sources)
+        try:
+            self._after(answer, sources)
+        finally:
+            self._given = outer[1]
         self.link(answer, inputs, adds=self.shares)
         return self.read(answer.body.get("value"), answer)
 
@@ -489,11 +496,39 @@ class Judge(wire.Peer):
         if "operands" in said:
             found = _list(self.read(said["operands"], answer), 1000)
             heard["operands"] = [t for t in found if isinstance(t, Tensor)]
+        for path, rows in map(_pair, _list(said.get("moved", []), 1000)):
+            self._rearrange(wire._ints(path, 8), _list(rows, wire.MAX_ITEMS), answer)
         if "grad" in said:
             torch.set_grad_enabled(said["grad"] is True)
         if "asked" in said:
             heard["asked"] = _list(self.read(said["asked"], answer), 1000)
         surroundings.hear(heard)
+
+    def _rearrange(self, path: list[int], rows: list, answer: Message) -> None:
+        """Let a list or dict among the arguments hold what it holds in the worker."""
+        holder: object = self._given
+        for place in path:
+            inner = list(holder.values()) if isinstance(holder, dict) else holder
+            if not isinstance(inner, (list, tuple)) or place >= len(inner):
+                raise WireError("an argument that is none")
+            holder = inner[place]
+        if not isinstance(holder, (list, dict)) or len(path) < 2:
+            raise WireError("an argument that holds nothing")
+        before = list(holder.values()) if isinstance(holder, dict) else list(holder)
+        now = []
+        for key, place, told in map(_triple_of, rows):
+            old = type(place) is int and 0 <= place < len(before)
+            value = before[place] if old else self.read(told, answer)
+            now.append((self.read(key, answer), value))
+        if isinstance(holder, dict):
+            try:
+                found = dict(now)
+            except TypeError:
+                raise WireError("a key that is none") from None
+            holder.clear()
+            holder.update(found)
+        else:
+            holder[:] = [value for _, value in now]
 
     # ── being asked
 
@@ -561,7 +596,7 @@ class Judge(wire.Peer):
 
     def failed(self, message: Message) -> None:
         self.learn(message)
-        if getattr(self, "_sources", None) is not None:
+        if self._sources is not None:
             self._after(message, self._sources)
 
     def error(self, message: Message) -> BaseException:
@@ -1166,6 +1201,12 @@ def _pair(value: object) -> list:
 def _pair_of(value: object) -> tuple:
     if not isinstance(value, tuple) or len(value) != 2 or type(value[0]) is not bool:
         raise WireError("a pair that is none")
+    return value
+
+
+def _triple_of(value: object) -> list:
+    if not isinstance(value, list) or len(value) != 3:
+        raise WireError("three things that are others")
     return value
 
 

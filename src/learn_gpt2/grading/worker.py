@@ -22,7 +22,7 @@ import os
 import random
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -330,10 +330,11 @@ class Worker(wire.Peer):
         roots = self._roots(target, args, kwargs)
         inputs = [leaf for leaf, _ in given]
         parameters = [self.tensors[pid].tensor for pid in body.get("pids", [])]
+        holders = [(path, held, _held(held)) for path, held in _holders([args, kwargs])]
         told, said = body.get("told", {}), {}
         if told.get("downloads"):
             told["downloads"]["folder"] = self.read(told["downloads"]["folder"], message)
-        doing = (roots, message, said)
+        doing = (roots, message, said, holders)
         before = torch.is_grad_enabled()
         torch.set_grad_enabled(bool(body["grad"]) and before)
         try:
@@ -406,6 +407,27 @@ class Worker(wire.Peer):
             "bool": lambda: bool(target),
         }[what]()
 
+    def _moved(self, holders: list[tuple], parts) -> list:
+        """Lists and dicts among the arguments that hold something else now: where each is, and what
+        it holds, as the place of what it held before, or a new value.
+        """
+        found = []
+        for path, held, before in holders:
+            now = _held(held)
+            same = len(now) == len(before) and all(
+                a[1] is b[1] and (a[0] is b[0] or a[0] == b[0])
+                for a, b in zip(now, before, strict=True)
+            )
+            if same:
+                continue
+            rows = []
+            for key, value in now:
+                place = next((i for i, (_, old) in enumerate(before) if old is value), None)
+                told = self.write(value, parts) if place is None else None
+                rows.append([self.write(key, parts), place, told])
+            found.append([path, rows])
+        return found
+
     def _next(self, target: object) -> tuple:
         """(True, an iterator's next value), or (False, None) at its end."""
         end = object()
@@ -436,7 +458,9 @@ class Worker(wire.Peer):
 
     def _after(self, doing: tuple, parts) -> dict:
         """What changed while a question was answered."""
-        roots, message, said = doing
+        roots, message, said, holders = doing
+        if moved := self._moved(holders, parts):
+            said["moved"] = moved
         body: dict = {}
         edited = []
         for number, about in enumerate(message.about):
@@ -1009,6 +1033,21 @@ class Worker(wire.Peer):
             if seen.tensor.requires_grad is not grad and seen.tensor.is_leaf:
                 seen.tensor.requires_grad_(grad)
             self._remember(pid, seen.tensor)
+
+
+def _held(holder: list | dict) -> list[tuple]:
+    """What a list or dict holds: (key or place, value), …"""
+    return list(holder.items() if isinstance(holder, dict) else enumerate(holder))
+
+
+def _holders(value: object, path: tuple = ()) -> Iterator[tuple[list[int], list | dict]]:
+    """The lists and dicts in a value, with the way there."""
+    if isinstance(value, (list, dict)) and path[1:]:
+        yield list(path), value
+    if isinstance(value, (list, tuple, dict)) and len(path) < 5 and len(value) <= 2000:
+        inner = value.values() if isinstance(value, dict) else value
+        for i, v in enumerate(inner):
+            yield from _holders(v, (*path, i))
 
 
 def work(readable: int, writable: int) -> None:
