@@ -442,6 +442,8 @@ class Judge(wire.Peer):
         modes, numbers = [], []
         with wire.NO_OVERRIDES():
             for root in roots:
+                if "_modules" not in root.module.__dict__:
+                    continue  # made without super().__init__()
                 found = [int(m.training) for m in nn.Module.modules(root.module)]
                 if found != root.modes:
                     root.modes = found

@@ -641,7 +641,8 @@ class Peer(Codec):
                 store.known = data
                 parts.blobs.append(data)
                 changed.append([number, len(parts.blobs) - 1])
-            if not store.needed:
+            # whoever made it says when it is gone: until then it stays where it is on both sides
+            if number % 2 == self.sign and not store.needed:
                 dropped.append(number)
                 self._unstore(number)
         drawn = []
