@@ -193,7 +193,14 @@ class MirrorIterator(MirrorObject):
 
 def _method(name: str) -> Callable:
     def method(self, *args, **kwargs):
-        ref = self.__dict__["_mirror"]
+        ref = getattr(self, "__dict__", {}).get("_mirror")
+        if ref is None:  # called on the class, with something else than an object of it
+            try:
+                method.__signature__.bind(self, *args, **kwargs)
+            except TypeError as error:
+                told = str(error).replace("a required argument", "1 required positional argument")
+                raise TypeError(f"{name}() {told}") from None
+            raise TypeError(f"{name}() missing 1 required positional argument: 'self'")
         whole = self if isinstance(self, nn.Module) else None
         return ref.judge.do("call", ["r", ref.oid], name, args, kwargs, whole)
 
@@ -1449,26 +1456,26 @@ def given_texts(
         places = ("gpt2.formats.checkpoints", "gpt2.checkpoints")
         names.append(next(n for n in places if _source(root, n) is not None))
     found: dict[str, dict] = {}
-    todo = ["gpt2", *names]
-    while todo:
-        name = todo.pop()
+    todo, later = ["gpt2", *names], []
+    below = tuple(f"gpt2.{name}" for name in loading.BELOW)
+    at_once: set[str] = set()
+    while todo or later:
+        if todo:
+            name = todo.pop()
+            at_once.add(name)
+        else:
+            name = later.pop()
         path = _source(root, name)
-        if (
-            name in found
-            or path is None
-            or (
-                name in SEVEN
-                and (name, problem.in_model)
-                != (
-                    "gpt2.cache",
-                    True,
-                )
-            )
-        ):
+        is_given = problem.in_model and name == "gpt2.cache"
+        if name in found or path is None or (name in SEVEN and not is_given):
             continue
         text = path.read_text(encoding="utf-8")
         found[name] = {"text": text, "package": path.name == "__init__.py"}
+        found[name]["later"] = name not in at_once
         todo += _imports(text)
+        for _, inner in loading.imported_modules(ast.parse(text)):  # in functions, too
+            if inner.startswith(below) and inner not in todo and inner not in found:
+                later.append(inner)
         parent = name.rpartition(".")[0]
         if parent:
             todo.append(parent)
