@@ -298,20 +298,20 @@ def run_step(piece, model, batches, rate=0.1, **options):
 def pair(value, name, what):
     """A result of two parts."""
     if value is None:
-        fail(f"{name} gives None: does it end without `return`? [no-return]")
+        fail(f"{name} gives None: does it end without `return`?", id="no-return")
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         kind = type(value).__name__
         extra = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
-        fail(f"{name} must give two things, {what}; it gives a {kind}{extra}. [not-a-pair]")
+        fail(f"{name} must give two things, {what}; it gives a {kind}{extra}.", id="not-a-pair")
     return value
 
 
 def number(value, what):
     """A number, as a float."""
     if isinstance(value, bool) or not isinstance(value, (int, float, Tensor)):
-        fail(f"{what} must be a number, and is a {type(value).__name__}. [not-a-number]")
+        fail(f"{what} must be a number, and is a {type(value).__name__}.", id="not-a-number")
     if isinstance(value, Tensor) and value.numel() != 1:
-        fail(f"{what} must be one number, and has shape {tuple(value.shape)}. [not-a-number]")
+        fail(f"{what} must be one number, and has shape {tuple(value.shape)}.", id="not-a-number")
     return float(value.detach() if isinstance(value, Tensor) else value)
 
 
@@ -377,7 +377,7 @@ def test_example_edges(piece):
     compare_example(piece, [9, 4, 9], [2, 9, 6], 9, 20)
     compare_example(piece, [0, 0], [0, 0, 0], 0, 20)
     if getattr(piece, "IGNORE", IGNORE) != IGNORE:
-        fail(f"IGNORE must be {IGNORE}, and is {piece.IGNORE!r}. [wrong-ignore]")
+        fail(f"IGNORE must be {IGNORE}, and is {piece.IGNORE!r}.", id="wrong-ignore")
 
 
 @check(todo=3, needs=test_example)
@@ -437,7 +437,8 @@ def collated(piece, examples, pad):
     if inputs.shape != targets.shape:
         fail(
             "Inputs and targets of a batch have different shapes: "
-            f"{tuple(inputs.shape)} and {tuple(targets.shape)}. [wrong-shape]"
+            f"{tuple(inputs.shape)} and {tuple(targets.shape)}.",
+            id="wrong-shape",
         )
     return torch.stack([inputs, targets])
 
@@ -546,7 +547,8 @@ def test_loss_of_nothing(piece):
     if got != 0 or number(count, "the count") != 0:
         fail(
             "Where no target counts, sum and count must be 0 and 0; they are "
-            f"{got:g} and {number(count, 'the count'):g}. [nothing-counted]"
+            f"{got:g} and {number(count, 'the count'):g}.",
+            id="nothing-counted",
         )
 
 
@@ -648,7 +650,7 @@ def test_rate_edges(piece):
         )
     got = rates(piece, (9, 40), peak=4.0, warmup_steps=2, max_steps=9)
     if not torch.allclose(got, torch.full_like(got, 0.4)):
-        fail("final_ratio must default to 0.1. [wrong-default]")
+        fail("final_ratio must default to 0.1.", id="wrong-default")
 
 
 # ── parameter_groups ────────────────────────────────────────────────────────────────────────────
@@ -684,13 +686,14 @@ def decays(piece, model, weight_decay):
     if not isinstance(groups, (list, tuple)) or not all(isinstance(g, dict) for g in groups):
         fail(
             "parameter_groups must give a list of dicts, as optimizers take them; it gives a "
-            f"{type(groups).__name__}. [not-groups]"
+            f"{type(groups).__name__}.",
+            id="not-groups",
         )
     names = dict(model.named_parameters())
     found = {name: [] for name in names}
     for group in groups:
         if "params" not in group:
-            fail(f"A group has no `params`: it has {', '.join(map(str, group))}. [not-groups]")
+            fail(f"A group has no `params`: it has {', '.join(map(str, group))}.", id="not-groups")
         listed = group["params"]
         listed = [listed] if isinstance(listed, Tensor) else list(listed)
         if listed and "weight_decay" not in group:
@@ -698,8 +701,8 @@ def decays(piece, model, weight_decay):
         for p in listed:
             if isinstance(p, (tuple, list)):
                 fail(
-                    "A group lists pairs of name and parameter; optimizers take parameters. "
-                    "[not-groups]"
+                    "A group lists pairs of name and parameter; optimizers take parameters.",
+                    id="not-groups",
                 )
             name = next((n for n, own in names.items() if own is p), None)
             if name is None:  # another process's twin of it
@@ -708,7 +711,8 @@ def decays(piece, model, weight_decay):
             if name is None:
                 fail(
                     f"A group lists a tensor {tuple(p.shape)} that is not a parameter of the "
-                    "model. [not-groups]"
+                    "model.",
+                    id="not-groups",
                 )
             found[name].append(float(group["weight_decay"]))
     return found
@@ -753,7 +757,7 @@ def test_groups(piece):
         fail(KNOWN["norms-decay"], told)
     if any(v for n, v in thin.items() if n.endswith("bias")):
         fail(KNOWN["biases-decay"], told)
-    fail("Other tensors decay than those of two and more dimensions. [wrong-groups]", told)
+    fail("Other tensors decay than those of two and more dimensions.", told, id="wrong-groups")
 
 
 @check(todo=7, needs=test_groups)
@@ -978,13 +982,15 @@ def test_several_ranks(piece):
                 fail(KNOWN["no-sync-for-all"], told)
             if any(f != b for f, b in inside):
                 fail(KNOWN["no-sync-half"], told)
-            fail("Other parts than all but the last run inside no_sync(). [no-sync-wrong]", told)
+            fail(
+                "Other parts than all but the last run inside no_sync().", told, id="no-sync-wrong"
+            )
         if not ranked.finishes:
             fail(KNOWN["finish-missing"])
         if len(ranked.finishes) > 1:
             fail(KNOWN["finish-each-part"], f"It is called {len(ranked.finishes)} times.")
         if ranked.finishes != [count]:
-            fail("finish() is called before the last backward pass. [finish-early]")
+            fail("finish() is called before the last backward pass.", id="finish-early")
         after = vector(ranked.module)
         if not torch.allclose(
             after, stepped(twin, given, rate, limit, finish=3.0), rtol=1e-4, atol=1e-6
@@ -996,8 +1002,8 @@ def test_several_ranks(piece):
                 if torch.allclose(after, stepped(twin, given, rate, limit, **ways), atol=1e-6):
                     fail(KNOWN["finish-late"])
             fail(
-                "The gradient that finish() leaves is not the one that is clipped and used. "
-                "[finish-ignored]"
+                "The gradient that finish() leaves is not the one that is clipped and used.",
+                id="finish-ignored",
             )
 
 
