@@ -442,7 +442,7 @@ hint_2(
 hint_3 = KNOWN.section(hint=3)
 hint_3(
     "mask-in-state-dict",
-    "The mask is in state_dict(): a persistent buffer. No checkpoint has it. Make it in forward, "
+    "The mask is in state_dict(): a persistent buffer. A mask is not a weight. Make it in forward, "
     "or register the buffer with persistent=False.",
 )
 hint_3(

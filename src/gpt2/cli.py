@@ -69,7 +69,7 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Write text with a GPT-2, and more: each command explains itself with --help."""
+    """Generate text with a GPT-2, train one, and more. Each command has its own --help."""
 
 
 def main(args: Sequence[str] | None = None) -> None:

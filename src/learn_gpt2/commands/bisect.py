@@ -13,12 +13,13 @@ from learn_gpt2.cli import Course
 from learn_gpt2.commands.console import say
 
 
-@click.command("bisect", short_help="Which of your pieces makes the model wrong.")
+@click.command("bisect", short_help="Find which of your pieces makes the model wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(course: Course, as_json: bool) -> None:
     """Find the smallest set of your pieces in src/gpt2/model.py that makes its logits, its cache or
-    its initial weights differ from the reference's. Exit code 1 when there is one.
+    its initial weights differ from the reference's. The exit code is 1 if there is
+    one.
     """
     finding = bisect(course.root)
     if as_json:

@@ -14,7 +14,7 @@ from learn_gpt2.cli import Course
 from learn_gpt2.course import progress
 
 
-@click.command("explain", short_help="The first step at which your forward pass differs.")
+@click.command("explain", short_help="Show the first step at which your forward pass differs.")
 @click.argument("problem", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj

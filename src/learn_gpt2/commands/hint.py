@@ -14,16 +14,16 @@ from learn_gpt2.commands.console import say
 from learn_gpt2.course import backups, progress
 
 
-@click.command("hint", short_help="A hint for the check that fails now; ask again for more.")
+@click.command("hint", short_help="Show a hint for the check that fails; ask again for more.")
 @click.argument("problem", required=False)
 @click.option(
-    "--number", "number", type=int, help="The hint of this number, as a message names it."
+    "--number", "number", type=int, help="Show the hint with this number, as named in a message."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(course: Course, problem: str | None, number: int | None, as_json: bool) -> None:
     """Show the hint that belongs to the first failing check of PROBLEM (default: the one you are
-    at): a nudge first, the idea when asked again, then nearly the code.
+    at): first a nudge, the idea if you ask again, and then nearly the code.
     """
     root = course.root
     if problem is None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 
-@click.command("init", short_help="Make a fresh course to work in.")
+@click.command("init", short_help="Make a new copy of the course to work in.")
 @click.argument("folder", default="learn-gpt2", type=click.Path(path_type=Path))
 def command(folder: Path) -> None:
-    """Make a course in FOLDER (default: learn-gpt2): the eighteen problems, untouched, and a GPT-2
-    of its own that your pieces go into. FOLDER must be new or empty.
+    """Make a copy of the course in FOLDER (default: learn-gpt2), with the eighteen problems as
+    skeletons and a GPT-2 that your pieces go into. FOLDER must be new or empty.
     """
     from learn_gpt2.course import layout
 
