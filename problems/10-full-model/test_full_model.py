@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from learn_gpt2.checking.catalog import known
 from learn_gpt2.checking.checks import (
     CheckFailed,
     attribute,
@@ -23,7 +24,6 @@ from learn_gpt2.checking.checks import (
     expect_state,
     fail,
     fill,
-    mistake,
     operations,
     record_calls,
     sizes_from,
@@ -32,6 +32,7 @@ from learn_gpt2.checking.checks import (
 )
 from learn_gpt2.checking.earlier import other_name
 from learn_gpt2.checking.surroundings import without_memory
+from learn_gpt2.checking.textbook import model as gpt2
 
 # Sizes that all differ, so that a swapped one can't hide. 12 is divisible by 2, 3 and 4.
 B, T, V, P, C, L, H = sizes_from(
@@ -40,785 +41,10 @@ B, T, V, P, C, L, H = sizes_from(
 PRODUCTS = ("matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "linear", "tensordot")
 EPS = 0.05  # large enough to show where it does not arrive
 
-# ── mistakes in __init__ ────────────────────────────────────────────────────────────────────────
-
-PLAIN_LIST = mistake(
-    "plain-list",
-    "`h` is a plain Python list. PyTorch finds no parameters in it: they would be neither trained, "
-    "saved nor moved. Wrap it in nn.ModuleList.",
-    1,
-)
-LAYER_COUNT = mistake(
-    "wrong-layer-count", "`h` must hold exactly config.n_layer blocks: index 0 to n_layer − 1.", 1
-)
-SHARED = mistake(
-    "shared-blocks",
-    "All entries of `h` are one and the same block, so there is one set of weights for all layers. "
-    "Make a new TransformerBlock for each layer ([block] * n repeats the object).",
-    1,
-)
-SHARED_WEIGHTS = mistake(
-    "shared-weights",
-    "Two modules share a weight. Only the head and the token embedding do in GPT-2; everything else "
-    "is made again.",
-    1,
-)
-ARGUMENTS = mistake(
-    "arguments-swapped",
-    "A setting of the config arrives at the wrong place. Compare your call with the order of the "
-    "piece's arguments, or pass them by name.",
-    1,
-)
-HEAD_BIAS = mistake(
-    "head-bias",
-    "lm_head has a bias; GPT-2's head has none (bias=False): a checkpoint holds no such tensor.",
-    3,
-)
-HEAD_SIZES = mistake(
-    "head-sizes-swapped",
-    "lm_head must be nn.Linear(n_embd, vocab_size): from the stream's width to one number per token.",
-    3,
-)
-UNTIED = mistake(
-    "untied-head",
-    "The head is not tied: lm_head.weight and embeddings.wte.weight are two tensors. Make one the "
-    "other (assign the parameter itself).",
-    3,
-)
-COPIED = mistake(
-    "copied-head",
-    "lm_head.weight is a copy of embeddings.wte.weight: equal now, and different after the first "
-    "training step. Assign the parameter itself, without clone, copy_ or a new nn.Parameter.",
-    3,
-)
-SHARED_DATA = mistake(
-    "shared-data-only",
-    "lm_head.weight shares its memory with embeddings.wte.weight and is still another parameter: its "
-    "gradients are kept apart and it is counted twice. Assign the parameter itself.",
-    3,
-)
-EPS_NOT_PASSED = mistake(
-    "eps-not-passed",
-    "config.layer_norm_epsilon does not reach every norm: the blocks' two and ln_f.",
-    2,
-)
-WRONG_N_HEAD = mistake(
-    "n-head-not-passed", "Each block must have config.n_head heads; another number arrives.", 1
-)
-EMBD_PDROP = mistake(
-    "embd-pdrop-not-passed",
-    "config.embd_pdrop is the dropout of the embeddings; another probability arrives there.",
-    1,
-)
-RESID_PDROP = mistake(
-    "resid-pdrop-not-passed",
-    "config.resid_pdrop is the dropout of what each sublayer adds to the stream (the block's "
-    "`dropout`); another probability arrives there.",
-    1,
-)
-ATTN_PDROP = mistake(
-    "attn-pdrop-not-passed",
-    "config.attn_pdrop is the dropout of the attention weights (the block's `attn_dropout`); it does "
-    "not arrive there.",
-    1,
-)
-PDROPS_SWAPPED = mistake(
-    "pdrops-swapped",
-    "The config's dropout probabilities are mixed up: embd_pdrop is for the embeddings, resid_pdrop "
-    "the block's `dropout`, attn_pdrop its `attn_dropout`.",
-    1,
-)
-INIT_NOT_APPLIED = mistake(
-    "init-not-applied",
-    "_init_weights is never called: __init__ must end with self.apply(self._init_weights), or problem "
-    "11 has nothing to hook into.",
-    4,
-)
-INIT_TOO_EARLY = mistake(
-    "init-too-early",
-    "_init_weights is not called for every module: apply reaches only what is there when it is "
-    "called. It must be the last line of __init__.",
-    4,
-)
-TIED_TOO_LATE = mistake(
-    "tied-too-late",
-    "The embedding table that _init_weights has set is thrown away: after self.apply, the head's "
-    "weight is put in its place. Tie the two before self.apply(self._init_weights), which comes last.",
-    5,
-)
-INIT_ORDER = mistake(
-    "init-order",
-    "_init_weights is called for a module before its children. Problem 11 relies on the order of "
-    "self.apply(…): children first.",
-    4,
-)
-CONFIG_CHANGED = mistake(
-    "config-not-kept",
-    "model.config must be the config it was built from: whoever saves, caches or generates reads "
-    "the sizes there.",
-    1,
-)
-
-# ── mistakes in forward ─────────────────────────────────────────────────────────────────────────
-
-MISTAKES = [
-    mistake(
-        "no-final-norm",
-        "ln_f has no effect on the logits. Pre-norm blocks leave the stream unnormalized, so one last "
-        "norm comes before the head, and the head reads its result.",
-        2,
-        final=lambda x, ln: x,
-    ),
-    mistake(
-        "final-norm-before-blocks",
-        "ln_f comes before the blocks. It belongs after the last one, just before the head.",
-        2,
-        pre=lambda x, ln: ln(x),
-        final=lambda x, ln: x,
-    ),
-    mistake(
-        "final-norm-before-blocks",
-        "ln_f is applied to the embeddings, too. It belongs after the last block alone.",
-        2,
-        pre=lambda x, ln: ln(x),
-    ),
-    mistake(
-        "final-norm-in-loop",
-        "ln_f is applied after every block. Only the head reads a normalized stream; the blocks have "
-        "norms of their own.",
-        2,
-        after_block=lambda x, ln: ln(x),
-        final=lambda x, ln: x,
-    ),
-    mistake(
-        "final-norm-in-loop",
-        "ln_f is applied after every block and once more at the end. Once, after the last, is enough.",
-        2,
-        after_block=lambda x, ln: ln(x),
-    ),
-    mistake("final-norm-twice", "ln_f is applied twice.", 2, final=lambda x, ln: ln(ln(x))),
-    mistake(
-        "final-norm-residual",
-        "ln_f's result is added to the stream. It replaces it: the head reads ln_f(x) alone.",
-        2,
-        final=lambda x, ln: x + ln(x),
-    ),
-    mistake(
-        "final-norm-without-affine",
-        "The last norm leaves out ln_f's weight and bias: call self.ln_f.",
-        2,
-        final=lambda x, ln: F.layer_norm(x, x.shape[-1:], eps=EPS),
-    ),
-    mistake(
-        "final-norm-after-head",
-        "ln_f comes after the head. It normalizes the stream of width n_embd, before the head.",
-        2,
-        final=lambda x, ln: x,
-        out=lambda z, ln, n: ln(z),
-    ),
-    mistake(
-        "no-head",
-        "What comes out is the stream, of width n_embd. The last step is lm_head, which gives a number "
-        "per token of the vocabulary.",
-        7,
-        head=lambda x, w: x,
-    ),
-    mistake(
-        "head-not-transposed",
-        "The head's matrix lies the wrong way round: a logit is the dot product of the stream with a "
-        "row of wte, x @ wteᵀ, which is what lm_head computes.",
-        7,
-        head=lambda x, w: x @ w["embeddings.wte.weight"],
-    ),
-    mistake(
-        "head-is-wpe",
-        "The logits are computed with the position embeddings; the head is tied to wte, the tokens'.",
-        7,
-        head=lambda x, w: x @ w["embeddings.wpe.weight"].T,
-    ),
-    mistake(
-        "softmax-on-logits",
-        "The model returns probabilities. It must return the logits: cross-entropy and sampling apply "
-        "the softmax themselves.",
-        7,
-        out=lambda z, ln, n: z.softmax(-1),
-    ),
-    mistake(
-        "softmax-on-logits",
-        "The model returns log-probabilities (log_softmax). It must return the logits themselves.",
-        7,
-        out=lambda z, ln, n: z.log_softmax(-1),
-    ),
-    mistake(
-        "softmax-on-logits",
-        "The model returns a softmax over positions; it must return logits, with no softmax at all.",
-        7,
-        out=lambda z, ln, n: z.softmax(1),
-    ),
-    mistake(
-        "logits-scaled",
-        "The logits are divided by √n_embd. GPT-2's head does not scale them.",
-        7,
-        out=lambda z, ln, n: z * n**-0.5,
-    ),
-    mistake(
-        "logits-scaled",
-        "The logits are multiplied by √n_embd. GPT-2's head does not scale them.",
-        7,
-        out=lambda z, ln, n: z * n**0.5,
-    ),
-    mistake(
-        "logits-argmax",
-        "The model returns the most likely token. It must return the logits, one number per token of the "
-        "vocabulary.",
-        7,
-        out=lambda z, ln, n: z.argmax(-1),
-    ),
-    mistake(
-        "embeddings-scaled",
-        "The embeddings are multiplied by √n_embd, as in the first Transformer. GPT-2 does not do that.",
-        6,
-        embed=lambda x, n: x * n**0.5,
-    ),
-    mistake(
-        "no-positions",
-        "Only the tokens are embedded, without their positions. Call self.embeddings.",
-        6,
-        embed=lambda x, n: None,
-    ),
-    mistake(
-        "positions-all-the-same",
-        "Every token gets the position of the first one. Each has its own: give self.embeddings all "
-        "ids in one call.",
-        6,
-        placed=lambda p: p[:1].expand_as(p),
-    ),
-    mistake(
-        "blocks-skipped",
-        "The stream does not pass through the blocks at all.",
-        6,
-        order=lambda n: [],
-    ),
-    mistake(
-        "blocks-skipped",
-        "The last block is left out: the stream must pass through all n_layer of them.",
-        6,
-        order=lambda n: range(n - 1),
-    ),
-    mistake(
-        "blocks-skipped",
-        "The first block is left out: the stream must pass through all n_layer of them.",
-        6,
-        order=lambda n: range(1, n),
-    ),
-    mistake(
-        "blocks-skipped",
-        "Only the first block is used: the stream must pass through all n_layer of them.",
-        6,
-        order=lambda n: [0],
-    ),
-    mistake(
-        "blocks-skipped",
-        "Only the last block has an effect: each must read what the one before it gave.",
-        6,
-        order=lambda n: [n - 1],
-    ),
-    mistake(
-        "block-repeated",
-        "The first block is used for every layer. Layer i is self.h[i].",
-        6,
-        order=lambda n: [0] * n,
-    ),
-    mistake(
-        "block-repeated",
-        "The last block is used for every layer. Layer i is self.h[i].",
-        6,
-        order=lambda n: [n - 1] * n,
-    ),
-    mistake(
-        "blocks-reversed",
-        "The blocks are passed in reverse order. The stream goes from h[0] to the last.",
-        6,
-        order=lambda n: reversed(range(n)),
-    ),
-    mistake(
-        "blocks-twice",
-        "The stream passes through every block twice.",
-        6,
-        order=lambda n: [i for i in range(n) for _ in range(2)],
-    ),
-    mistake(
-        "blocks-twice",
-        "The stream passes through the first block twice.",
-        6,
-        order=lambda n: [0, *range(n)],
-    ),
-    mistake(
-        "blocks-twice",
-        "The stream passes through the last block twice.",
-        6,
-        order=lambda n: [*range(n), n - 1],
-    ),
-    mistake(
-        "blocks-twice",
-        "The stream passes through all the blocks twice.",
-        6,
-        order=lambda n: [*range(n), *range(n)],
-    ),
-    mistake(
-        "residual-doubled",
-        "You add a block's input to its output. The block has done that inside: x = block(x).",
-        6,
-        step=lambda f, x, e: x + f(x),
-    ),
-    mistake(
-        "embeddings-added-again",
-        "The embeddings are added to the stream after each block. They are in it since the start.",
-        6,
-        step=lambda f, x, e: f(x) + e,
-    ),
-    mistake(
-        "embeddings-added-again",
-        "The embeddings are added to the stream once more after the blocks.",
-        6,
-        final=lambda x, ln: None,
-    ),
-    mistake(
-        "activation-at-the-end",
-        "An activation function acts on the logits. They may be any number: leave them as they are.",
-        7,
-        out=lambda z, ln, n: z.relu(),
-    ),
-    mistake(
-        "activation-at-the-end",
-        "An activation function stands between ln_f and the head. GPT-2 has none there.",
-        7,
-        final=lambda x, ln: F.gelu(ln(x)),
-    ),
-    mistake(
-        "activation-at-the-end",
-        "An activation function stands between ln_f and the head. GPT-2 has none there.",
-        7,
-        final=lambda x, ln: F.gelu(ln(x), approximate="tanh"),
-    ),
-    mistake(
-        "activation-at-the-end",
-        "An activation function stands between ln_f and the head. GPT-2 has none there.",
-        7,
-        final=lambda x, ln: ln(x).relu(),
-    ),
-    mistake(
-        "activation-at-the-end",
-        "An activation function stands between ln_f and the head. GPT-2 has none there.",
-        7,
-        final=lambda x, ln: ln(x).tanh(),
-    ),
-    mistake(
-        "last-only-always",
-        "Without last_only=True the logits of every position are wanted, not the last one's alone.",
-        7,
-        last=lambda x, only: x[:, -1:],
-    ),
-    mistake(
-        "last-only-inverted",
-        "last_only is the wrong way round: False gives all positions, True the last alone.",
-        7,
-        general=True,  # a call with the other value would tell; the others say what is seen
-        last=lambda x, only: x if only else x[:, -1:],
-    ),
-    mistake(
-        "logits-shifted",
-        "The logits of one position are missing: there is one row of V numbers for each of the T tokens. "
-        "Shifting is the loss's business.",
-        7,
-        out=lambda z, ln, n: z[:, :-1],
-    ),
-    mistake(
-        "logits-shifted",
-        "The logits of one position are missing: there is one row of V numbers for each of the T tokens. "
-        "Shifting is the loss's business.",
-        7,
-        out=lambda z, ln, n: z[:, 1:],
-    ),
-    mistake(
-        "eps-not-passed",
-        "The blocks' norms do not use config.layer_norm_epsilon.",
-        2,
-        eps_block=lambda eps: 1e-5,
-    ),
-    mistake(
-        "eps-not-passed",
-        "ln_f does not use config.layer_norm_epsilon.",
-        2,
-        eps_final=lambda eps: 1e-5,
-    ),
-    mistake("n-head-not-passed", WRONG_N_HEAD.says, 1, heads=lambda config: config.n_layer),
-    mistake("n-head-not-passed", WRONG_N_HEAD.says, 1, heads=lambda config: 1),
-]
-LAST_ONLY = [
-    mistake(
-        "last-only-ignored",
-        "last_only=True has no effect: it must give (B, 1, V), the last position's logits alone.",
-        7,
-        last=lambda x, only: x,
-    ),
-    mistake(
-        "last-only-shape",
-        "last_only=True gives (B, V). The axis of positions stays, with size 1: x[:, -1:] keeps it, "
-        "x[:, -1] does not.",
-        7,
-        last=lambda x, only: x[:, -1],
-    ),
-    mistake(
-        "last-only-first",
-        "last_only=True gives the first position's logits; the last one's are wanted.",
-        7,
-        last=lambda x, only: x[:, :1],
-    ),
-    mistake(
-        "last-only-wrong-axis",
-        "last_only=True cuts the batch, axis 0. Positions are axis 1.",
-        7,
-        last=lambda x, only: x[-1:],
-    ),
-    mistake(
-        "last-only-wrong-axis",
-        "last_only=True cuts the vocabulary or the width, the last axis. Positions are axis 1.",
-        7,
-        out=lambda z, ln, n: z[..., -1:],
-        last=lambda x, only: x,
-    ),
-    mistake(
-        "last-only-off-by-one",
-        "last_only=True leaves out the last position, or gives the one before it.",
-        7,
-        last=lambda x, only: x[:, -2:-1],
-    ),
-    mistake(
-        "last-only-off-by-one",
-        "last_only=True drops the last position instead of keeping it alone: x[:, -1:], not x[:, :-1].",
-        7,
-        last=lambda x, only: x[:, :-1],
-    ),
-    mistake(
-        "last-only-mean",
-        "last_only=True gives the mean over positions; the last position alone is wanted.",
-        7,
-        last=lambda x, only: x.mean(1, keepdim=True),
-    ),
-    mistake(
-        "last-only-too-early",
-        "With last_only the blocks see the last token alone. It needs what came before it: cut after the "
-        "blocks, before the head.",
-        7,
-        ids_seen=lambda ids, past: ids[:, -1:],
-        start=lambda past, t: 0,
-    ),
-    mistake(
-        "last-only-too-early",
-        "With last_only the blocks see the last token alone. It needs what came before it: cut after the "
-        "blocks, before the head.",
-        7,
-        pre=lambda x, ln: x[:, -1:],
-    ),
-    *MISTAKES,
-]
-CACHE = [
-    mistake(
-        "positions-restart",
-        "Positions restart at 0 in each call: tokens that follow a cache of n tokens stand at position n, "
-        "n + 1, …",
-        6,
-        start=lambda past, t: 0,
-    ),
-    mistake(
-        "positions-restart",
-        "Positions start at cache.length only for a single new token. A piece of any size may follow.",
-        6,
-        general=True,
-        start=lambda past, t: past if t == 1 else 0,
-    ),
-    mistake(
-        "positions-after-append",
-        "Positions are T too high: cache.length is read after the new tokens were added to it, or T is "
-        "added once too often.",
-        6,
-        start=lambda past, t: past + t,
-    ),
-    mistake(
-        "positions-off-by-one",
-        "Positions are one too low: with n tokens in the cache (0 … n−1), the next stands at n.",
-        6,
-        start=lambda past, t: max(past - 1, 0),
-    ),
-    mistake(
-        "positions-off-by-one",
-        "Positions are one too high: with n tokens in the cache (0 … n−1), the next stands at n.",
-        6,
-        start=lambda past, t: past + 1,
-    ),
-    mistake(
-        "positions-off-by-one",
-        "Positions are one too high: with n tokens in the cache (0 … n−1), the next stands at n.",
-        6,
-        start=lambda past, t: past + 1 if past else 0,
-    ),
-    mistake(
-        "positions-from-layers",
-        "Positions start at the number of layers; they start at cache.length, the number of tokens.",
-        6,
-        start=lambda past, t: L,
-    ),
-    mistake(
-        "positions-from-end",
-        "Positions are counted from the end of the cache's room. They start at cache.length.",
-        6,
-        start=lambda past, t: P - t,
-    ),
-    mistake(
-        "cache-layer-0",
-        "All blocks share cache.layers[0]. Layer i's keys and values go to cache.layers[i].",
-        6,
-        slot=lambda i, n: 0,
-    ),
-    mistake(
-        "cache-layers-wrong",
-        "All blocks share the last layer of the cache. Layer i's keys and values go to cache.layers[i].",
-        6,
-        slot=lambda i, n: n - 1,
-    ),
-    mistake(
-        "cache-reset",
-        "The cache is emptied at the start of each call; what is in it is the past that the new tokens "
-        "need.",
-        6,
-        reset=True,
-    ),
-    mistake(
-        "cache-not-passed",
-        "The cache does not reach the blocks: each must be given its own layer of it.",
-        6,
-        general=True,  # test_cache_is_filled looks into the cache
-        cached=False,
-    ),
-    mistake(
-        "cache-slices-input",
-        "With a cache, only the last token of the input is used. The input holds the new tokens alone, one "
-        "or many, and all of them count.",
-        6,
-        ids_seen=lambda ids, past: ids[:, -1:],
-    ),
-    mistake(
-        "cache-slices-input",
-        "With a cache, only the last token of the input is used. The input holds the new tokens alone, one "
-        "or many, and all of them count.",
-        6,
-        ids_seen=lambda ids, past: ids[:, -1:] if past else ids,
-    ),
-    mistake(
-        "cache-slices-input",
-        "You cut off the first cache.length tokens of the input. It holds the new tokens alone.",
-        6,
-        ids_seen=lambda ids, past: ids[:, past:],
-    ),
-    *MISTAKES,
-]
-CACHE_PERMUTED = mistake(
-    "cache-layers-wrong",
-    "A block stores its keys and values in another layer of the cache: layer i's go to "
-    "cache.layers[i].",
-    6,
-)
-CACHE_WHOLE = mistake(
-    "cache-layers-whole",
-    "Each block is given the whole cache. It takes one layer of it: cache.layers[i].",
-    6,
-)
-NEEDS_CACHE = mistake(
-    "cache-required",
-    "Without a cache (None) there is nothing to read from it: start at position 0 and give the blocks "
-    "None.",
-    6,
-)
-STATEFUL = mistake(
-    "model-keeps-state",
-    "The same input gives other logits after another call: the model remembers something between calls. "
-    "Whatever is remembered belongs into the cache that the caller passes.",
-    6,
-)
-LAST_ONLY_LATE = mistake(
-    "last-only-after-head",
-    "With last_only you project every position and throw all but one away. Cut the stream before the "
-    "head: that is what last_only is for (V is GPT-2's largest dimension).",
-    7,
-)
-NOT_VALIDATED = mistake(
-    "input-not-checked",
-    "The input is not checked: anything but a non-empty 2-D integer tensor is a ValueError.",
-    5,
-)
-TOO_STRICT = mistake(
-    "input-refused",
-    "A right input, a (B, T) tensor of int64 ids, is refused. Look at the condition before your raise.",
-    5,
-)
-POSITIONS_REFUSED = mistake(
-    "positions-refused",
-    "A right input is refused, though it fits. Either n_positions does not reach the embeddings and "
-    "every block, or positions start too high (at 0 without a cache, else at cache.length).",
-    6,
-)
-ARGUMENT_ORDER = mistake(
-    "forward-arguments",
-    "forward's arguments are (input_ids, cache=None, last_only=False), in this order.",
-    7,
-)
-HEAD_DETACHED = mistake(
-    "head-detached",
-    "The gradient of the token embeddings lacks a part: the table is used twice, to read tokens and to "
-    "predict them, and must learn from both (is something detached?).",
-    3,
-)
-EXTRA_DROPOUT = mistake(
-    "extra-dropout",
-    "There is dropout where GPT-2 has none. The embeddings and the blocks bring their own; the model "
-    "adds nothing.",
-    7,
-)
-POSITIONS_WRONG = mistake(
-    "positions-wrong",
-    "With a cache, the new tokens get other positions than cache.length, cache.length + 1, …",
-    6,
-)
-CACHE_LAST_ONLY = mistake(
-    "cache-not-passed",
-    "With last_only=True the cache is not filled with all tokens. Every block sees every token; only the "
-    "head is spared.",
-    7,
-)
-TRAIN_DIFFERS = mistake(
-    "train-differs",
-    "Without dropout, training mode gives something else than eval mode. forward does the same in both: "
-    "only dropout, inside the pieces, asks which it is.",
-    7,
-)
-STARTS_IN_EVAL = mistake(
-    "mode-changed",
-    "A new model is in eval mode. Leave the mode alone in __init__: whoever trains expects dropout.",
-    4,
-)
-ARGMAX = mistake(
-    "argmax-returned",
-    "The model returns integers, such as the likeliest token's id (argmax). It must return the "
-    "logits: whoever trains or samples needs all V of them.",
-    7,
-)
-NOT_A_TENSOR = mistake(
-    "not-a-tensor", "forward must return the logits alone, one tensor (B, T, V).", 7
-)
-
-
-# ── the oracle ──────────────────────────────────────────────────────────────────────────────────
-
-
-def gpt2(
-    w,
-    config,
-    pieces,
-    last_only=False,
-    *,
-    placed=lambda p: p,
-    embed=lambda x, n: x,
-    pre=lambda x, ln: x,
-    order=range,
-    step=lambda f, x, e: f(x),
-    after_block=lambda x, ln: x,
-    last=lambda x, only: x[:, -1:] if only else x,
-    final=lambda x, ln: ln(x),
-    head=lambda x, w: x @ w["embeddings.wte.weight"].T,
-    out=lambda z, ln, n: z,
-    eps_block=lambda eps: eps,
-    eps_final=lambda eps: eps,
-    heads=lambda config: config.n_head,
-    start=lambda past, t: past,
-    ids_seen=lambda ids, past: ids,
-    slot=lambda i, n: i,
-    cached=None,
-    reset=False,
-    drop=(),
-    stored=None,
-):
-    """GPT-2 fed with pieces of ids, one after the other: the last one's logits.
-
-    Every step can be replaced. drop: which of "embd", "attn", "resid", "stream" are dropped
-    entirely. stored: a dict that receives each layer's keys and values.
-    """
-    n, size = config.n_layer, w["ln_f.weight"].shape
-    cached = (len(pieces) > 1 or stored is not None) if cached is None else cached
-    store = {i: None for i in range(n)} if stored is None else stored
-    store.update({i: None for i in range(n)})
-    for ids in pieces:
-        if reset:
-            store.update({i: None for i in range(n)})
-        past = min(0 if kv is None else kv[0].size(-2) for kv in store.values())
-        ids = ids_seen(ids, past)
-        first = start(past, ids.size(1))
-        x = w["embeddings.wte.weight"][ids]
-        positions = w["embeddings.wpe.weight"][first : first + ids.size(1)]
-        both = embed(x + placed(positions), x.size(-1))
-        x = x if both is None else both
-        x = x * 0 if "embd" in drop else x
-
-        def ln_f(t):
-            return F.layer_norm(
-                t, size, w["ln_f.weight"], w["ln_f.bias"], eps_final(config.layer_norm_epsilon)
-            )
-
-        x = first_x = pre(x, ln_f)
-        for k, i in enumerate(order(n)):
-
-            def run(t, i=i, k=k):
-                return _block(
-                    t,
-                    {k.removeprefix(f"h.{i}."): p for k, p in w.items() if k.startswith(f"h.{i}.")},
-                    heads(config),
-                    eps_block(config.layer_norm_epsilon),
-                    store if cached else {},
-                    slot(k, n),
-                    drop,
-                )
-
-            x = after_block(step(run, x, first_x), ln_f)
-            x = x * 0 if "stream" in drop else x
-        x = last(x, last_only)
-        y = final(x, ln_f)
-        y = ln_f(x + first_x) if y is None else y
-        y = y * 0 if "final" in drop else y
-        logits = out(head(y, w), ln_f, size[0])
-    return logits
-
-
-def _block(x, w, n_head, eps, store, slot, drop):
-    size = x.shape[-1:]
-    y = F.layer_norm(x, size, w["ln_1.weight"], w["ln_1.bias"], eps)
-    qkv = F.linear(y, w["attn.c_attn.weight"], w["attn.c_attn.bias"]).chunk(3, -1)
-    q, k, v = (t.unflatten(-1, (n_head, -1)).transpose(1, 2) for t in qkv)
-    if slot in store:
-        if store[slot] is not None:
-            k, v = (torch.cat([old, new], 2) for old, new in zip(store[slot], (k, v), strict=True))
-        store[slot] = (k, v)
-    t, s = q.size(-2), k.size(-2)
-    scores = q @ k.mT / q.size(-1) ** 0.5
-    later = torch.ones(t, s, dtype=torch.bool).triu(s - t + 1)
-    attention = scores.masked_fill(later, -torch.inf).softmax(-1)
-    attention = attention * 0 if "attn" in drop else attention
-    y = (attention @ v).transpose(1, 2).flatten(2)
-    y = F.linear(y, w["attn.c_proj.weight"], w["attn.c_proj.bias"])
-    x = x if "resid" in drop else x + y
-    y = F.layer_norm(x, size, w["ln_2.weight"], w["ln_2.bias"], eps)
-    y = F.gelu(F.linear(y, w["mlp.c_fc.weight"], w["mlp.c_fc.bias"]), approximate="tanh")
-    y = F.linear(y, w["mlp.c_proj.weight"], w["mlp.c_proj.bias"])
-    return x if "resid" in drop else x + y
+KNOWN = known(__file__)
+MISTAKES = KNOWN.of("forward")
+LAST_ONLY = KNOWN.of("last-only", "forward")
+CACHE = KNOWN.of("cache", "forward")
 
 
 # ── helpers ─────────────────────────────────────────────────────────────────────────────────────
@@ -844,11 +70,14 @@ def build(piece, config):
     try:
         return piece.GPT2Model(config)
     except ValueError as error:
-        fail(ARGUMENTS, f"A right config is refused while the model is built: {error}")
+        fail(
+            KNOWN["arguments-swapped"],
+            f"A right config is refused while the model is built: {error}",
+        )
     except TypeError as error:
         names = ("Block", "Embeddings", "LayerNorm", "__init__")
         if other_name(error) is None and any(name in str(error) for name in names):
-            fail(ARGUMENTS, f"Python says: {error}")
+            fail(KNOWN["arguments-swapped"], f"Python says: {error}")
         raise
 
 
@@ -868,16 +97,16 @@ def logits_of(model, *arguments, **keywords):
         got = model(*arguments, **keywords)
     except ValueError as error:
         if "positions" in str(error) or "max_length" in str(error):
-            fail(POSITIONS_REFUSED, f"It says: {error}")
-        fail(TOO_STRICT, f"It says: {error}")
+            fail(KNOWN["positions-refused"], f"It says: {error}")
+        fail(KNOWN["input-refused"], f"It says: {error}")
     except AttributeError as error:
         if "'NoneType' object has no attribute 'le" in str(error) or "'layers'" in str(error):
-            fail(NEEDS_CACHE, f"Python says: {error}")
+            fail(KNOWN["cache-required"], f"Python says: {error}")
         raise
     if isinstance(got, (tuple, list, dict)):
-        fail(NOT_A_TENSOR, f"It returns a {type(got).__name__} of {len(got)}.")
+        fail(KNOWN["not-a-tensor"], f"It returns a {type(got).__name__} of {len(got)}.")
     if isinstance(got, torch.Tensor) and not got.is_floating_point():
-        fail(ARGMAX, f"It returns {got.dtype} of the shape {tuple(got.shape)}.")
+        fail(KNOWN["argmax-returned"], f"It returns {got.dtype} of the shape {tuple(got.shape)}.")
     return tensor(got, "what forward returns")
 
 
@@ -923,14 +152,14 @@ def test_attributes(piece):
     config = configure()
     model = build(piece, config)
     if not all(module.training for module in model.modules()):
-        fail(STARTS_IN_EVAL)
+        fail(KNOWN["mode-changed"])
     if isinstance(getattr(model, "h", None), (list, tuple)):
-        fail(PLAIN_LIST)
+        fail(KNOWN["plain-list"])
     attribute(
         model, "config", object, "generation, the cache and problem 11 read the model's sizes there"
     )
     if model.config != config:
-        fail(CONFIG_CHANGED, f"It is {model.config!r}"[:200])
+        fail(KNOWN["config-not-kept"], f"It is {model.config!r}"[:200])
     attribute(model, "embeddings", Embeddings)
     blocks = attribute(model, "h", nn.ModuleList)
     attribute(model, "ln_f", (LayerNorm, nn.LayerNorm))
@@ -943,14 +172,14 @@ def test_attributes(piece):
                 ["wrong-attribute-type"],
             )
     if len(blocks) != L:
-        fail(LAYER_COUNT, f"With n_layer={L} it holds {len(blocks)}.")
+        fail(KNOWN["wrong-layer-count"], f"With n_layer={L} it holds {len(blocks)}.")
     if len({id(block) for block in blocks}) < L:
-        fail(SHARED)
+        fail(KNOWN["shared-blocks"])
     if head.bias is not None:
-        fail(HEAD_BIAS)
+        fail(KNOWN["head-bias"])
     if (head.in_features, head.out_features) != (C, V):
         fail(
-            HEAD_SIZES,
+            KNOWN["head-sizes-swapped"],
             f"With n_embd={C} and vocab_size={V} it is nn.Linear({head.in_features}, "
             f"{head.out_features}).",
         )
@@ -963,14 +192,18 @@ def test_tied(piece):
     head, table = model.lm_head.weight, model.embeddings.wte.weight
     if head is not table:
         if head.data_ptr() == table.data_ptr():
-            fail(SHARED_DATA)
-        fail(COPIED if head.shape == table.shape and torch.equal(head, table) else UNTIED)
+            fail(KNOWN["shared-data-only"])
+        fail(
+            KNOWN["copied-head"]
+            if head.shape == table.shape and torch.equal(head, table)
+            else KNOWN["untied-head"]
+        )
     names = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
     for same in names.values():
         if len(same) > 1 and "lm_head.weight" not in same:
-            fail(SHARED_WEIGHTS, f"{' and '.join(same[:2])} are one tensor.")
+            fail(KNOWN["shared-weights"], f"{' and '.join(same[:2])} are one tensor.")
 
 
 @check(todo=5, needs=test_attributes)
@@ -983,12 +216,15 @@ def test_shapes(piece):
             got = tuple(getattr(embeddings, name).weight.shape)
             if got != (rows, width):
                 fail(
-                    ARGUMENTS,
+                    KNOWN["arguments-swapped"],
                     f"embeddings.{name} is {got}, expected {(rows, width)} for {_sizes(config)}.",
                 )
         got = tuple(model.ln_f.weight.shape)
         if got != (width,):
-            fail(ARGUMENTS, f"ln_f.weight is {got}, expected {(width,)} for {_sizes(config)}.")
+            fail(
+                KNOWN["arguments-swapped"],
+                f"ln_f.weight is {got}, expected {(width,)} for {_sizes(config)}.",
+            )
         for i, block in enumerate(model.h):
             for name, layer, want in (
                 ("attn.c_attn", block.attn.c_attn, (3 * width, width)),
@@ -996,13 +232,13 @@ def test_shapes(piece):
             ):
                 if tuple(layer.weight.shape) != want:
                     fail(
-                        ARGUMENTS,
+                        KNOWN["arguments-swapped"],
                         f"h[{i}].{name}.weight is {tuple(layer.weight.shape)}, expected {want} for "
                         f"{_sizes(config)}.",
                     )
             if block.attn.n_head != config.n_head:
                 fail(
-                    WRONG_N_HEAD,
+                    KNOWN["n-head-not-passed"],
                     f"h[{i}] has {block.attn.n_head} heads; for {_sizes(config)}.",
                 )
 
@@ -1017,17 +253,22 @@ def test_settings(piece):
     """The epsilon and the three dropout probabilities arrive at their places"""
     embd, resid, attn = 0.11, 0.22, 0.33
     model = build(piece, configure(embd_pdrop=embd, resid_pdrop=resid, attn_pdrop=attn))
-    found = [("embeddings.drop", model.embeddings.drop.p, embd, EMBD_PDROP)]
+    found = [("embeddings.drop", model.embeddings.drop.p, embd, KNOWN["embd-pdrop-not-passed"])]
     for i, block in enumerate(model.h):
         found += [
-            (f"h[{i}].attn.resid_dropout", block.attn.resid_dropout.p, resid, RESID_PDROP),
-            (f"h[{i}].mlp.drop", block.mlp.drop.p, resid, RESID_PDROP),
+            (
+                f"h[{i}].attn.resid_dropout",
+                block.attn.resid_dropout.p,
+                resid,
+                KNOWN["resid-pdrop-not-passed"],
+            ),
+            (f"h[{i}].mlp.drop", block.mlp.drop.p, resid, KNOWN["resid-pdrop-not-passed"]),
         ]
     for name, got, want, m in found:
         if got != want:
             others = {embd, resid, attn} - {want}
             fail(
-                PDROPS_SWAPPED if got in others else m,
+                KNOWN["pdrops-swapped"] if got in others else m,
                 f"{name} has p={got}, expected {want} for embd_pdrop={embd}, resid_pdrop={resid}, "
                 f"attn_pdrop={attn}.",
             )
@@ -1037,7 +278,9 @@ def test_settings(piece):
     for name, norm in norms:
         eps = getattr(norm, "eps", EPS)
         if eps != EPS:
-            fail(EPS_NOT_PASSED, f"{name} has eps={eps}, expected layer_norm_epsilon={EPS}.")
+            fail(
+                KNOWN["eps-not-passed"], f"{name} has eps={eps}, expected layer_norm_epsilon={EPS}."
+            )
 
 
 @check(todo=5, needs=test_tied)
@@ -1065,19 +308,22 @@ def test_init_is_applied(piece):
             ["init-not-applied"],
         ) from None
     if not all(configured for _, configured in calls):
-        fail(CONFIG_CHANGED, "It is not there yet when _init_weights is called.")
+        fail(KNOWN["config-not-kept"], "It is not there yet when _init_weights is called.")
     seen = [module for module, _ in calls]
     if all(module is model for module in seen):
-        fail(INIT_NOT_APPLIED)
+        fail(KNOWN["init-not-applied"])
     order = {id(module): n for n, module in enumerate(seen)}
     for name, module in model.named_modules():
         if id(module) not in order:
-            fail(INIT_TOO_EARLY, f"It was not called for {name or 'the model itself'}.")
+            fail(KNOWN["init-too-early"], f"It was not called for {name or 'the model itself'}.")
         for child_name, child in module.named_children():
             if order.get(id(child), -1) > order[id(module)]:
-                fail(INIT_ORDER, f"{name or 'the model itself'} came before its {child_name}.")
+                fail(
+                    KNOWN["init-order"],
+                    f"{name or 'the model itself'} came before its {child_name}.",
+                )
     if not (model.embeddings.wte.weight == 1).all():
-        fail(TIED_TOO_LATE)
+        fail(KNOWN["tied-too-late"])
 
 
 @check(todo=5, needs=(test_tied, test_shapes))
@@ -1187,9 +433,9 @@ def test_last_only(piece):
     try:
         same = torch.equal(model(ids, None, True), model(input_ids=ids, cache=None, last_only=True))
     except (AttributeError, TypeError, RuntimeError) as error:
-        fail(ARGUMENT_ORDER, f"Python says: {error}")
+        fail(KNOWN["forward-arguments"], f"Python says: {error}")
     if not same:
-        fail(ARGUMENT_ORDER)
+        fail(KNOWN["forward-arguments"])
 
 
 @check(todo=10, needs=test_last_only)
@@ -1205,7 +451,10 @@ def test_last_only_saves_work(piece):
         if name.startswith(PRODUCTS) and len(shape) > 1 and shape[-1] == V
     ]
     if B * T in projected:
-        fail(LAST_ONLY_LATE, f"For {B} sequences, {B * T} rows of logits were computed.")
+        fail(
+            KNOWN["last-only-after-head"],
+            f"For {B} sequences, {B * T} rows of logits were computed.",
+        )
 
 
 @check(todo=10, needs=test_logits, points=2)
@@ -1237,9 +486,12 @@ def test_input_is_checked(piece):
         except Exception as error:
             if not says_one_of:
                 continue
-            fail(NOT_VALIDATED, f"When {when}, {type(error).__name__} is raised: {error}"[:200])
+            fail(
+                KNOWN["input-not-checked"],
+                f"When {when}, {type(error).__name__} is raised: {error}"[:200],
+            )
         else:
-            fail(NOT_VALIDATED, f"Nothing is raised when {when}.")
+            fail(KNOWN["input-not-checked"], f"Nothing is raised when {when}.")
 
 
 @check(todo=10, needs=test_logits, points=2)
@@ -1254,19 +506,21 @@ def test_cache_is_filled(piece):
     lengths = [layer.length for layer in cache.layers]
     if lengths != [t] * L:
         found = f"After {t} tokens, the {L} layers hold {', '.join(map(str, lengths))} tokens."
-        by_id = {m.id: m for m in CACHE}
         if not any(lengths):
-            fail(by_id["cache-not-passed"], found)
+            fail(KNOWN["cache-not-passed"], found)
         if lengths == [L * t] + [0] * (L - 1):
-            fail(by_id["cache-layer-0"], found)
-        fail(CACHE_PERMUTED, found)
+            fail(KNOWN["cache-layer-0"], found)
+        fail(KNOWN["cache-layers-wrong:cache-permuted"], found)
     stored = {}
     gpt2(w, config, [ids], stored=stored)
     for i, layer in enumerate(cache.layers):
         mine = layer.keys[:, :, :t]
         fits = [j for j in range(L) if torch.allclose(mine, stored[j][0], rtol=1e-3, atol=1e-4)]
         if fits and i not in fits:
-            fail(CACHE_PERMUTED, f"cache.layers[{i}] holds the keys of layer {fits[0]}.")
+            fail(
+                KNOWN["cache-layers-wrong:cache-permuted"],
+                f"cache.layers[{i}] holds the keys of layer {fits[0]}.",
+            )
     compare(
         got,
         gpt2(w, config, [ids]),
@@ -1285,7 +539,7 @@ def _with_cache(model, ids, cache, **keywords):
     except (AttributeError, TypeError) as error:
         text = str(error)
         if "append" in text and ("KVCache" in text or "list" in text):
-            fail(CACHE_WHOLE, f"Python says: {type(error).__name__}: {text}")
+            fail(KNOWN["cache-layers-whole"], f"Python says: {type(error).__name__}: {text}")
         raise
 
 
@@ -1300,10 +554,10 @@ def test_stateless(piece):
     cache = KVCache(config, batch_size=B)
     _with_cache(model, ids_of(seed=1), cache)
     if not torch.allclose(logits_of(model, ids), want, atol=1e-5):
-        fail(STATEFUL)
+        fail(KNOWN["model-keeps-state"])
     other = KVCache(config, batch_size=B)
     if not torch.allclose(_with_cache(model, ids, other), want, atol=1e-4):
-        fail(STATEFUL)
+        fail(KNOWN["model-keeps-state"])
 
 
 @check(todo=10, needs=test_cache_is_filled, points=2, follows=test_stateless)
@@ -1343,13 +597,13 @@ def _name_positions(w, config, pieces, got):
     cut = pieces[0].size(1)
     for first in range(P - pieces[1].size(1) + 1):
         if torch.allclose(
-            gpt2(w, config, pieces, start=lambda past, t, first=first: first if past else 0),
+            gpt2(w, config, pieces, start=lambda past, *_, first=first: first if past else 0),
             got,
             rtol=1e-4,
             atol=5e-5,
         ):
             fail(
-                POSITIONS_WRONG,
+                KNOWN["positions-wrong"],
                 f"The token after {cut} in the cache gets position {first}, expected {cut}.",
             )
 
@@ -1369,7 +623,10 @@ def test_cache_every_cut(piece):
             _with_cache(model, ids[:, :size], cache, last_only=True)
         lengths = [layer.length for layer in cache.layers]
         if lengths != [T] * 2:
-            fail(CACHE_LAST_ONLY, f"After {T} tokens in two calls its layers hold {lengths}.")
+            fail(
+                KNOWN["cache-not-passed:cache-last-only"],
+                f"After {T} tokens in two calls its layers hold {lengths}.",
+            )
         for cuts in itertools.product((False, True), repeat=T - 1):
             cache.reset()
             ends = [i + 1 for i, cut in enumerate(cuts) if cut] + [T]
@@ -1421,7 +678,10 @@ def test_same_in_training(piece):
         _with_cache(model, ids[:, :2], cache, **keywords)
         got = _with_cache(model, ids[:, 2:], cache, **keywords)
         if cache.length != T:
-            fail(TRAIN_DIFFERS, f"After {T} tokens in two calls the cache holds {cache.length}.")
+            fail(
+                KNOWN["train-differs"],
+                f"After {T} tokens in two calls the cache holds {cache.length}.",
+            )
         return got
 
     for name, run in (
@@ -1437,7 +697,9 @@ def test_same_in_training(piece):
         model.eval()
         if not random and (got.shape != want.shape or not torch.allclose(got, want, atol=1e-4)):
             shapes = f"{tuple(want.shape)} in eval, {tuple(got.shape)} in training mode"
-            fail(TRAIN_DIFFERS, f"{name} gives other numbers (or another shape): {shapes}.")
+            fail(
+                KNOWN["train-differs"], f"{name} gives other numbers (or another shape): {shapes}."
+            )
 
 
 @check(todo=10, needs=test_logits, follows=test_settings)
@@ -1456,25 +718,16 @@ def test_dropout_probabilities(piece):
                     block.attn.c_proj.weight.zero_()  # what attention finds goes no further
             from_attention = torch.equal(logits_of(model, ids), logits_of(model, ids))
             fail(
-                ATTN_PDROP if from_attention else EXTRA_DROPOUT,
+                KNOWN["attn-pdrop-not-passed"] if from_attention else KNOWN["extra-dropout"],
                 f"With {name}_pdrop=1 and the others 0, the logits in training are random.",
             )
-        swapped = [
-            mistake(PDROPS_SWAPPED.id, PDROPS_SWAPPED.says, 1, drop=drop)
-            for drop in (("embd",), ("resid",), ("attn",), ("embd", "attn"), ("embd", "resid"))
-        ]
-        missing = {"embd": EMBD_PDROP, "resid": RESID_PDROP, "attn": ATTN_PDROP}[name]
-        extra = [
-            mistake(EXTRA_DROPOUT.id, EXTRA_DROPOUT.says, 7, drop=(name, "stream")),
-            mistake(EXTRA_DROPOUT.id, EXTRA_DROPOUT.says, 7, drop=(name, "final")),
-            mistake(EXTRA_DROPOUT.id, EXTRA_DROPOUT.says, 7, out=lambda z, ln, n: z * 0),
-        ]
+        dropped = {f"drop_{name}": torch.zeros_like}
         compare(
             first,
-            gpt2(w, config, [ids], drop=(name,)),
-            [mistake(missing.id, missing.says, missing.hint, drop=()), *swapped, *extra],
-            lambda drop=(name,), w=w, config=config, ids=ids, **switches: gpt2(
-                w, config, [ids], drop=drop, **switches
+            gpt2(w, config, [ids], **dropped),
+            [KNOWN[f"{name}-pdrop-not-passed:nowhere"], *KNOWN.of("pdrops", "extra")],
+            lambda dropped=dropped, w=w, config=config, ids=ids, **switches: gpt2(
+                w, config, [ids], **{**dropped, **switches}
             ),
             what=f"in training, with {name}_pdrop=1 and the others 0, the output",
             axes="B T V",
@@ -1489,7 +742,9 @@ def test_no_other_dropout(piece):
     ids = ids_of(t=9)
     want = logits_of(model, ids)
     if not torch.equal(logits_of(model.train(), ids), want):
-        fail(EXTRA_DROPOUT, "With all three probabilities 0, training and eval mode differ.")
+        fail(
+            KNOWN["extra-dropout"], "With all three probabilities 0, training and eval mode differ."
+        )
     p, width = 0.4, 96
     config = configure(
         vocab_size=width, n_positions=16, n_embd=width, n_layer=1, embd_pdrop=p, **off
@@ -1509,7 +764,7 @@ def test_no_other_dropout(piece):
     share = float((rows.mul(1e3).round() - values).abs().le(1).double().mean())
     if abs(share - p) > 0.06:
         fail(
-            EXTRA_DROPOUT,
+            KNOWN["extra-dropout"],
             f"With embd_pdrop={p}, {share:.0%} of the stream is 0 in training, expected {p:.0%}"
             + (": the embeddings are dropped twice." if share > p else "."),
         )
@@ -1528,7 +783,7 @@ def test_gradients(piece):
     logits = gpt2(w, config, [ids])
     F.cross_entropy(logits.flatten(0, 1), ids_of(1, P - 1)[0]).backward()
     if not torch.allclose(mine, w["embeddings.wte.weight"].grad, rtol=1e-3, atol=1e-5):
-        fail(HEAD_DETACHED)
+        fail(KNOWN["head-detached"])
 
 
 @check(todo=10, needs=test_logits, follows=(test_cache_is_filled, test_stateless))
@@ -1541,7 +796,7 @@ def test_copies_and_dtypes(piece):
     expect_copies(model, lambda m: m(ids))
     twin = copy.deepcopy(model)
     if twin.lm_head.weight is not twin.embeddings.wte.weight:
-        fail(UNTIED, "After copy.deepcopy the two are no longer one tensor.")
+        fail(KNOWN["untied-head"], "After copy.deepcopy the two are no longer one tensor.")
     if not torch.isfinite(logits_of(twin.to(torch.bfloat16), ids)).all():
         fail("In bfloat16 the logits are not finite.")
     if torch.cuda.is_available():

@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from learn_gpt2.checking.checks import CheckFailed, check, fail, fill, mistake, sizes_from
+from learn_gpt2.checking.catalog import known
+from learn_gpt2.checking.checks import CheckFailed, check, fail, fill, sizes_from
 
 # Sizes whose roots and products all differ, so that a wrong number in the formula can be told.
 L, C, H, V, P = sizes_from((7, 80, 4, 700, 150), (6, 88, 4, 640, 160), (7, 72, 6, 760, 140))
 STD = 0.02
+KNOWN = known(__file__)
 
 # where a weight stands → its parameters' names end with
 GROUPS = {
@@ -28,188 +30,6 @@ GROUPS = {
 LINEAR = ("attn.c_attn", "mlp.c_fc")
 RESIDUAL = ("attn.c_proj", "mlp.c_proj")
 EMBEDDINGS = ("wte (and lm_head)", "wpe")
-
-NOT_NORMAL = mistake(
-    "uniform",
-    "These weights are uniformly distributed. GPT-2's are normal: N(0, 0.02²).",
-    2,
-)
-TRUNCATED = mistake(
-    "truncated-normal",
-    "These weights are cut off: a normal distribution has a few numbers beyond three standard "
-    "deviations. Use the plain normal one.",
-    2,
-)
-OTHER_SHAPE = mistake(
-    "not-normal", "These weights are not normally distributed: N(0, 0.02²) is asked for.", 2
-)
-MEAN = mistake("wrong-mean", "The mean of these weights is not 0: N(0, 0.02²) is asked for.", 2)
-ZEROS = mistake(
-    "zero-weights",
-    "These weights are all equal. Then all units compute the same and get the same gradient, and stay "
-    "the same forever: they must be random.",
-    2,
-)
-VARIANCE_AS_STD = mistake(
-    "variance-as-std",
-    "The standard deviation is 0.02 and the variance 0.02² = 0.0004; the two are mixed up "
-    "(normal_ takes the standard deviation).",
-    2,
-)
-MEAN_FOR_STD = mistake(
-    "std-as-mean",
-    "0.02 is given as the mean: normal_'s first number is the mean, its second the standard deviation, "
-    "which stays 1. Name it: std=0.02.",
-    2,
-)
-EVAL_MODE = mistake(
-    "mode-changed",
-    "After _init_weights the model is in eval mode. It sets weights, and leaves the mode alone.",
-    5,
-)
-CONFIG_OF_MODULE = mistake(
-    "config-of-module",
-    "`module` is one layer of the model and has no config. The model is `self`: self.config.n_layer.",
-    4,
-)
-STD_ONE = mistake(
-    "std-one",
-    "The standard deviation is 1, what normal_ uses when none is given. It must be 0.02.",
-    2,
-)
-WRONG_STD = mistake("wrong-std", "The standard deviation is not the 0.02 of GPT-2.", 2)
-BY_WIDTH = mistake(
-    "std-by-width",
-    "The standard deviation depends on the layer's width (Xavier, Kaiming or 1/√n). GPT-2's is 0.02 for "
-    "all widths.",
-    2,
-)
-LINEAR_SKIPPED = mistake(
-    "linear-skipped",
-    "These linear layers have PyTorch's own initial weights: _init_weights leaves them out, or draws "
-    "them in the same way again.",
-    1,
-)
-EMBEDDINGS_SKIPPED = mistake(
-    "embeddings-skipped",
-    "This embedding table has PyTorch's own initial values, N(0, 1): _init_weights leaves "
-    "nn.Embedding out, or gives no standard deviation.",
-    1,
-)
-WPE_ORIGINAL = mistake(
-    "wpe-0.01",
-    "The position embeddings have standard deviation 0.01, as in OpenAI's code; the contract says "
-    "0.02 for every embedding, as Hugging Face does.",
-    2,
-)
-SCALED_EVERYWHERE = mistake(
-    "scaled-everywhere",
-    "The factor 1/√(2·n_layer) is applied where nothing is written into the residual stream. It is for "
-    "attn.c_proj and mlp.c_proj alone.",
-    4,
-)
-NOT_SCALED = mistake(
-    "residual-not-scaled",
-    "The projections into the residual stream are not made smaller: 0.02/√(2·n_layer) for attn.c_proj "
-    "and mlp.c_proj.",
-    4,
-)
-ONE_OF_TWO = mistake(
-    "residual-one-of-two",
-    "Only one of the two projections into the residual stream is made smaller. A block writes twice: "
-    "attn.c_proj and mlp.c_proj.",
-    4,
-)
-ROOT_N = mistake(
-    "residual-root-n",
-    "You divide by √n_layer. Each block writes into the stream twice, so 2·n_layer branches add up: "
-    "√(2·n_layer).",
-    4,
-)
-NO_ROOT = mistake(
-    "residual-no-root",
-    "You divide by the number of branches instead of its root (or by the root twice). Variances add "
-    "up, not standard deviations.",
-    4,
-)
-MULTIPLIED = mistake(
-    "residual-multiplied",
-    "The projections into the stream are made larger; divide by √(2·n_layer).",
-    4,
-)
-WRONG_NUMBER = mistake(
-    "residual-wrong-number",
-    "The projections into the stream are divided by the root of another number than 2·n_layer "
-    "(self.config.n_layer).",
-    4,
-)
-RESIDUAL_STD = mistake(
-    "residual-wrong-std",
-    "The projections into the stream have another standard deviation than 0.02/√(2·n_layer).",
-    4,
-)
-SCALED_AGAIN = mistake(
-    "residual-scaled-again",
-    "The projections into the stream are made smaller several times, once for each module above them "
-    "that apply comes by.",
-    4,
-)
-BIASES = mistake(
-    "biases-not-zero",
-    "A linear layer's bias is not 0: PyTorch sets it to small random numbers, and _init_weights must "
-    "set it to 0.",
-    1,
-)
-NORM_WEIGHT = mistake("norm-weight", "A LayerNorm's weight must start at 1.", 3)
-NORM_BIAS = mistake("norm-bias", "A LayerNorm's bias must start at 0.", 3)
-NORM_SKIPPED = mistake(
-    "norm-skipped",
-    "_init_weights leaves the LayerNorms as they are. It must set their weight to 1 and their bias to "
-    "0, whatever was there.",
-    3,
-)
-UNTIED = mistake(
-    "untied-head",
-    "lm_head.weight is no longer embeddings.wte.weight: a new parameter was put in its place. Change "
-    "the numbers in place instead (nn.init does).",
-    5,
-)
-NOT_PARAMETER = mistake(
-    "not-a-parameter",
-    "A weight is no longer a trainable parameter after _init_weights. Change the numbers in place "
-    "(nn.init does).",
-    5,
-)
-RESEEDED = mistake(
-    "reseeded",
-    "The same random numbers come again and again: a seed is set inside _init_weights, so that all "
-    "layers start equal. Leave the seed to whoever builds the model.",
-    5,
-)
-REPEATED_ROWS = mistake(
-    "repeated-rows",
-    "Rows (or columns) of a weight are copies of each other. Each number must be drawn by itself.",
-    5,
-)
-ROWS_DIFFER = mistake(
-    "rows-differ", "Some rows of a weight are drawn differently from the others, or not at all.", 5
-)
-NO_BIAS = mistake(
-    "bias-is-none",
-    "Not every module has a bias: lm_head's is None, and nn.Embedding has no such attribute.",
-    1,
-)
-NEEDS_NO_GRAD = mistake(
-    "needs-no-grad",
-    "PyTorch refuses an in-place change of a parameter outside torch.no_grad(). nn.init's functions "
-    "take care of that.",
-    5,
-)
-LOSS = mistake(
-    "loss-too-high",
-    "An untrained model should find every token about equally likely, with a loss close to ln V.",
-    2,
-)
 
 
 def configure(**changes):
@@ -242,13 +62,13 @@ def _explained(run):
     except (AttributeError, TypeError) as error:
         text = str(error)
         if "NoneType" in text or "no attribute 'bias'" in text:
-            fail(NO_BIAS, f"Python says: {error}")
+            fail(KNOWN["bias-is-none"], f"Python says: {error}")
         if "no attribute 'config'" in text:
-            fail(CONFIG_OF_MODULE, f"Python says: {error}")
+            fail(KNOWN["config-of-module"], f"Python says: {error}")
         raise
     except RuntimeError as error:
         if "leaf Variable" in str(error):
-            fail(NEEDS_NO_GRAD, f"PyTorch says: {error}")
+            fail(KNOWN["needs-no-grad"], f"PyTorch says: {error}")
         raise
 
 
@@ -273,55 +93,55 @@ def candidates(where, config):
         "wpe": (width, config.n_positions),
     }[where]
     default = 1.0 if where in EMBEDDINGS else 1 / math.sqrt(3 * inputs)
-    skipped = EMBEDDINGS_SKIPPED if where in EMBEDDINGS else LINEAR_SKIPPED
+    skipped = KNOWN["embeddings-skipped"] if where in EMBEDDINGS else KNOWN["linear-skipped"]
     found = []
     if where in RESIDUAL:
         found += [
-            (NOT_SCALED, STD),
-            (ROOT_N, STD / math.sqrt(n)),
-            (NO_ROOT, STD / (2 * n)),
-            (NO_ROOT, STD / n),
-            (MULTIPLIED, STD * root),
-            (MULTIPLIED, STD * math.sqrt(n)),
-            (VARIANCE_AS_STD, STD**2 / (2 * n)),
-            (VARIANCE_AS_STD, STD**2 / root),
-            (VARIANCE_AS_STD, STD**2),
-            (VARIANCE_AS_STD, math.sqrt(STD) / root),
-            (RESIDUAL_STD, 1 / root),
-            (SCALED_AGAIN, STD / root**3),
-            (SCALED_AGAIN, STD / root**4),
-            (SCALED_AGAIN, STD / root**5),
+            (KNOWN["residual-not-scaled"], STD),
+            (KNOWN["residual-root-n"], STD / math.sqrt(n)),
+            (KNOWN["residual-no-root"], STD / (2 * n)),
+            (KNOWN["residual-no-root"], STD / n),
+            (KNOWN["residual-multiplied"], STD * root),
+            (KNOWN["residual-multiplied"], STD * math.sqrt(n)),
+            (KNOWN["variance-as-std"], STD**2 / (2 * n)),
+            (KNOWN["variance-as-std"], STD**2 / root),
+            (KNOWN["variance-as-std"], STD**2),
+            (KNOWN["variance-as-std"], math.sqrt(STD) / root),
+            (KNOWN["residual-wrong-std"], 1 / root),
+            (KNOWN["residual-scaled-again"], STD / root**3),
+            (KNOWN["residual-scaled-again"], STD / root**4),
+            (KNOWN["residual-scaled-again"], STD / root**5),
         ]
         numbers = (2, 3 * n, 4 * n, 2 * (n + 1), 2 * (n - 1), 24, 12, 2 * width, width)
         numbers += (2 * config.n_head, config.n_head, 2 * config.n_head * n, n**2 * 2)
-        found += [(WRONG_NUMBER, STD / math.sqrt(number)) for number in numbers]
-        found += [(WRONG_NUMBER, STD / math.sqrt(2 * width / config.n_head))]
+        found += [(KNOWN["residual-wrong-number"], STD / math.sqrt(number)) for number in numbers]
+        found += [(KNOWN["residual-wrong-number"], STD / math.sqrt(2 * width / config.n_head))]
     else:
         found += [
-            (SCALED_EVERYWHERE, STD / root),
-            (SCALED_EVERYWHERE, STD / math.sqrt(n)),
-            (SCALED_EVERYWHERE, STD / (2 * n)),
-            (SCALED_EVERYWHERE, STD * root),
-            (WPE_ORIGINAL if where == "wpe" else WRONG_STD, 0.01),
-            (VARIANCE_AS_STD, STD**2),
-            (VARIANCE_AS_STD, math.sqrt(STD)),
+            (KNOWN["scaled-everywhere"], STD / root),
+            (KNOWN["scaled-everywhere"], STD / math.sqrt(n)),
+            (KNOWN["scaled-everywhere"], STD / (2 * n)),
+            (KNOWN["scaled-everywhere"], STD * root),
+            (KNOWN["wpe-0.01"] if where == "wpe" else KNOWN["wrong-std"], 0.01),
+            (KNOWN["variance-as-std"], STD**2),
+            (KNOWN["variance-as-std"], math.sqrt(STD)),
         ]
     found += [
         (skipped, default),
-        (STD_ONE, 1.0),
-        (BY_WIDTH, math.sqrt(2 / (inputs + outputs))),
-        (BY_WIDTH, math.sqrt(2 / inputs)),
-        (BY_WIDTH, math.sqrt(2 / outputs)),
-        (BY_WIDTH, 1 / math.sqrt(inputs)),
-        (BY_WIDTH, 1 / math.sqrt(outputs)),
-        (BY_WIDTH, 1 / math.sqrt(3 * inputs)),
-        (BY_WIDTH, 1 / math.sqrt(width)),
-        (BY_WIDTH, STD / math.sqrt(width)),
-        (BY_WIDTH, 1 / math.sqrt(width) / root),
+        (KNOWN["std-one"], 1.0),
+        (KNOWN["std-by-width"], math.sqrt(2 / (inputs + outputs))),
+        (KNOWN["std-by-width"], math.sqrt(2 / inputs)),
+        (KNOWN["std-by-width"], math.sqrt(2 / outputs)),
+        (KNOWN["std-by-width"], 1 / math.sqrt(inputs)),
+        (KNOWN["std-by-width"], 1 / math.sqrt(outputs)),
+        (KNOWN["std-by-width"], 1 / math.sqrt(3 * inputs)),
+        (KNOWN["std-by-width"], 1 / math.sqrt(width)),
+        (KNOWN["std-by-width"], STD / math.sqrt(width)),
+        (KNOWN["std-by-width"], 1 / math.sqrt(width) / root),
     ]
     # a uniform distribution between −a and a has standard deviation a/√3
     bounds = (STD, STD / root) if where in RESIDUAL else (STD,)
-    return found + [(NOT_NORMAL, bound / math.sqrt(3)) for bound in bounds]
+    return found + [(KNOWN["uniform"], bound / math.sqrt(3)) for bound in bounds]
 
 
 def is_skipped(model, where):
@@ -341,14 +161,14 @@ def expect_std(where, model, want, formula=""):
     std, mean = float(pooled.std()), float(pooled.mean())
     off = 5 * std / math.sqrt(n)
     if abs(std - 1) < 0.05 and abs(mean - STD) < abs(mean) and not is_skipped(model, where):
-        fail(MEAN_FOR_STD, f"{where}: mean {mean:.4g}, standard deviation {std:.4g}.")
+        fail(KNOWN["std-as-mean"], f"{where}: mean {mean:.4g}, standard deviation {std:.4g}.")
     numbers = f"{where}: standard deviation {std:.4g}, expected {want:.4g}{formula}."
     if std == 0:
-        fail(ZEROS, f"{where}: all of them are {mean:.4g}.")
+        fail(KNOWN["zero-weights"], f"{where}: all of them are {mean:.4g}.")
     if repeats(tensors[0]):
-        fail(REPEATED_ROWS, f"Look at {where}.")
+        fail(KNOWN["repeated-rows"], f"Look at {where}.")
     if abs(mean) > off:
-        fail(MEAN, f"{where}: mean {mean:.4g}, standard deviation {std:.4g}.")
+        fail(KNOWN["wrong-mean"], f"{where}: mean {mean:.4g}, standard deviation {std:.4g}.")
     if abs(std / want - 1) <= 5 / math.sqrt(2 * n):
         return
     # a mixture of layers with several standard deviations is not what any formula gives
@@ -356,25 +176,21 @@ def expect_std(where, model, want, formula=""):
     if max(spread) > 1.2 * min(spread):
         listed = ", ".join(f"{s:.4g}" for s in spread[:4])
         fail(
-            mistake(
-                "layers-differ",
-                "The layers have different standard deviations; they are to agree.",
-                4,
-            ),
+            KNOWN["layers-differ"],
             f"{where}, layer by layer: {listed}, …; expected {want:.4g}{formula} in each.",
         )
     shape = shape_mistake(pooled)
     near = [(abs(std / value - 1), m) for m, value in candidates(where, config) if value != want]
     best, m = min(near, key=lambda pair: pair[0])
-    if shape is TRUNCATED and abs(std / want - 1) < 0.15:
-        fail(TRUNCATED, numbers)
+    if shape is KNOWN["truncated-normal"] and abs(std / want - 1) < 0.15:
+        fail(KNOWN["truncated-normal"], numbers)
     if best < 0.02:
         fail(m, numbers)
     if shape is not None:
         fail(shape, numbers)
     if where not in RESIDUAL:
-        fail(WRONG_STD, numbers)
-    fail(RESIDUAL_STD, numbers)
+        fail(KNOWN["wrong-std"], numbers)
+    fail(KNOWN["residual-wrong-std"], numbers)
 
 
 def repeats(weight):
@@ -390,10 +206,10 @@ def shape_mistake(values):
     z = (values - values.mean()) / values.std()
     kurtosis = float(z.pow(4).mean())  # 3 for a normal distribution, 1.8 for a uniform one
     if abs(kurtosis - 1.8) < 0.1:
-        return NOT_NORMAL
+        return KNOWN["uniform"]
     if kurtosis < 2.98 and float(z.abs().max()) < 3.2:
-        return TRUNCATED
-    return OTHER_SHAPE if abs(kurtosis - 3) > 6 * math.sqrt(24 / z.numel()) else None
+        return KNOWN["truncated-normal"]
+    return KNOWN["not-normal"] if abs(kurtosis - 3) > 6 * math.sqrt(24 / z.numel()) else None
 
 
 @check(todo=3)
@@ -403,18 +219,18 @@ def test_model_builds(piece):
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for name in ("embeddings.wte.weight", "embeddings.wpe.weight", "lm_head.weight", "ln_f.weight"):
         if name not in names:
-            fail(NOT_PARAMETER, f"{name} is not among the model's parameters any more.")
+            fail(KNOWN["not-a-parameter"], f"{name} is not among the model's parameters any more.")
     if not all(module.training for module in model.modules()):
-        fail(EVAL_MODE)
+        fail(KNOWN["mode-changed"])
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad or not parameter.is_leaf:
-            fail(NOT_PARAMETER, f"{name} can't be trained.")
+            fail(KNOWN["not-a-parameter"], f"{name} can't be trained.")
         if not torch.isfinite(parameter).all():
             fail(f"{name} holds numbers that are not finite.")
     if sum(p.numel() for p in model.parameters()) != 12 * L * C * C + (13 * L + V + P + 2) * C:
         if model.lm_head.weight is not model.embeddings.wte.weight:
-            fail(UNTIED)
-        fail(NOT_PARAMETER, "The number of parameters has changed.")
+            fail(KNOWN["untied-head"])
+        fail(KNOWN["not-a-parameter"], "The number of parameters has changed.")
 
 
 @check(todo=3, needs=test_model_builds)
@@ -422,7 +238,7 @@ def test_still_tied(piece):
     """lm_head.weight still is embeddings.wte.weight"""
     model = build(piece)
     if model.lm_head.weight is not model.embeddings.wte.weight:
-        fail(UNTIED)
+        fail(KNOWN["untied-head"])
 
 
 @check(todo=3, needs=test_model_builds, points=2)
@@ -448,7 +264,10 @@ def test_biases(piece):
     for name, module in model.named_modules():
         bias = getattr(module, "bias", None)
         if isinstance(module, nn.Linear) and bias is not None and bias.any():
-            fail(BIASES, f"{name}.bias holds {float(bias.detach().abs().max()):.4g}.")
+            fail(
+                KNOWN["biases-not-zero"],
+                f"{name}.bias holds {float(bias.detach().abs().max()):.4g}.",
+            )
 
 
 @check(todo=3, needs=test_model_builds)
@@ -466,10 +285,13 @@ def test_layer_norms(piece):
     norms = [(n, m) for n, m in model.named_modules() if isinstance(m, LayerNorm)]
     for name, norm in norms:
         if torch.equal(norm.weight, before[f"{name}.weight"]):
-            fail(NORM_SKIPPED, f"{name}.weight was set to random numbers before, and still is.")
+            fail(
+                KNOWN["norm-skipped"],
+                f"{name}.weight was set to random numbers before, and still is.",
+            )
         if torch.equal(norm.bias, before[f"{name}.bias"]):
             fail(
-                NORM_BIAS,
+                KNOWN["norm-bias"],
                 f"{name}.bias was set to random numbers before, and still is.",
             )
     _expect_norms(model, LayerNorm)
@@ -478,7 +300,10 @@ def test_layer_norms(piece):
 def _expect_norms(model, kind=nn.Module):
     for name, module in model.named_modules():
         if name.endswith(("ln_1", "ln_2", "ln_f")) and isinstance(module, kind):
-            for m, what, want in ((NORM_WEIGHT, "weight", 1.0), (NORM_BIAS, "bias", 0.0)):
+            for m, what, want in (
+                (KNOWN["norm-weight"], "weight", 1.0),
+                (KNOWN["norm-bias"], "bias", 0.0),
+            ):
                 value = getattr(module, what).detach()
                 wrong = value[value != want]
                 if wrong.numel():
@@ -497,7 +322,10 @@ def test_residual_projections(piece):
         plain = [abs(std / STD - 1) < 0.05 for std in stds]
         if any(scaled) and any(plain):
             which = RESIDUAL[plain.index(True)]
-            fail(ONE_OF_TWO, f"{which}: standard deviation 0.02, expected {want:.4g}{formula}.")
+            fail(
+                KNOWN["residual-one-of-two"],
+                f"{which}: standard deviation 0.02, expected {want:.4g}{formula}.",
+            )
         for where in RESIDUAL:
             expect_std(where, model, want, formula)
 
@@ -529,23 +357,29 @@ def test_layers_differ(piece):
                 : C * C
             ] / t.std().clamp(min=1e-9)
             if repeats(t):
-                fail(REPEATED_ROWS, f"Look at {where}.")
+                fail(KNOWN["repeated-rows"], f"Look at {where}.")
             rows = t.std(1) / t.std()
             if not 0.5 < float(rows.min()) <= float(rows.max()) < 1.5:
-                fail(ROWS_DIFFER, f"Row {int((rows - 1).abs().argmax())} of {where} stands out.")
+                fail(
+                    KNOWN["rows-differ"],
+                    f"Row {int((rows - 1).abs().argmax())} of {where} stands out.",
+                )
     names, values = list(start), torch.stack(list(start.values()))
     together = (values @ values.T / values.size(1)).fill_diagonal_(0)
     i, j = divmod(int(together.abs().argmax()), len(names))
     if float(together.abs().max()) > 0.3:
-        fail(RESEEDED, f"{names[i]} and {names[j]} start with the same numbers.")
+        fail(KNOWN["reseeded"], f"{names[i]} and {names[j]} start with the same numbers.")
     twin = build(piece)
     if torch.equal(twin.embeddings.wpe.weight, model.embeddings.wpe.weight):
-        fail(RESEEDED, "Two models built one after the other are equal.")
+        fail(KNOWN["reseeded"], "Two models built one after the other are equal.")
     torch.manual_seed(3)
     first = build(piece).embeddings.wpe.weight.detach().clone()
     torch.manual_seed(4)
     if torch.equal(build(piece).embeddings.wpe.weight, first):
-        fail(RESEEDED, "The weights do not depend on torch.manual_seed before the model is built.")
+        fail(
+            KNOWN["reseeded"],
+            "The weights do not depend on torch.manual_seed before the model is built.",
+        )
 
 
 @check(todo=3, needs=(test_residual_projections, test_embeddings, test_biases, test_layer_norms))
@@ -566,7 +400,10 @@ def test_apply_starts_over(piece):
             )
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and module.bias is not None and module.bias.any():
-            fail(BIASES, f"Look at {name}.bias after self.apply(self._init_weights).")
+            fail(
+                KNOWN["biases-not-zero"],
+                f"Look at {name}.bias after self.apply(self._init_weights).",
+            )
 
 
 @check(todo=3, needs=(test_residual_projections, test_embeddings))
@@ -578,4 +415,4 @@ def test_untrained_loss(piece):
         logits = model(ids)[:, :-1].flatten(0, 1)
     loss = float(F.cross_entropy(logits, ids[:, 1:].flatten()))
     if abs(loss - math.log(V)) > 0.1:
-        fail(LOSS, f"It is {loss:.3f}; ln {V} = {math.log(V):.3f}.")
+        fail(KNOWN["loss-too-high"], f"It is {loss:.3f}; ln {V} = {math.log(V):.3f}.")

@@ -6,25 +6,24 @@ The oracle computes GPT-2 from the checkpoint's own tensors, with Conv1D's x @ W
 import inspect
 import itertools
 import json
-import math
 import re
 import tempfile
 import types
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 from unittest import mock
 
 import torch
-import torch.nn.functional as F
 
+from learn_gpt2.checking.catalog import known
 from learn_gpt2.checking.checks import (
     CheckFailed,
     check,
     compare,
     expect_no_seed,
     fail,
-    mistake,
     sizes_from,
 )
 from learn_gpt2.checking.surroundings import (
@@ -34,6 +33,7 @@ from learn_gpt2.checking.surroundings import (
     quiet_transformers,
     unset_memory_is_nan,
 )
+from learn_gpt2.checking.textbook import model as textbook_model
 
 # Sizes that all differ. attn.c_proj is (C, C): its shape can't tell whether it was transposed.
 V, P, C, L, H = sizes_from((29, 13, 12, 3, 4), (31, 17, 12, 4, 2), (35, 14, 24, 3, 4))
@@ -42,269 +42,7 @@ EPS = 0.03
 PARTS = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
 CONV1D = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 
-# ── mistakes in the mapping ─────────────────────────────────────────────────────────────────────
-
-NOT_STATIC = mistake(
-    "not-static",
-    "_build_weight_mapping takes n_layer alone and is called on the class: keep @staticmethod.",
-    1,
-)
-NOT_A_MAPPING = mistake(
-    "mapping-form",
-    "The mapping must be a dict {their key: (our key, transpose?)}, with a bool as second entry.",
-    1,
-)
-INVERTED = mistake(
-    "mapping-inverted",
-    "The mapping is the wrong way round: its keys are the checkpoint's names, its values begin with "
-    "ours.",
-    1,
-)
-NO_EMBEDDINGS = mistake(
-    "mapping-lacks-embeddings", "The mapping lacks the token or position embeddings.", 2
-)
-NO_LN_F = mistake("mapping-lacks-ln-f", "The mapping lacks the last norm, ln_f.", 2)
-NO_BIASES = mistake("mapping-lacks-biases", "The mapping lacks the biases.", 2)
-LAST_LAYER = mistake(
-    "mapping-lacks-last-layer", "The mapping lacks a layer: blocks count from 0 to n_layer − 1.", 2
-)
-INCOMPLETE = mistake(
-    "mapping-incomplete",
-    "The mapping does not cover every tensor: each block has twelve, and outside are wte, wpe, ln_f.",
-    2,
-)
-LAYERS_FROM_1 = mistake(
-    "layers-from-1", "The layers are counted from 1; in the checkpoint the first is h.0.", 2
-)
-EXTRA_LAYER = mistake(
-    "mapping-extra-layer", "The mapping has a layer too many: the last is h.{n_layer − 1}.", 2
-)
-FIXED_LAYERS = mistake(
-    "fixed-layers",
-    "The mapping has the same layers whatever n_layer is; it must follow n_layer.",
-    2,
-)
-BUFFER_MAPPED = mistake(
-    "buffer-in-mapping",
-    "attn.bias and attn.masked_bias are mask buffers of Hugging Face's code, not weights: our model "
-    "has no place for them.",
-    5,
-)
-UNKNOWN_KEY = mistake(
-    "mapping-unknown-key", "The mapping has a key that no GPT-2 checkpoint holds.", 2
-)
-UNKNOWN_NAME = mistake(
-    "mapping-unknown-name",
-    "The mapping leads to a name that our model does not have; print dict(model.named_parameters()).",
-    2,
-)
-CROSSED = mistake("mapping-crossed", "A tensor is mapped to the wrong place in our model.", 2)
-NO_TRANSPOSE = mistake(
-    "no-transpose",
-    "Nothing is transposed. Conv1D stores its weight as (in, out), nn.Linear as (out, in): c_attn, "
-    "c_fc and both c_proj must be turned.",
-    3,
-)
-SQUARE_NOT_TURNED = mistake(
-    "c-proj-not-transposed",
-    "attn.c_proj.weight is not transposed. It is square, so its shape can't tell, and it is Conv1D's "
-    "like the other three.",
-    3,
-)
-FLAGS_INVERTED = mistake(
-    "transpose-inverted",
-    "The flags are the wrong way round: the Conv1D weights are to be transposed, and the others not.",
-    3,
-)
-RESHAPED = mistake(
-    "reshape-instead-of-transpose",
-    "A weight is reshaped and not transposed: the shape is right then, and the numbers are in the wrong "
-    "places. Swap the axes.",
-    3,
-)
-ONE_NOT_TURNED = mistake(
-    "transpose-missing",
-    "One of the four Conv1D weights of a block is not transposed: c_attn, c_fc and both c_proj are.",
-    3,
-)
-TURNED_TOO_MUCH = mistake(
-    "transposes-embeddings",
-    "The embedding tables are not Conv1D: they are stored as ours are, and must not be transposed.",
-    3,
-)
-
-# ── mistakes in from_pretrained ─────────────────────────────────────────────────────────────────
-
-NOT_A_CLASSMETHOD = mistake(
-    "not-a-classmethod",
-    "from_pretrained is called on the class, before there is a model: keep @classmethod.",
-    4,
-)
-NAME_IGNORED = mistake(
-    "name-ignored",
-    "A local folder is given, and the network is asked. model_name must be passed on; a folder is "
-    "opened where it is.",
-    4,
-)
-DEFAULT_NAME = mistake("default-name", 'model_name must default to "gpt2".', 4)
-CONFIG_KEYS = mistake(
-    "config-keys",
-    "config.json holds more than GPT2Config knows. Take the fields you need (open_checkpoint does that "
-    "for you).",
-    4,
-)
-CONFIG_NOT_READ = mistake(
-    "config-not-read",
-    "The model's config is not what config.json says: every size, n_head and the epsilon come from "
-    "there.",
-    4,
-)
-PICKLE = mistake(
-    "pickle-loaded",
-    "A pickle (pytorch_model.bin) is read. Opening one can run anybody's code: only safetensors are.",
-    4,
-)
-PREFIX = mistake(
-    "prefix",
-    "Keys come with the prefix `transformer.` from one tool and without it from another; both must "
-    "load.",
-    5,
-)
-MASK_AS_WEIGHT = mistake(
-    "mask-buffers",
-    "Older files hold the mask buffers h.*.attn.bias and h.*.attn.masked_bias. They are not weights: "
-    "leave them out, without an error.",
-    5,
-)
-FILTER_TOO_WIDE = mistake(
-    "mask-filter-too-wide",
-    'attn.c_attn.bias is left out along with the mask buffers: "…c_attn.bias" ends in "attn.bias", too. '
-    'Look for ".attn.bias", with the dot.',
-    5,
-)
-HEAD_REQUIRED = mistake(
-    "head-required",
-    "lm_head.weight is looked for in the file, and most files do not hold it: the head is tied to wte. "
-    "Neither ask for it nor map it.",
-    5,
-)
-HEAD_REFUSED = mistake(
-    "head-refused",
-    "Some files hold the tied head a second time, as lm_head.weight. That is not an error: it is wte.",
-    5,
-)
-MISSING_IGNORED = mistake(
-    "missing-ignored",
-    "A tensor that is missing from the file is skipped in silence: its weights stay random. Raise a "
-    "ValueError that names it.",
-    6,
-)
-UNEXPECTED_IGNORED = mistake(
-    "unexpected-ignored",
-    "A tensor that belongs to no GPT-2 of this config is skipped in silence: it may be another model. "
-    "Raise a ValueError that names it.",
-    6,
-)
-LSTRIP = mistake(
-    "lstrip",
-    'The prefix is cut off by letters: key.lstrip("transformer.") removes all leading letters that '
-    'occur in it, also of what follows it. key.removeprefix("transformer.") removes the prefix.',
-    5,
-)
-BROADCAST = mistake(
-    "shape-broadcast",
-    "A tensor of the wrong shape is spread over the weight in silence: copy_ broadcasts. Compare the "
-    "shapes first and raise a ValueError that names it.",
-    7,
-)
-MISSHAPEN = mistake(
-    "misshapen-accepted",
-    "A tensor of the wrong shape is accepted. Compare with our weight's shape, after the transpose, and "
-    "raise a ValueError that names it.",
-    7,
-)
-UNNAMED = mistake(
-    "unhelpful-error", "The error must name the tensor (and not only its size, or how many).", 6
-)
-ERROR_TYPE = mistake(
-    "wrong-error-type",
-    "A file that does not fit must be refused with a ValueError that says why: whoever loads a model "
-    "catches that. Another library's or Python's own error can be turned into one.",
-    6,
-)
-NOT_LOADED = mistake(
-    "nothing-loaded",
-    "No weight of the file arrives in the model as it is. Do the keys match, and is what you read copied "
-    "into the model that you return?",
-    7,
-)
-BIASES_NOT_LOADED = mistake("biases-not-loaded", "The biases are not loaded.", 7)
-LAYER_NOT_LOADED = mistake("layer-not-loaded", "A whole layer is not loaded.", 7)
-SKIPPED = mistake("tensor-skipped", "Some weights do not hold the checkpoint's values.", 7)
-WRONG_TENSOR = mistake("wrong-tensor", "A weight holds another tensor of the checkpoint.", 2)
-UNTIED = mistake(
-    "untied-head",
-    "After loading, lm_head.weight no longer is embeddings.wte.weight. Copy into the parameter instead of "
-    "putting a new one in its place.",
-    7,
-)
-QKV_ORDER = mistake(
-    "qkv-reordered",
-    "The three parts of c_attn are in another order. Theirs is query, key, value, and so is ours: copy "
-    "the tensor as it is.",
-    7,
-)
-DROPOUT_CHANGED = mistake(
-    "config-not-read",
-    "The model's dropout is not what config.json says. eval() switches dropout off; its probabilities "
-    "stay, for whoever trains on.",
-    4,
-)
-OPTIONS = mistake(
-    "options-not-passed",
-    "from_pretrained takes revision, cache_dir and token and does not hand them on to open_checkpoint: "
-    "another version of the model would be loaded than was asked for.",
-    4,
-)
-NEEDS_NO_GRAD = mistake(
-    "needs-no-grad", "Copying into a parameter needs torch.no_grad() around it.", 7
-)
-NOT_EVAL = mistake(
-    "not-eval",
-    "The model comes back in training mode: dropout makes its predictions random. Return it after "
-    ".eval().",
-    8,
-)
-FROZEN = mistake("frozen", "The loaded model can't be trained: a parameter takes no gradient.", 7)
-WRONG_DTYPE = mistake(
-    "wrong-dtype",
-    "The model must be float32 (or what dtype= asks for), whatever the file's numbers are stored in.",
-    7,
-)
-BUFFERS_LOST = mistake(
-    "buffers-lost",
-    "What another piece made in __init__ besides its weights (a mask or a constant in a buffer that "
-    "is not saved) has lost its numbers: the meta device and to_empty() leave it undefined. Build the "
-    "model where it is to stay; skip_init() is what saves the time.",
-    4,
-)
-WRONG_RETURN = mistake("wrong-return", "from_pretrained must return the model.", 8)
-HEADS = [
-    mistake(
-        "config-not-read",
-        "The model computes with another number of heads than config.json's n_head.",
-        4,
-        heads=heads,
-    )
-    for heads in (12, 1, 2, 3, 6)
-] + [
-    mistake(
-        "config-not-read",
-        "The model computes with another epsilon than config.json's layer_norm_epsilon.",
-        4,
-        eps=1e-5,
-    )
-]
+KNOWN = known(__file__)
 
 
 # ── checkpoints and the oracle ──────────────────────────────────────────────────────────────────
@@ -381,28 +119,10 @@ def turned(name, tensor):
     return tensor.T if name.endswith(CONV1D) else tensor
 
 
-def gpt2(t, settings, ids, *, heads=None, eps=None):
-    """GPT-2 from the checkpoint's own tensors: ids → logits."""
-    heads = settings["n_head"] if heads is None else heads
-    eps = settings["layer_norm_epsilon"] if eps is None else eps
-
-    def norm(x, name):
-        return F.layer_norm(x, x.shape[-1:], t[f"{name}.weight"], t[f"{name}.bias"], eps)
-
-    def conv1d(x, name):
-        return x @ t[f"{name}.weight"] + t[f"{name}.bias"]
-
-    x = t["wte.weight"][ids] + t["wpe.weight"][: ids.size(1)]
-    later = torch.ones(ids.size(1), ids.size(1), dtype=torch.bool).triu(1)
-    for i in range(settings["n_layer"]):
-        qkv = conv1d(norm(x, f"h.{i}.ln_1"), f"h.{i}.attn.c_attn").chunk(3, -1)
-        q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv)
-        scores = (q @ k.mT / math.sqrt(q.size(-1))).masked_fill(later, -torch.inf)
-        y = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
-        x = x + conv1d(y, f"h.{i}.attn.c_proj")
-        y = F.gelu(conv1d(norm(x, f"h.{i}.ln_2"), f"h.{i}.mlp.c_fc"), approximate="tanh")
-        x = x + conv1d(y, f"h.{i}.mlp.c_proj")
-    return norm(x, "ln_f") @ t["wte.weight"].T
+def gpt2(t, settings, ids, **switches):
+    """GPT-2 from the checkpoint's own tensors, with any step replaced: ids → logits."""
+    w = {ours(name): turned(name, tensor) for name, tensor in t.items()}
+    return textbook_model(w, SimpleNamespace(**settings), [ids], **switches)
 
 
 # ── running the learner's code ──────────────────────────────────────────────────────────────────
@@ -429,9 +149,9 @@ def load(piece, folder, otherwise=None, **keywords):
             raise
         fail(m, f"A right checkpoint is refused: {type(error).__name__}: {_short(error)}")
     if isinstance(model, (tuple, list)):
-        fail(WRONG_RETURN, f"It returns a {type(model).__name__} of {len(model)}.")
+        fail(KNOWN["wrong-return"], f"It returns a {type(model).__name__} of {len(model)}.")
     if not isinstance(model, torch.nn.Module):
-        fail(WRONG_RETURN, f"It returns {type(model).__name__}.")
+        fail(KNOWN["wrong-return"], f"It returns {type(model).__name__}.")
     return model
 
 
@@ -453,40 +173,40 @@ def _behind(error, folder):
     text = f"{type(error).__name__}: {error}"
     settings = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     if re.search(r"\b(1024|768|2304|3072|50257)\b", text):  # GPT-2 small's sizes
-        return CONFIG_NOT_READ
+        return KNOWN["config-not-read"]
     if isinstance(error, TypeError) and "unexpected keyword" in text and "Config" in text:
-        return CONFIG_KEYS
+        return KNOWN["config-keys"]
     if re.search(r"\.(bin|pt|pth)\b", text):
-        return PICKLE
+        return KNOWN["pickle-loaded"]
     if re.search(r"no network|cannot be reached|offline|\bhub\b|HFValidation", text, re.I):
-        return NAME_IGNORED
+        return KNOWN["name-ignored"]
     layers = [int(layer) for layer in re.findall(r"\bh\.(\d+)\.", text)]
     if any(layer >= settings["n_layer"] for layer in layers):
-        return CONFIG_NOT_READ
+        return KNOWN["config-not-read"]
     if "leaf Variable" in text or "requires grad is being used in an in-place" in text:
-        return NEEDS_NO_GRAD
+        return KNOWN["needs-no-grad"]
     # what the file holds can't be missing, and what it doesn't hold can't be too much
     held = _names_in(folder)
     if re.search(r"attn\.masked_bias|(?<!c_)attn\.bias", text) and ".attn.bias" in held:
-        return MASK_AS_WEIGHT
+        return KNOWN["mask-buffers"]
     if "lm_head" in text:
-        return HEAD_REFUSED if "lm_head.weight" in held else HEAD_REQUIRED
+        return KNOWN["head-refused"] if "lm_head.weight" in held else KNOWN["head-required"]
     if "c_attn.bias" in text and "c_proj.bias" not in text and "ln_1" not in text:
-        return FILTER_TOO_WIDE
+        return KNOWN["mask-filter-too-wide"]
     rows = [settings[field] for field in ("vocab_size", "n_positions")]
     if re.search("|".join(rf"\({C}, {n}\)|\({n}\)" for n in rows), text):
-        return TURNED_TOO_MUCH
+        return KNOWN["transposes-embeddings"]
     if re.search(r"wte\.weight|wpe\.weight", text) and re.search(
         r"wpe\.|ln_|KeyErr|missing", text, re.I
     ):
-        return PREFIX
+        return KNOWN["prefix"]
     shapes = r"size of tensor a|size mismatch|broadcast shape|shape|\(\d+, \d+\)|expanded size"
     if re.search(shapes, text, re.I):
-        return NO_TRANSPOSE
+        return KNOWN["no-transpose"]
     return None
 
 
-def expect_weights(model, tensors, settings, nothing=NOT_LOADED):
+def expect_weights(model, tensors, settings, nothing=KNOWN["nothing-loaded"]):
     """Check that every parameter holds the checkpoint's tensor; what differs is named."""
     mine = {n: p.detach() for n, p in model.named_parameters(remove_duplicate=False)}
     wrong = []
@@ -495,7 +215,7 @@ def expect_weights(model, tensors, settings, nothing=NOT_LOADED):
         got = mine.get(ours(name))
         if got is None or got.shape != want.shape:
             fail(
-                SKIPPED,
+                KNOWN["tensor-skipped"],
                 f"{ours(name)} is {'missing' if got is None else tuple(got.shape)}, expected "
                 f"{tuple(want.shape)}.",
             )
@@ -511,37 +231,45 @@ def expect_weights(model, tensors, settings, nothing=NOT_LOADED):
 
     if all(is_turned(name) for name in wrong):
         if all(n.endswith("attn.c_proj.weight") for n in wrong):
-            fail(SQUARE_NOT_TURNED, listed)
-        fail(TURNED_TOO_MUCH, listed)
+            fail(KNOWN["c-proj-not-transposed"], listed)
+        fail(KNOWN["transposes-embeddings"], listed)
     for name in wrong:
         want = turned(name, tensors[name]).float()
         if torch.equal(mine[ours(name)].float(), tensors[name].float().reshape(want.shape)):
-            fail(RESHAPED if want.size(0) != want.size(-1) else SQUARE_NOT_TURNED, listed)
+            fail(
+                KNOWN["reshape-instead-of-transpose"]
+                if want.size(0) != want.size(-1)
+                else KNOWN["c-proj-not-transposed"],
+                listed,
+            )
     for name in wrong:
         for other, tensor in tensors.items():
             got, theirs = mine[ours(name)].float(), turned(other, tensor).float()
             if other != name and got.shape == theirs.shape and torch.equal(got, theirs):
-                fail(WRONG_TENSOR, f"{ours(name)} holds what the file calls {other}.")
+                fail(KNOWN["wrong-tensor"], f"{ours(name)} holds what the file calls {other}.")
     close = all(
         torch.allclose(mine[ours(n)].float(), turned(n, tensors[n]).float(), rtol=2e-2, atol=1e-2)
         for n in wrong
     )
     if close:
-        fail(WRONG_DTYPE, "The numbers are rounded: they pass through a dtype of fewer bits.")
+        fail(
+            KNOWN["wrong-dtype"],
+            "The numbers are rounded: they pass through a dtype of fewer bits.",
+        )
     if len(wrong) == len(tensors):
         fail(nothing, listed)
     if all(".c_attn." in n for n in wrong) and all(
         _reordered(mine[ours(n)].float(), turned(n, tensors[n]).float()) for n in wrong
     ):
-        fail(QKV_ORDER, listed)
+        fail(KNOWN["qkv-reordered"], listed)
     if all(n.endswith("c_attn.bias") for n in wrong):
-        fail(FILTER_TOO_WIDE, listed)
+        fail(KNOWN["mask-filter-too-wide"], listed)
     if all(n.endswith(".bias") for n in wrong):
-        fail(BIASES_NOT_LOADED, listed)
+        fail(KNOWN["biases-not-loaded"], listed)
     layers = {n.split(".")[1] for n in wrong if n.startswith("h.")}
     if len(layers) == 1 and all(n.startswith("h.") for n in wrong) and len(wrong) > 6:
-        fail(LAYER_NOT_LOADED, listed)
-    fail(SKIPPED, listed)
+        fail(KNOWN["layer-not-loaded"], listed)
+    fail(KNOWN["tensor-skipped"], listed)
 
 
 def _reordered(got, want):
@@ -559,7 +287,7 @@ def expect_logits(model, tensors, settings, t=7):
         compare(
             lambda: model(ids),
             gpt2(tensors, settings, ids),
-            HEADS,
+            KNOWN.of("heads"),
             lambda **switches: gpt2(tensors, settings, ids, **switches),
             what="the loaded model's output",
             axes="B T V",
@@ -577,21 +305,21 @@ def mapping_of(piece, n_layer):
         mapping = piece.GPT2Model._build_weight_mapping(n_layer)
     except TypeError as error:
         if "positional argument" in str(error):
-            fail(NOT_STATIC, f"Python says: {error}")
+            fail(KNOWN["not-static"], f"Python says: {error}")
         raise
     method = inspect.getattr_static(piece.GPT2Model, "_build_weight_mapping")
     if isinstance(method, types.FunctionType):
-        fail(NOT_STATIC, "Called on a model it would take the model for n_layer.")
+        fail(KNOWN["not-static"], "Called on a model it would take the model for n_layer.")
     if not isinstance(mapping, dict):
-        fail(NOT_A_MAPPING, f"It is a {type(mapping).__name__}.")
+        fail(KNOWN["mapping-form"], f"It is a {type(mapping).__name__}.")
     pairs = {}
     for key, value in mapping.items():
         if not isinstance(key, str):
-            fail(NOT_A_MAPPING, f"A key is {key!r}.")
+            fail(KNOWN["mapping-form"], f"A key is {key!r}.")
         if not isinstance(value, (tuple, list)) or len(value) != 2:
-            fail(NOT_A_MAPPING, f"{key!r} leads to {value!r}.")
+            fail(KNOWN["mapping-form"], f"{key!r} leads to {value!r}.")
         if not isinstance(value[0], str) or not isinstance(value[1], (bool, int)):
-            fail(NOT_A_MAPPING, f"{key!r} leads to {value!r}.")
+            fail(KNOWN["mapping-form"], f"{key!r} leads to {value!r}.")
         pairs[key.removeprefix("transformer.")] = (value[0], bool(value[1]))
     return pairs
 
@@ -608,26 +336,26 @@ def expect_keys(mapping, n_layer):
     )
     listed += [f"Too much: {', '.join(extra[:3])}{' …' if len(extra) > 3 else ''}"] if extra else []
     if any(key.startswith("embeddings.") for key in extra):
-        fail(INVERTED, *listed)
+        fail(KNOWN["mapping-inverted"], *listed)
     if any(re.search(r"\.attn\.(masked_)?bias$", key) for key in extra):
-        fail(BUFFER_MAPPED, *listed)
+        fail(KNOWN["buffer-in-mapping"], *listed)
     layers_missing = {key.split(".")[1] for key in missing if key.startswith("h.")}
     layers_extra = {key.split(".")[1] for key in extra if key.startswith("h.")}
     if layers_missing == {"0"} and layers_extra == {str(n_layer)}:
-        fail(LAYERS_FROM_1, *listed)
+        fail(KNOWN["layers-from-1"], *listed)
     if missing and all(key.endswith(".bias") for key in missing) and len(missing) > 2:
-        fail(NO_BIASES, *listed)
+        fail(KNOWN["mapping-lacks-biases"], *listed)
     if any(key.startswith(("wte", "wpe")) for key in missing):
-        fail(NO_EMBEDDINGS, *listed)
+        fail(KNOWN["mapping-lacks-embeddings"], *listed)
     if any(key.startswith("ln_f") for key in missing):
-        fail(NO_LN_F, *listed)
+        fail(KNOWN["mapping-lacks-ln-f"], *listed)
     if not extra and len(layers_missing) == 1 and len(missing) == 12:
-        fail(LAST_LAYER, *listed)
+        fail(KNOWN["mapping-lacks-last-layer"], *listed)
     if missing:
-        fail(INCOMPLETE, *listed)
+        fail(KNOWN["mapping-incomplete"], *listed)
     if all(key.startswith(f"h.{n_layer}.") for key in extra):
-        fail(EXTRA_LAYER, *listed)
-    fail(UNKNOWN_KEY, *listed)
+        fail(KNOWN["mapping-extra-layer"], *listed)
+    fail(KNOWN["mapping-unknown-key"], *listed)
 
 
 @check(todo=2, points=2)
@@ -636,7 +364,7 @@ def test_mapping_keys(piece):
     first = mapping_of(piece, L)
     for n_layer in (1, 5):
         if set(mapping_of(piece, n_layer)) == set(first):
-            fail(FIXED_LAYERS)
+            fail(KNOWN["fixed-layers"])
     for n_layer in (L, 1, 12):
         expect_keys(mapping_of(piece, n_layer), n_layer)
 
@@ -650,10 +378,10 @@ def test_mapping_names(piece):
     same = {name: id(p) for name, p in known.named_parameters(remove_duplicate=False)}
     for key, (name, _) in mapping_of(piece, L).items():
         if name not in same:
-            fail(UNKNOWN_NAME, f"{key!r} leads to {name!r}.")
+            fail(KNOWN["mapping-unknown-name"], f"{key!r} leads to {name!r}.")
         want = "lm_head.weight" if key == "lm_head.weight" else ours(key)
         if same[name] != same[want]:
-            fail(CROSSED, f"{key!r} leads to {name!r}, expected {want!r}.")
+            fail(KNOWN["mapping-crossed"], f"{key!r} leads to {name!r}, expected {want!r}.")
 
 
 @check(todo=2, needs=test_mapping_keys, points=2)
@@ -662,13 +390,16 @@ def test_mapping_transposes(piece):
     mapping = mapping_of(piece, L)
     flat = [key for key in mapping if key.endswith(CONV1D) and not mapping[key][1]]
     if len(flat) == 4 * L:
-        fail(FLAGS_INVERTED if mapping["wte.weight"][1] else NO_TRANSPOSE)
+        fail(KNOWN["transpose-inverted"] if mapping["wte.weight"][1] else KNOWN["no-transpose"])
     if flat:
         square = all("attn.c_proj" in key for key in flat)
-        fail(SQUARE_NOT_TURNED if square else ONE_NOT_TURNED, f"Look at {flat[0]}.")
+        fail(
+            KNOWN["c-proj-not-transposed"] if square else KNOWN["transpose-missing"],
+            f"Look at {flat[0]}.",
+        )
     for key in ("wte.weight", "wpe.weight", "lm_head.weight"):
         if key in mapping and mapping[key][1]:
-            fail(TURNED_TOO_MUCH, f"Look at {key}.")
+            fail(KNOWN["transposes-embeddings"], f"Look at {key}.")
 
 
 # ── from_pretrained ─────────────────────────────────────────────────────────────────────────────
@@ -679,28 +410,37 @@ def test_loads_a_folder(piece):
     """A local folder with config.json and model.safetensors gives a model with its config"""
     method = inspect.getattr_static(piece.GPT2Model, "from_pretrained")
     if not isinstance(method, (classmethod, staticmethod)):
-        fail(NOT_A_CLASSMETHOD)
+        fail(KNOWN["not-a-classmethod"])
     name = next(iter(inspect.signature(piece.GPT2Model.from_pretrained).parameters.values()), None)
     if name is None or name.name != "model_name" or name.default != "gpt2":
-        fail(DEFAULT_NAME, f"Its first argument is `{name}`.")
+        fail(KNOWN["default-name"], f"Its first argument is `{name}`.")
     settings = settings_of()
     with checkpoint(tensors_of(settings), settings) as folder:
         model = load(piece, folder)
     if not any(base.__name__ == "GPT2Model" for base in type(model).__mro__):
-        fail(WRONG_RETURN, f"It returns a {type(model).__name__}, not a GPT2Model.")
+        fail(KNOWN["wrong-return"], f"It returns a {type(model).__name__}, not a GPT2Model.")
     for field in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "layer_norm_epsilon"):
         got = getattr(model.config, field, None)
         if got != settings[field]:
-            fail(CONFIG_NOT_READ, f"config.{field} is {got}, config.json says {settings[field]}.")
+            fail(
+                KNOWN["config-not-read"],
+                f"config.{field} is {got}, config.json says {settings[field]}.",
+            )
     default = type(model.config)()
     for field in ("embd_pdrop", "attn_pdrop", "resid_pdrop"):
         got = getattr(model.config, field, None)
         # the contract does not say that dropout is read, but what is there must not be lost
         if got not in (settings[field], getattr(default, field)):
-            fail(DROPOUT_CHANGED, f"config.{field} is {got}, config.json says {settings[field]}.")
+            fail(
+                KNOWN["config-not-read:dropout-changed"],
+                f"config.{field} is {got}, config.json says {settings[field]}.",
+            )
     p = model.embeddings.drop.p
     if p != model.config.embd_pdrop:
-        fail(DROPOUT_CHANGED, f"embeddings.drop.p is {p}, embd_pdrop {model.config.embd_pdrop}.")
+        fail(
+            KNOWN["config-not-read:dropout-changed"],
+            f"embeddings.drop.p is {p}, embd_pdrop {model.config.embd_pdrop}.",
+        )
 
 
 @check(todo=8, needs=test_loads_a_folder, points=3)
@@ -712,11 +452,11 @@ def test_every_weight(piece):
         try:
             expect_weights(load(piece, folder), tensors, settings)
         except CheckFailed as failed:
-            if NOT_LOADED.id not in failed.mistakes:
+            if "nothing-loaded" not in failed.mistakes:
                 raise
             with checkpoint(tensors, settings, prefix="") as other:
                 expect_weights(load(piece, other), tensors, settings)
-            fail(PREFIX, "Keys without the prefix load; with it, none arrives.")
+            fail(KNOWN["prefix"], "Keys without the prefix load; with it, none arrives.")
 
 
 @check(todo=8, needs=test_every_weight)
@@ -726,17 +466,17 @@ def test_tied_and_ready(piece):
     with checkpoint(tensors_of(settings), settings) as folder:
         model = load(piece, folder)
     if model.lm_head.weight is not model.embeddings.wte.weight:
-        fail(UNTIED)
+        fail(KNOWN["untied-head"])
     training = [name for name, module in model.named_modules() if module.training]
     if training:
-        fail(NOT_EVAL, f"Look at {training[0] or 'model.training'}.")
+        fail(KNOWN["not-eval"], f"Look at {training[0] or 'model.training'}.")
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     if frozen:
-        fail(FROZEN, f"{frozen[0]}.requires_grad is False.")
+        fail(KNOWN["frozen"], f"{frozen[0]}.requires_grad is False.")
     try:
         model(torch.arange(5)[None]).pow(2).mean().backward()
     except RuntimeError as error:
-        fail(FROZEN, f"PyTorch says: {_short(error)}")
+        fail(KNOWN["frozen"], f"PyTorch says: {_short(error)}")
 
 
 @check(todo=8, needs=test_every_weight)
@@ -753,10 +493,10 @@ def test_other_tensors_stay(piece):
         checkpoint(tensors_of(settings), settings) as folder,
         mock.patch.object(piece.GPT2Model, "__init__", init),
     ):
-        model = load(piece, folder, BUFFERS_LOST)
+        model = load(piece, folder, KNOWN["buffers-lost"])
     kept = getattr(model.h[0].attn, "kept", None)
     if kept is not None and (kept.is_meta or kept.tolist() != [3.0, 1.0, 4.0]):
-        fail(BUFFERS_LOST)
+        fail(KNOWN["buffers-lost"])
 
 
 @check(todo=8, needs=test_every_weight)
@@ -787,7 +527,8 @@ def test_options(piece):
     if asked and asked[0] != ("owner/name", *options.values()):
         seen = ", ".join(f"{n}={v!r}" for n, v in zip(options, asked[0][1:], strict=True))
         fail(
-            OPTIONS, f"Asked for 'owner/name' with {options}, it gets {asked[0][0]!r} with {seen}."
+            KNOWN["options-not-passed"],
+            f"Asked for 'owner/name' with {options}, it gets {asked[0][0]!r} with {seen}.",
         )
 
 
@@ -809,7 +550,7 @@ def test_other_sizes(piece):
         settings = settings_of(**dict(zip(names, sizes, strict=True)))
         tensors = tensors_of(settings)
         with checkpoint(tensors, settings) as folder:
-            model = load(piece, folder, CONFIG_NOT_READ)
+            model = load(piece, folder, KNOWN["config-not-read"])
             expect_weights(model, tensors, settings)
             expect_logits(model, tensors, settings)
 
@@ -821,12 +562,12 @@ def test_without_prefix(piece):
     tensors = tensors_of(settings)
     with checkpoint(tensors, settings, prefix="") as folder:
         try:
-            model = load(piece, folder, PREFIX)
+            model = load(piece, folder, KNOWN["prefix"])
         except CheckFailed as failed:
-            if NO_TRANSPOSE.id in failed.mistakes:
-                fail(PREFIX)
+            if "no-transpose" in failed.mistakes:
+                fail(KNOWN["prefix"])
             raise
-        expect_weights(model, tensors, settings, nothing=PREFIX)
+        expect_weights(model, tensors, settings, nothing=KNOWN["prefix"])
 
 
 @check(
@@ -841,14 +582,14 @@ def test_mask_buffers(piece):
         masks = {f"{prefix}h.{i}.attn.bias": mask for i in range(L)}
         masks |= {f"{prefix}h.{i}.attn.masked_bias": torch.tensor(-1e4) for i in range(L)}
         with checkpoint(tensors, settings, prefix, masks) as folder:
-            model = load(piece, folder, MASK_AS_WEIGHT)
+            model = load(piece, folder, KNOWN["mask-buffers"])
             expect_weights(model, tensors, settings)
             expect_logits(model, tensors, settings)
         names = [
             name for name in model.state_dict() if name.endswith((".attn.bias", "masked_bias"))
         ]
         if names:
-            fail(MASK_AS_WEIGHT, f"The model holds {names[0]}.")
+            fail(KNOWN["mask-buffers"], f"The model holds {names[0]}.")
 
 
 @check(todo=8, needs=test_every_weight, follows=(test_without_prefix, test_tied_and_ready))
@@ -859,10 +600,10 @@ def test_head_in_the_file(piece):
     for prefix in ("transformer.", ""):
         head = {"lm_head.weight": tensors["wte.weight"]}
         with checkpoint(tensors, settings, prefix, head) as folder:
-            model = load(piece, folder, HEAD_REFUSED)
+            model = load(piece, folder, KNOWN["head-refused"])
         expect_weights(model, tensors, settings)
         if model.lm_head.weight is not model.embeddings.wte.weight:
-            fail(UNTIED)
+            fail(KNOWN["untied-head"])
 
 
 def expect_refusal(piece, folder, name, what, accepted):
@@ -874,15 +615,23 @@ def expect_refusal(piece, folder, name, what, accepted):
     except Exception as error:
         if name not in str(error):
             fail(
-                UNNAMED,
+                KNOWN["unhelpful-error"],
                 f"When {what}, the error must name {name}. It is {type(error).__name__}: "
                 f"{_short(error)}",
             )
         if not isinstance(error, ValueError):
-            fail(ERROR_TYPE, f"When {what}, {type(error).__name__} is raised: {_short(error)}")
+            fail(
+                KNOWN["wrong-error-type"],
+                f"When {what}, {type(error).__name__} is raised: {_short(error)}",
+            )
     else:
-        if accepted is BROADCAST and not (model.get_parameter(ours(name)) == 1).all():
-            accepted = MISSHAPEN  # it was passed over, and not spread over the weight
+        if (
+            accepted is KNOWN["shape-broadcast"]
+            and not (model.get_parameter(ours(name)) == 1).all()
+        ):
+            accepted = KNOWN[
+                "misshapen-accepted"
+            ]  # it was passed over, and not spread over the weight
         fail(accepted, f"Nothing is raised when {what}.")
 
 
@@ -895,7 +644,7 @@ def test_missing_tensor(piece):
     for name in (*names, "ln_f.bias"):
         rest = {key: t for key, t in tensors.items() if key != name}
         with checkpoint(rest, settings) as folder:
-            expect_refusal(piece, folder, name, f"{name} is missing", MISSING_IGNORED)
+            expect_refusal(piece, folder, name, f"{name} is missing", KNOWN["missing-ignored"])
 
 
 @check(
@@ -915,7 +664,7 @@ def test_unexpected_tensor(piece):
         extra = {f"{prefix}{name}": torch.ones(C)}
         with checkpoint(tensors, settings, extra=extra) as folder:
             what = f"the file also holds {name}"
-            accepted = LSTRIP if name.startswith("norm.") else UNEXPECTED_IGNORED
+            accepted = KNOWN["lstrip"] if name.startswith("norm.") else KNOWN["unexpected-ignored"]
             expect_refusal(piece, folder, name, what, accepted)
 
 
@@ -925,16 +674,16 @@ def test_misshapen_tensor(piece):
     settings = settings_of()
     tensors = tensors_of(settings)
     for name, shape, m in (
-        ("h.1.ln_1.bias", (1,), BROADCAST),
-        ("ln_f.weight", (1,), BROADCAST),
-        ("h.0.attn.c_proj.weight", (C, 1), BROADCAST),
-        ("h.2.mlp.c_proj.weight", (1, C), BROADCAST),
-        ("h.1.mlp.c_fc.bias", (C,), MISSHAPEN),
-        ("h.0.attn.c_attn.bias", (3, C), MISSHAPEN),
-        ("h.0.attn.c_attn.weight", (C, 3 * C + 1), MISSHAPEN),
-        ("h.2.mlp.c_fc.weight", (4 * C, C), MISSHAPEN),
-        ("wpe.weight", (P + 1, C), MISSHAPEN),
-        ("wte.weight", (V - 1, C), MISSHAPEN),
+        ("h.1.ln_1.bias", (1,), KNOWN["shape-broadcast"]),
+        ("ln_f.weight", (1,), KNOWN["shape-broadcast"]),
+        ("h.0.attn.c_proj.weight", (C, 1), KNOWN["shape-broadcast"]),
+        ("h.2.mlp.c_proj.weight", (1, C), KNOWN["shape-broadcast"]),
+        ("h.1.mlp.c_fc.bias", (C,), KNOWN["misshapen-accepted"]),
+        ("h.0.attn.c_attn.bias", (3, C), KNOWN["misshapen-accepted"]),
+        ("h.0.attn.c_attn.weight", (C, 3 * C + 1), KNOWN["misshapen-accepted"]),
+        ("h.2.mlp.c_fc.weight", (4 * C, C), KNOWN["misshapen-accepted"]),
+        ("wpe.weight", (P + 1, C), KNOWN["misshapen-accepted"]),
+        ("wte.weight", (V - 1, C), KNOWN["misshapen-accepted"]),
     ):
         changed = {**tensors, name: torch.ones(shape)}
         with checkpoint(changed, settings) as folder:
@@ -953,7 +702,10 @@ def test_dtypes(piece):
             model = load(piece, folder)
             for name, parameter in model.named_parameters():
                 if parameter.dtype != torch.float32:
-                    fail(WRONG_DTYPE, f"From a file in {stored}, {name} is {parameter.dtype}.")
+                    fail(
+                        KNOWN["wrong-dtype"],
+                        f"From a file in {stored}, {name} is {parameter.dtype}.",
+                    )
             expect_weights(model, tensors, settings)
     if "dtype" in inspect.signature(piece.GPT2Model.from_pretrained).parameters:
         tensors = tensors_of(settings)
@@ -961,7 +713,9 @@ def test_dtypes(piece):
             model = load(piece, folder, dtype=torch.bfloat16)
         for name, parameter in model.named_parameters():
             if parameter.dtype != torch.bfloat16:
-                fail(WRONG_DTYPE, f"With dtype=torch.bfloat16, {name} is {parameter.dtype}.")
+                fail(
+                    KNOWN["wrong-dtype"], f"With dtype=torch.bfloat16, {name} is {parameter.dtype}."
+                )
         expect_weights(model, {name: t.to(torch.bfloat16) for name, t in tensors.items()}, settings)
 
 
@@ -1001,10 +755,13 @@ def test_pickle_is_refused(piece):
             else:
                 accepted = True
             if Payload.opened:
-                fail(PICKLE, "The checks put a function call into one, and it was carried out.")
+                fail(
+                    KNOWN["pickle-loaded"],
+                    "The checks put a function call into one, and it was carried out.",
+                )
             if accepted and not (pickled is tensors and by_transformers):
                 fail(
-                    NOT_LOADED if pickled is None else PICKLE,
+                    KNOWN["nothing-loaded"] if pickled is None else KNOWN["pickle-loaded"],
                     "Nothing is raised without model.safetensors"
                     f"{'' if pickled is None else ', with a pickle'}.",
                 )

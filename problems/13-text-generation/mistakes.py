@@ -176,7 +176,10 @@ KNOWN.add(
     2,
     "Probabilities are returned. Filters take logits and give logits: the softmax comes once, in `sample`.",
     way(last=lambda x: x.softmax(-1)),
-    way(last=lambda x: x.log_softmax(-1), says="Log-probabilities are returned: another number for each token than its logit. What is kept keeps its logit."),
+    way(
+        last=lambda x: x.log_softmax(-1),
+        says="Log-probabilities are returned: another number for each token than its logit. What is kept keeps its logit.",
+    ),
     family="fill",
 )
 KNOWN.add(
@@ -202,7 +205,11 @@ KNOWN.add(
     4,
     "The token with which the sum crosses p is left out. It stays: without it the sum is below p.",
     way(keep=lambda chances, p: chances.cumsum(-1) <= p),
-    way(keep=lambda chances, p: (chances.cumsum(-1) <= p) | (chances.cumsum(-1) == chances.cumsum(-1)[:, :1])),
+    way(
+        keep=lambda chances, p: (
+            (chances.cumsum(-1) <= p) | (chances.cumsum(-1) == chances.cumsum(-1)[:, :1])
+        )
+    ),
     family="top-p",
 )
 KNOWN.add(
@@ -233,9 +240,17 @@ KNOWN.add(
     "rows-share-a-nucleus",
     5,
     "What one row leaves out is left out in the others, too. Each row has its own nucleus.",
-    way(back=lambda x, values, order, keep, out: torch.where(_back(order, keep).all(0, keepdim=True), x, out)),
+    way(
+        back=lambda x, values, order, keep, out: torch.where(
+            _back(order, keep).all(0, keepdim=True), x, out
+        )
+    ),
     way(back=lambda x, values, order, keep, out: torch.where(_back(order, keep)[:1], x, out)),
-    way(back=lambda x, values, order, keep, out: torch.where(_back(order, keep).any(0, keepdim=True), x, out)),
+    way(
+        back=lambda x, values, order, keep, out: torch.where(
+            _back(order, keep).any(0, keepdim=True), x, out
+        )
+    ),
     family="top-p",
 )
 KNOWN.add(
@@ -257,7 +272,10 @@ KNOWN.add(
     3,
     "The logits are summed. It is their probabilities that sum to p, so the softmax comes first.",
     way(chance=lambda values: values),
-    way(chance=lambda values: values.exp(), says="The exponentials are summed without being divided by their total: they are not probabilities yet."),
+    way(
+        chance=lambda values: values.exp(),
+        says="The exponentials are summed without being divided by their total: they are not probabilities yet.",
+    ),
     family="top-p",
 )
 KNOWN.add(
@@ -272,6 +290,8 @@ KNOWN.add(
     3,
     "Sums or probabilities are taken along the batch, and not along the vocabulary (the last axis).",
     way(keep=lambda chances, p: chances.cumsum(0) - chances < p),
+    way(keep=lambda chances, p: ~_shifted(chances.cumsum(0) >= p)),
+    way(keep=lambda chances, p: ~_shifted(chances.cumsum(0) > p)),
     way(chance=lambda values: values.softmax(0)),
     family="top-p",
 )
@@ -316,6 +336,13 @@ def _later(chances):
     return later
 
 
+def _shifted(gone):
+    """A mask of sorted tokens moved one place on, so that the first always stays."""
+    later = gone.roll(1, -1)
+    later[:, 0] = False
+    return later
+
+
 def _back(order, keep):
     """A mask in sorted order → in the vocabulary's."""
     return torch.zeros_like(keep).scatter(-1, order, keep)
@@ -341,11 +368,26 @@ KNOWN.add(
     "drawn-without-softmax",
     6,
     "Tokens are drawn in proportion to something else than softmax(logits).",
-    way(chance=lambda x: x.clamp_min(0) / x.clamp_min(0).sum(-1, keepdim=True), says="Tokens are drawn in proportion to their logits. Their probabilities are softmax(logits)."),
-    way(chance=lambda x: x.abs() / x.abs().sum(-1, keepdim=True), says="Tokens are drawn in proportion to the size of their logits. Their probabilities are softmax(logits)."),
-    way(chance=lambda x: torch.where(x.isfinite(), 1.0, 0.0) / x.isfinite().sum(-1, keepdim=True), says="All tokens that are left are equally likely. Their probabilities are softmax(logits)."),
-    way(chance=lambda x: (2 * x).softmax(-1), says="Tokens are drawn from the square of softmax(logits): the probabilities enter twice."),
-    way(chance=lambda x: x.sigmoid() / x.sigmoid().sum(-1, keepdim=True), says="Tokens are drawn in proportion to the sigmoid of their logits. Their probabilities are softmax(logits)."),
+    way(
+        chance=lambda x: x.clamp_min(0) / x.clamp_min(0).sum(-1, keepdim=True),
+        says="Tokens are drawn in proportion to their logits. Their probabilities are softmax(logits).",
+    ),
+    way(
+        chance=lambda x: x.abs() / x.abs().sum(-1, keepdim=True),
+        says="Tokens are drawn in proportion to the size of their logits. Their probabilities are softmax(logits).",
+    ),
+    way(
+        chance=lambda x: torch.where(x.isfinite(), 1.0, 0.0) / x.isfinite().sum(-1, keepdim=True),
+        says="All tokens that are left are equally likely. Their probabilities are softmax(logits).",
+    ),
+    way(
+        chance=lambda x: (2 * x).softmax(-1),
+        says="Tokens are drawn from the square of softmax(logits): the probabilities enter twice.",
+    ),
+    way(
+        chance=lambda x: x.sigmoid() / x.sigmoid().sum(-1, keepdim=True),
+        says="Tokens are drawn in proportion to the sigmoid of their logits. Their probabilities are softmax(logits).",
+    ),
     family="draw",
 )
 KNOWN.add(
@@ -359,10 +401,26 @@ KNOWN.add(
     "wrong-noise",
     6,
     "The noise that is added to the logits is not Gumbel noise, −log(−log u), so the largest sum is not a draw from the softmax.",
-    way(chance=lambda x: _with_noise(x, torch.rand(4001, x.size(-1), generator=torch.Generator().manual_seed(0)))),
-    way(chance=lambda x: _with_noise(x, torch.randn(4001, x.size(-1), generator=torch.Generator().manual_seed(0)))),
-    way(chance=lambda x: _with_noise(x, torch.rand(4001, x.size(-1), generator=torch.Generator().manual_seed(0)).log())),
-    way(chance=lambda x: _with_noise(x, -torch.rand(4001, x.size(-1), generator=torch.Generator().manual_seed(0)).log())),
+    way(
+        chance=lambda x: _with_noise(
+            x, torch.rand(4001, x.size(-1), generator=torch.Generator().manual_seed(0))
+        )
+    ),
+    way(
+        chance=lambda x: _with_noise(
+            x, torch.randn(4001, x.size(-1), generator=torch.Generator().manual_seed(0))
+        )
+    ),
+    way(
+        chance=lambda x: _with_noise(
+            x, torch.rand(4001, x.size(-1), generator=torch.Generator().manual_seed(0)).log()
+        )
+    ),
+    way(
+        chance=lambda x: _with_noise(
+            x, -torch.rand(4001, x.size(-1), generator=torch.Generator().manual_seed(0)).log()
+        )
+    ),
     family="draw",
 )
 KNOWN.add(
@@ -463,8 +521,20 @@ KNOWN.add(
     way(order=("penalty", "top-k", "top-p")),
     family="order",
 )
-KNOWN.add("top-k-ignored", 7, "top_k has no effect.", way(order=("penalty", "temperature", "top-p")), family="order")
-KNOWN.add("top-p-ignored", 7, "top_p has no effect.", way(order=("penalty", "temperature", "top-k")), family="order")
+KNOWN.add(
+    "top-k-ignored",
+    7,
+    "top_k has no effect.",
+    way(order=("penalty", "temperature", "top-p")),
+    family="order",
+)
+KNOWN.add(
+    "top-p-ignored",
+    7,
+    "top_p has no effect.",
+    way(order=("penalty", "temperature", "top-k")),
+    family="order",
+)
 KNOWN.add(
     "penalty-not-applied",
     7,
@@ -481,205 +551,207 @@ KNOWN.add(
 )
 KNOWN.add(
     "greedy-without-penalty",
-    8,
+    7,
     "At temperature 0 the penalty is passed over. It can move the maximum, so it comes before the argmax.",
     way(order=("temperature", "top-k", "top-p")),
     family="greedy",
 )
 KNOWN.add(
     "greedy-divides-by-zero",
-    8,
+    7,
     "At temperature 0 the logits are divided by 0. Then there is nothing to draw: take the largest.",
 )
 KNOWN.add(
     "greedy-still-draws",
-    8,
+    7,
     "At a temperature ≤ 1e-8 a token is drawn. The largest is to be taken.",
 )
 KNOWN.add(
     "penalty-needs-seen",
     7,
     "Without `seen` there is nothing to penalize: leave the penalty out when it is None.",
+    way(unseen=torch.ones_like),
+    family="order",
 )
 
 # ── the loop ────────────────────────────────────────────────────────────────────────────────────
 
 KNOWN.add(
     "fed-only-the-last",
-    9,
+    8,
     "next_logits is given the newest token alone. It wants everything so far, prompt included: what can be left out is its own matter (problem 14).",
     way(feed=lambda text, T: text[:, -1:]),
     family="loop",
 )
 KNOWN.add(
     "fed-without-prompt",
-    9,
+    8,
     "next_logits is given the new tokens without the prompt. It wants everything so far.",
     way(feed=lambda text, T: text[:, T:] if text.size(1) > T else text),
     family="loop",
 )
 KNOWN.add(
     "text-not-extended",
-    9,
+    8,
     "next_logits is given the prompt again and again. The new token belongs at its end before the next call.",
     way(feed=lambda text, T: text[:, :T]),
     family="loop",
 )
 KNOWN.add(
     "token-put-in-front",
-    9,
+    8,
     "New tokens are put in front of the text. They belong at its end.",
     way(grow=lambda text, new: torch.cat([new[:, None], text], 1)),
     family="loop",
 )
 KNOWN.add(
     "oldest-token-forgotten",
-    9,
+    8,
     "The text loses its first token with every new one. next_logits is given all of it.",
     way(grow=lambda text, new: torch.cat([text[:, 1:], new[:, None]], 1)),
     family="loop",
 )
 KNOWN.add(
     "one-token-too-few",
-    9,
+    8,
     "There is one token too few: max_new_tokens is how many are yielded.",
     way(count=lambda n: n - 1),
     family="loop",
 )
 KNOWN.add(
     "one-token-more",
-    9,
+    8,
     "There is one token too many: max_new_tokens is how many are yielded.",
     way(count=lambda n: n + 1),
     family="loop",
 )
 KNOWN.add(
     "counts-the-prompt",
-    9,
+    8,
     "max_new_tokens is taken for the length of prompt and new tokens together. It counts the new ones.",
 )
 KNOWN.add(
     "yields-the-text",
-    9,
+    8,
     "The whole text is yielded. Each step yields its new tokens alone, (B,).",
 )
 KNOWN.add(
     "not-streamed",
-    9,
+    8,
     "All tokens are computed before the first one is handed out. Write `yield` inside the loop, so that whoever reads along sees each token when it is chosen.",
 )
 KNOWN.add(
     "not-an-iterator",
-    9,
+    8,
     "generate_tokens must give an iterator: with `yield` inside the loop it does so by itself.",
 )
 KNOWN.add(
     "called-too-often",
-    9,
+    8,
     "next_logits is called more often than once per token. Each call is a forward pass of the model, the dearest thing here.",
 )
 KNOWN.add(
     "edits-ids",
-    9,
+    8,
     "The prompt that was given is changed. Whoever called still needs it: make a new, longer tensor.",
 )
 KNOWN.add(
     "settings-not-passed-on",
-    9,
+    8,
     "One of the settings has no effect here: hand all of them on to next_token.",
 )
 KNOWN.add(
     "prompt-not-seen",
-    10,
+    8,
     "The prompt's tokens are not penalized. `seen` counts them as well as the new ones.",
     way(seen=lambda text, T, V: _counts(text[:, T:], V) > 0),
     family="seen",
 )
 KNOWN.add(
     "only-the-prompt-seen",
-    10,
+    8,
     "Only the prompt's tokens are penalized. New tokens count from the moment when they are chosen.",
     way(seen=lambda text, T, V: _counts(text[:, :T], V) > 0),
     family="seen",
 )
 KNOWN.add(
     "only-the-last-seen",
-    10,
+    8,
     "Only the newest token is penalized. `seen` holds all tokens so far.",
     way(seen=lambda text, T, V: _counts(text[:, -1:], V) > 0),
     family="seen",
 )
 KNOWN.add(
     "rows-share-their-past",
-    10,
+    8,
     "A row is penalized for what another row has seen.",
     way(seen=lambda text, T, V: (_counts(text, V) > 0).any(0, keepdim=True).expand(len(text), V)),
     family="seen",
 )
 KNOWN.add(
     "penalty-per-occurrence",
-    10,
+    8,
     "A token that occurred twice is penalized twice. Once is enough, however often it occurred.",
     way(seen=lambda text, T, V: _counts(text, V)),
     family="seen",
 )
 KNOWN.add(
     "nothing-seen",
-    10,
+    8,
     "The repetition penalty has no effect on the text: next_token needs `seen`.",
     way(seen=lambda text, T, V: _counts(text, V) < 0),
     family="seen",
 )
 KNOWN.add(
     "one-end-stops-all",
-    11,
+    9,
     "The text ends as soon as one row has met the end token. The others go on until all have.",
     way(stop=lambda ended: bool(ended.any())),
     family="end",
 )
 KNOWN.add(
     "end-ignored",
-    11,
+    9,
     "The end token ends nothing: rows go on after it.",
     way(fill=lambda new, ended, eos, last: new, stop=lambda ended: False),
     family="end",
 )
 KNOWN.add(
     "ended-rows-go-on",
-    11,
+    9,
     "A row that has met the end token goes on with other tokens. It yields the end token from then on, until all rows have ended.",
     way(fill=lambda new, ended, eos, last: new),
     family="end",
 )
 KNOWN.add(
     "never-stops",
-    11,
+    9,
     "When all rows have ended, the loop goes on. It can stop: nothing but end tokens would follow.",
     way(stop=lambda ended: False),
     family="end",
 )
 KNOWN.add(
     "end-in-prompt-counts",
-    11,
+    9,
     "An end token in the prompt ends the row. GPT-2's texts often begin with one: only new tokens count.",
     way(start=lambda ids, eos: (ids == eos).any(1)),
     family="end",
 )
 KNOWN.add(
     "end-token-swallowed",
-    11,
+    9,
     "The end token itself is not yielded. It belongs to the text: whoever reads sees by it that the row has ended.",
 )
 KNOWN.add(
     "all-must-end-at-once",
-    11,
+    9,
     "The text ends only when all rows yield the end token in the same step by themselves. Remember which rows have ended.",
     way(fill=lambda new, ended, eos, last: new, now=True),
     family="end",
 )
 KNOWN.add(
     "ended-rows-filled-with-zero",
-    11,
+    9,
     "A row that has ended is filled with token 0, or another one, and not with the end token.",
     way(fill=lambda new, ended, eos, last: new.masked_fill(ended, 0)),
     way(fill=lambda new, ended, eos, last: new.masked_fill(ended, -1)),
@@ -688,7 +760,7 @@ KNOWN.add(
 )
 KNOWN.add(
     "end-token-zero-ignored",
-    11,
+    9,
     "An end token with the id 0 is passed over: `if eos_token_id:` is false for 0. Ask whether it `is not None`.",
 )
 

@@ -65,6 +65,7 @@ def test_hints_that_checks_point_to_exist(problem: Problem) -> None:
     """Catches a check that points at a hint the README does not have."""
     import importlib.util
 
+    from learn_gpt2.checking.catalog import Catalog
     from learn_gpt2.checking.diagnosis import Mistake
 
     spec = importlib.util.spec_from_file_location("checks_of", problem.test_path(ROOT))
@@ -76,6 +77,8 @@ def test_hints_that_checks_point_to_exist(problem: Problem) -> None:
         values = value.values() if isinstance(value, dict) else value
         many = isinstance(value, (list, tuple, dict))
         found += [m for m in (values if many else [value]) if isinstance(m, Mistake)]
+        if isinstance(value, Catalog):
+            found += [m for entry in value for m in entry.mistakes()]
     assert found
     lost = {m.hint for m in found if f"### Hint {m.hint} · " not in text}
     assert lost == set()

@@ -9,9 +9,9 @@ from __future__ import annotations
 import textwrap
 
 # problem number → (title, source)
-RIGHT: dict[int, list[tuple[str, str]]] = {number: [] for number in range(1, 13)}
+RIGHT: dict[int, list[tuple[str, str]]] = {number: [] for number in range(1, 19)}
 # problem number → (the mistake that must be named, title, source, what else is true of it)
-WRONG: dict[int, list[tuple[str, str, str, str]]] = {number: [] for number in range(1, 13)}
+WRONG: dict[int, list[tuple[str, str, str, str]]] = {number: [] for number in range(1, 19)}
 
 
 def right(number: int, title: str, source: str) -> None:

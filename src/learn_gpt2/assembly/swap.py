@@ -16,9 +16,6 @@ import difflib
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +27,7 @@ from learn_gpt2.assembly import sections
 from learn_gpt2.assembly.assemble import assemble
 from learn_gpt2.assembly.modules import module_text, read_module
 from learn_gpt2.assembly.sections import Section, Source
+from learn_gpt2.checking import child
 from learn_gpt2.checking.headers import HEADER, placed_in
 from learn_gpt2.checking.loading import not_there
 from learn_gpt2.manifest import (
@@ -322,55 +320,24 @@ def _verify_files(
             for m in files
         },
     }
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(root / "src"),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONIOENCODING": "utf-8",
-    }
-    script = Path(__file__).with_name("trial.py")
     what = "the model" if MODEL_FILE in files else " and ".join(files)
-    # Windows can't delete what a process that outlived the trial holds open
+    command = child.python("-m", "learn_gpt2.assembly.trial", json.dumps(job))
+    environment = child.environment(root, PYTHONDONTWRITEBYTECODE="1")
     with tempfile.TemporaryDirectory(prefix="learn-swap-", ignore_cleanup_errors=True) as folder:
-        verdict = Path(folder) / "verdict.json"
-        with open(Path(folder) / "output", "w+b") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-P", str(script), json.dumps(job), str(verdict)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                cwd=folder,
-                start_new_session=os.name == "posix",
-            )
-            try:
-                code = process.wait(seconds)
-            except subprocess.TimeoutExpired:
+        try:
+            result = child.ask(command, seconds, environment, cwd=folder)
+        except child.NoAnswer as nothing:
+            if nothing.late:
                 raise ValueError(
                     f"{what} with this piece was still running after {seconds:g} s; "
                     "is there a loop that never ends?"
                 ) from None
-            finally:
-                _end(process)
-        try:
-            result = json.loads(verdict.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
             raise ValueError(
-                f"{what} with this piece ended Python (exit code {code}) before it had run"
+                f"{what} with this piece ended Python (exit code {nothing.code}) before it had run"
             ) from None
     if result.get("error"):
         text = texts.get(result.get("module") or "", "")
         raise ValueError(result["error"] + _whose_line(text, result.get("line")))
-
-
-def _end(process: subprocess.Popen) -> None:
-    """Stop what is left of a process, and of what it started."""
-    if os.name == "posix":
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
-    process.wait()
 
 
 def _whose_line(text: str, line: int | None) -> str:

@@ -41,7 +41,7 @@ FILE = "mistakes.py"
 @dataclass(frozen=True)
 class Way:
     """One way of making a mistake. switches: the steps that it replaces. name: how a check asks for
-    this way. says, hint, family: where they differ from the entry's own (family "": in none).
+    this way. The rest is what differs from the entry's own (family "": it belongs to none).
     """
 
     switches: dict[str, object]
@@ -49,6 +49,7 @@ class Way:
     says: str = ""
     hint: int | None = None
     family: str | None = None
+    general: bool | None = None
 
 
 PLAIN = Way({})
@@ -60,10 +61,11 @@ def way(
     *,
     hint: int | None = None,
     family: str | None = None,
+    general: bool | None = None,
     **switches: object,
 ) -> Way:
     """A Way, its switches as keywords."""
-    return Way(switches, name, says, hint, family)
+    return Way(switches, name, says, hint, family, general)
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,9 @@ class Entry:
         """The Mistake of one way. It is compared by identity, so it is made once."""
         if id(found) not in self._made:
             hint = self.hint if found.hint is None else found.hint
+            general = self.general if found.general is None else found.general
             says = found.says or self.says
-            self._made[id(found)] = Mistake(self.id, says, hint, found.switches, self.general)
+            self._made[id(found)] = Mistake(self.id, says, hint, found.switches, general)
         return self._made[id(found)]
 
 
@@ -123,7 +126,7 @@ class Catalog:
         ValueError for an id that is not lower-case words joined by hyphens, for one that is there
         already, and for two ways of one name.
         """
-        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", id):
+        if not re.fullmatch(r"[a-z0-9.]+(-[a-z0-9.]+)*", id):
             raise ValueError(f"{id!r} is not lower-case words joined by hyphens")
         if id in self._entries:
             raise ValueError(f"there are two entries {id!r}: make them ways of one")
@@ -160,21 +163,21 @@ class Catalog:
         self._entries[id] = replace(there, ways=(*there.ways, *own))
 
     def section(self, family: str = "", *, hint: int) -> Callable[..., None]:
-        """A function that adds entries of one family and hint: `(id, says, *ways, hint=, general=,
-        **switches)`. The switches are those of an entry with a single way.
+        """A function that adds entries of one family and hint: `(id, says, *ways, hint=, family=,
+        general=, **switches)`. The switches are those of an entry with a single way.
         """
-        usual = hint
+        usual_family, usual_hint = family, hint
 
         def add(
             id: str,
             says: str,
             *ways: Way,
-            hint: int | None = None,
+            hint: int = usual_hint,
+            family: str = usual_family,
             general: bool = False,
             **switches: object,
         ) -> None:
             ways = (Way(switches), *ways) if switches else ways
-            hint = usual if hint is None else hint
             self.add(id, hint, says, *ways, family=family, general=general)
 
         return add

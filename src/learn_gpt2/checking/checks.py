@@ -182,15 +182,22 @@ def checks_in(namespace: Mapping[str, object]) -> list[Check]:
     return sorted(found, key=lambda c: c.line)
 
 
-def fail(what: Mistake | str, *details: str, hint: int | None = None) -> None:
-    """Raise CheckFailed: a known mistake's sentence or a plain one, then the details, one a
-    line. A plain sentence names its mistake in brackets: `… [dropout-rate]`.
+def fail(what: Mistake | str, *details: str, id: str = "", hint: int | None = None) -> None:
+    """Raise CheckFailed: a known mistake's sentence or a plain one, then the details, one a line.
+
+    id, hint: of a plain sentence; both are shown behind it, as a known mistake's own are.
     """
     if isinstance(what, Mistake):
-        text = f"{what.says} (hint {what.hint}) [{what.id}]"
-        raise CheckFailed("\n".join((text, *details)), (what.id,), what.hint)
-    ids = re.findall(r"\[([a-z0-9]+(?:-[a-z0-9]+)+)\]", what)
-    raise CheckFailed("\n".join((what, *details)), ids, hint)
+        text, id, hint = what.says, what.id, what.hint
+    else:
+        text = what
+        if not id and (ids := re.findall(r"\[([a-z0-9]+(?:-[a-z0-9]+)+)\]", what)):
+            raise CheckFailed("\n".join((what, *details)), ids, hint)
+    if hint is not None:
+        text += f" (hint {hint})"
+    if id:
+        text += f" [{id}]"
+    raise CheckFailed("\n".join((text, *details)), (id,) if id else (), hint)
 
 
 _choose: list[Callable[[int], int] | None] = [None]
@@ -320,8 +327,8 @@ def _capital(text: str) -> str:
 
 def _fail_edited(what: str) -> None:
     raise CheckFailed(
-        f"forward changed {what} in place: whoever called it still needs it. Make a new tensor "
-        "(`x = x + …`, not `x += …`). [edits-input]",
+        f"Your code changed {what} in place, and whoever called it still needs it. Make a new "
+        "tensor (`x = x + …`, not `x += …`). [edits-input]",
         ["edits-input"],
     )
 

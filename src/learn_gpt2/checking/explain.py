@@ -8,18 +8,15 @@ and helper functions play no part.
 from __future__ import annotations
 
 import io
-import json
-import os
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_gpt2 import manifest
-from learn_gpt2.checking import loading
+from learn_gpt2.checking import child, loading
 from learn_gpt2.checking.limits import TimeLimit, time_limit
 from learn_gpt2.manifest import Problem
 
@@ -27,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SECONDS = 10.0
+PROCESS_SECONDS = 120.0  # with the imports and the textbook's own run
 MOST_RECORDS = 5000
 # clues that a wrong pair of tensors would hardly give
 TELLING = ("times too", "wrong sign", "swapped", "another order", "off by the same", "nearly")
@@ -67,19 +65,15 @@ def explain(root: Path, problem: Problem, source: Path | None = None) -> Explana
             f"`learn check {problem.number:02d}` and `learn hint {problem.number:02d}` tell more"
         )
     path = source or problem.problem_path(root)
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "learn_gpt2.checking.explain", str(problem.number), str(path)],
-        capture_output=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONIOENCODING": "utf-8"},
-        stdin=subprocess.DEVNULL,
-    )
+    words = (str(problem.number), str(path))
+    command = child.python("-m", "learn_gpt2.checking.explain", *words)
     try:
-        data = json.loads(done.stdout.decode("utf-8", "replace").splitlines()[-1])
-    except (IndexError, ValueError):
-        raise ValueError(
-            f"{loading.shown(path)} ended the process (code {done.returncode}) before a result"
-        ) from None
+        data = child.ask(command, PROCESS_SECONDS, child.environment(root))
+    except child.NoAnswer as nothing:
+        happened = f"ended the process (code {nothing.code}) before a result"
+        if nothing.late:
+            happened = f"was still running after {PROCESS_SECONDS:.0f} s: a loop without an end?"
+        raise ValueError(f"{loading.shown(path)} {happened}") from None
     if "refused" in data:
         raise ValueError(data["refused"])
     return Explanation(**data)
@@ -87,178 +81,97 @@ def explain(root: Path, problem: Problem, source: Path | None = None) -> Explana
 
 # ── the textbook ────────────────────────────────────────────────────────────────────────────────
 
-Steps = Iterator[tuple[str, "Tensor"]]
-
-
-def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Steps:
-    scores = q @ k.transpose(-2, -1)
-    yield "the scores q kᵀ", scores
-    scores = scores / q.size(-1) ** 0.5
-    yield "the scaled scores", scores
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
-        yield "the masked scores", scores
-    weights = scores.softmax(-1)
-    yield "the weights", weights
-    yield "the weighted values", weights @ v
-
-
-def _heads(x: Tensor, n_head: int) -> Tensor:
-    return x.view(x.size(0), x.size(1), n_head, -1).transpose(1, 2)
-
-
-def _multi_head(w: dict, x: Tensor, n_head: int, causal: bool, prefix: str = "") -> Steps:
-    import torch
-
-    qkv = x @ w[prefix + "c_attn.weight"].T + w[prefix + "c_attn.bias"]
-    yield "c_attn's output", qkv
-    q, k, v = (_heads(part, n_head) for part in qkv.chunk(3, -1))
-    for name, part in (("q", q), ("k", k), ("v", v)):
-        yield f"{name} by heads", part
-    T = x.size(1)
-    mask = torch.ones(T, T, dtype=torch.bool).tril() if causal else None
-    for name, value in _attention(q, k, v, mask):
-        yield name, value
-    merged = value.transpose(1, 2).reshape(x.shape)
-    yield "the merged heads", merged
-    yield "c_proj's output", merged @ w[prefix + "c_proj.weight"].T + w[prefix + "c_proj.bias"]
-
-
-def _norm(w: dict, x: Tensor, prefix: str = "") -> Steps:
-    centered = x - x.mean(-1, keepdim=True)
-    yield "x minus its mean", centered
-    variance = (centered**2).mean(-1, keepdim=True)
-    yield "the variance", variance
-    normalized = centered / (variance + 1e-5).sqrt()
-    yield "the normalized x", normalized
-    yield "the normalized x, scaled", normalized * w[prefix + "weight"]
-    yield (
-        "the normalized x, scaled and shifted",
-        normalized * w[prefix + "weight"] + w[prefix + "bias"],
-    )
-
-
-def _feed_forward(w: dict, x: Tensor, prefix: str = "") -> Steps:
-    import torch
-
-    wide = x @ w[prefix + "c_fc.weight"].T + w[prefix + "c_fc.bias"]
-    yield "c_fc's output", wide
-    inner = (2 / torch.pi) ** 0.5 * (wide + 0.044715 * wide**3)
-    yield "the tanh's argument", inner
-    bent = 0.5 * wide * (1 + torch.tanh(inner))
-    yield "the activation", bent
-    yield "c_proj's output", bent @ w[prefix + "c_proj.weight"].T + w[prefix + "c_proj.bias"]
-
-
-def _block(w: dict, x: Tensor, n_head: int, prefix: str = "", where: str = "") -> Steps:
-    for name, normed in _norm(w, x, prefix + "ln_1."):
-        yield f"{where}ln_1: {name}", normed
-    for name, value in _multi_head(w, normed, n_head, True, prefix + "attn."):
-        yield f"{where}attention: {name}", value
-    x = x + value
-    yield f"{where}x after attention", x
-    for name, normed in _norm(w, x, prefix + "ln_2."):
-        yield f"{where}ln_2: {name}", normed
-    for name, value in _feed_forward(w, normed, prefix + "mlp."):
-        yield f"{where}feed-forward: {name}", value
-    yield f"{where}x after the feed-forward network", x + value
+Steps = list[tuple[str, "Tensor"]]
+Run = Callable[[Callable[[str, "Tensor"], None]], object]  # given `note`, which hears the steps
 
 
 def _scene(problem: Problem, piece) -> tuple:
-    """(module, a function that runs the learner's code, a function that gives the steps, the sizes
-    that a ratio may be made of). Sizes, their roots and their ratios all differ.
+    """(module, a function that runs the learner's code, a function that runs the textbook's and
+    notes its steps, the sizes that a ratio may be made of). Sizes, their roots and their ratios all
+    differ.
     """
     import torch
 
-    from learn_gpt2.checking import checks
+    from learn_gpt2.checking import checks, textbook
     from learn_gpt2.checking.checks import fill
 
     def rand(*shape: int, seed: int = 0) -> Tensor:
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
-    def weights(module: torch.nn.Module) -> dict[str, Tensor]:
-        return {**checks.weights(module), **{n: t.clone() for n, t in module.named_buffers()}}
-
     number = problem.number
-    x = rand(2, 4, 15)
-    attention = {"head_dim": 5, "n_head": 3, "n_embd": 15}
-    if number == 1:
-        module = fill(piece.Embeddings(17, 11, 6, 0.0))
-        ids = torch.tensor([[3, 1, 16, 0], [9, 9, 2, 7]])
-
-        def steps(w):
-            yield "the token embeddings", w["wte.weight"][ids]
-            yield "the position embeddings", w["wpe.weight"][2:6]
-            yield "their sum", w["wte.weight"][ids] + w["wpe.weight"][2:6]
-
-        return module, lambda: module(ids, 2), lambda: steps(weights(module)), {"n_embd": 6}
-    if number == 2:
-        module = fill(piece.SimpleAttention(15))
-
-        def steps(w):
-            q, k, v = (x @ w[f"{n}.weight"].T + w[f"{n}.bias"] for n in ("query", "key", "value"))
-            yield "the queries", q
-            yield "the keys", k
-            yield "the values", v
-            yield "the scores q kᵀ", q @ k.mT
-            yield "the weights", (q @ k.mT).softmax(-1)
-            yield "the weighted values", (q @ k.mT).softmax(-1) @ v
-
-        return module, lambda: module(x), lambda: steps(weights(module)), {"n_embd": 15}
+    x, ids = rand(2, 4, 15), torch.tensor([[3, 1, 16, 0], [9, 9, 2, 7]])
+    sizes = {"head_dim": 5, "n_head": 3, "n_embd": 15}
     if number == 3:
         module = piece.ScaledDotProductAttention(6, 0.0)
         q, k, v = rand(2, 3, 4, 6), rand(2, 3, 5, 6, seed=1), rand(2, 3, 5, 6, seed=2)
         mask = torch.ones(4, 5, dtype=torch.bool).tril(1)
-        sizes = {"d_k": 6}
-        return module, lambda: module(q, k, v, mask), lambda: _attention(q, k, v, mask), sizes
-    if number == 4:
-        module = fill(piece.MultiHeadAttention(15, 3, 0.0))
 
-        def steps():
-            return _multi_head(weights(module), x, 3, False)
+        def attention(note):
+            return textbook.attention(q, k, v, mask, note=note)
 
-        return module, lambda: module(x), steps, attention
-    if number == 5:
-        module = fill(piece.CausalMultiHeadAttention(15, 3, 9, 0.0))
+        return module, lambda: module(q, k, v, mask), attention, {"d_k": 6}
 
-        def steps():
-            return _multi_head(weights(module), x, 3, True)
+    arguments = (x,)
+    if number == 1:
+        module, arguments, sizes = piece.Embeddings(17, 11, 6, 0.0), (ids, 2), {"n_embd": 6}
 
-        return module, lambda: module(x), steps, attention
-    if number == 6:
-        module = fill(piece.FeedForward(15, 22, 0.0))
-        return module, lambda: module(x), lambda: _feed_forward(weights(module), x), {}
-    if number == 7:
-        module = fill(piece.ResidualBlock(15))
-        scene = torch.tanh(rand(15, 15, seed=3))
+        def run(w, note):
+            return textbook.embeddings(w["wte.weight"], w["wpe.weight"], ids, 2, note=note)
 
-        def steps(w):
-            for name, value in _norm(w, x, "ln."):
-                yield name, value
-            yield "the sublayer's output", value @ scene
-            yield "x plus the sublayer's output", x + value @ scene
+    elif number == 2:
+        module, sizes = piece.SimpleAttention(15), {"n_embd": 15}
 
-        return module, lambda: module(x, lambda t: t @ scene), lambda: steps(weights(module)), {}
-    if number == 8:
-        module = fill(piece.TransformerBlock(15, 3, 9, 0.0))
-        return module, lambda: module(x), lambda: _block(weights(module), x, 3), attention
-    from gpt2.model import GPT2Config
+        def run(w, note):
+            return textbook.simple_attention(x, w, note=note)
 
-    module = fill(piece.GPT2Model(GPT2Config(17, 9, 15, 2, 3, 0.0, 0.0, 0.0)))
-    ids = torch.tensor([[3, 1, 16, 0], [9, 9, 2, 7]])
+    elif number == 4:
+        module = piece.MultiHeadAttention(15, 3, 0.0)
 
-    def steps(w):
-        x = w["embeddings.wte.weight"][ids] + w["embeddings.wpe.weight"][:4]
-        yield "the embeddings", x
-        for i in range(2):
-            for name, value in _block(w, x, 3, f"h.{i}.", f"block {i}: "):
-                yield name, value
-            x = value
-        for name, value in _norm(w, x, "ln_f."):
-            yield f"ln_f: {name}", value
-        yield "the logits", value @ w["embeddings.wte.weight"].T
+        def run(w, note):
+            return textbook.multi_head(x, w, 3, mask=textbook.unmasked, note=note)
 
-    return module, lambda: module(ids), lambda: steps(weights(module)), attention
+    elif number == 5:
+        module = piece.CausalMultiHeadAttention(15, 3, 9, 0.0)
+
+        def run(w, note):
+            return textbook.multi_head(x, w, 3, note=note)
+
+    elif number == 6:
+        module, sizes = piece.FeedForward(15, 22, 0.0), {}
+
+        def run(w, note):
+            return textbook.feed_forward(x, w, note=note)
+
+    elif number == 7:
+        module, sizes = piece.ResidualBlock(15), {}
+        mixing = torch.tanh(rand(15, 15, seed=3))
+        arguments = (x, lambda t: t @ mixing)
+
+        def run(w, note):
+            return textbook.residual_block(x, w, arguments[1], note=note)
+
+    elif number == 8:
+        module = piece.TransformerBlock(15, 3, 9, 0.0)
+
+        def run(w, note):
+            return textbook.block(x, w, 3, note=note)
+
+    else:
+        from gpt2.model import GPT2Config
+
+        config = GPT2Config(17, 9, 15, 2, 3, 0.0, 0.0, 0.0)
+        module, arguments = piece.GPT2Model(config), (ids,)
+
+        def run(w, note):
+            return textbook.model(w, config, [ids], note=note)
+
+    fill(module)
+
+    def steps(note):
+        own = {**checks.weights(module), **{n: t.clone() for n, t in module.named_buffers()}}
+        return run(own, note)
+
+    return module, lambda: module(*arguments), steps, sizes
 
 
 # ── matching ────────────────────────────────────────────────────────────────────────────────────
@@ -444,7 +357,7 @@ def _run(problem: Problem, path: Path) -> dict:
                 module, forward, textbook, sizes = _scene(problem, piece)
                 module.eval()
                 # before forward, which may change its input or the weights
-                steps, stopped = _computable(textbook())
+                steps, stopped = _computable(textbook)
                 with _recorder(path, records):
                     output = forward()
         except TimeLimit:
@@ -463,14 +376,13 @@ def _run(problem: Problem, path: Path) -> dict:
     return asdict(Explanation(problem.number, agree, code=code, error=error, **rest))
 
 
-def _computable(textbook: Steps) -> tuple[list[tuple[str, Tensor]], str]:
+def _computable(textbook: Run) -> tuple[Steps, str]:
     """The textbook's steps, as far as they can be computed with the learner's weights, and what
     stops them ("" when nothing does).
     """
-    steps = []
+    steps: Steps = []
     try:
-        for step in textbook:
-            steps.append(step)
+        textbook(lambda name, value: steps.append((name, value)))
     except KeyError as missing:
         return steps, f"it needs {missing}, and your module has no parameter of that name"
     except Exception as error:  # shapes that do not fit, above all
@@ -480,12 +392,8 @@ def _computable(textbook: Steps) -> tuple[list[tuple[str, Tensor]], str]:
 
 
 def _main(number: str, path: str) -> None:
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    data = run(manifest.get(number), Path(path))
-    answers.write(json.dumps(data) + "\n")
-    answers.flush()
-    os._exit(0)
+    send = child.answering()
+    send(run(manifest.get(number), Path(path)))
 
 
 if __name__ == "__main__":

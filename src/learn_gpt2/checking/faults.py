@@ -61,8 +61,9 @@ def _known_kinds() -> tuple[str, ...]:
 
 
 def is_check(file: Path) -> bool:
-    """Is it a problem's test file, or part of the runner?"""
-    return (file.name.startswith("test_") and file.parent.parent.name == "problems") or (
+    """Is it a problem's test file or catalog of mistakes, or part of the runner?"""
+    of_problem = file.name.startswith("test_") or file.name == "mistakes.py"
+    return (of_problem and file.parent.parent.name == "problems") or (
         PACKAGE in file.resolve().parents
     )
 

@@ -411,7 +411,7 @@ def model_for(problem: Problem, base: Modules | None = None) -> Iterator[None]:
         views["gpt2.model"] = _view(model, problem, MODEL_FILE)
         if problem.number > 10:
             views["gpt2.model"].GPT2Model = _blanked(model.GPT2Model, problem)
-        if base is None and (given := _given_cache()) is not None:
+        if base is None and (given := given_cache()) is not None:
             views["gpt2.cache"] = given
     else:
         for earlier in prerequisites(problem) if base is None else ():
@@ -420,12 +420,12 @@ def model_for(problem: Problem, base: Modules | None = None) -> Iterator[None]:
             if later.number >= problem.number:
                 empty = types.ModuleType(later.import_name)
                 views[later.import_name] = _view(empty, problem, later.module)
-    with _in_place_of(views):
+    with in_place_of(views):
         yield
 
 
 @contextmanager
-def _in_place_of(views: Modules) -> Iterator[None]:
+def in_place_of(views: Modules) -> Iterator[None]:
     """While the block runs, importing these names gives these modules."""
     import gpt2
 
@@ -469,21 +469,31 @@ def _view(module: types.ModuleType, problem: Problem, file: str) -> types.Module
     return view
 
 
-def _given_cache() -> types.ModuleType | None:
+def given_cache() -> types.ModuleType | None:
     """The reference's `gpt2.cache`, which part one is given, where a learner's stands in the file:
     a later piece decides nothing about an earlier one. None where the file's own is the one.
     """
     import gpt2
 
-    problem = next(p for p in MODULE_PROBLEMS if p.module == GIVEN_TO_PART_ONE)
-    path = Path(gpt2.__file__).with_name(problem.module)
+    path = Path(gpt2.__file__).with_name(GIVEN_TO_PART_ONE)
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return _given_in_place_of(path, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(maxsize=1)
+def _given_in_place_of(path: Path, changed: int, size: int) -> types.ModuleType | None:
+    """As given_cache; read once for each state of the file, since a check may be under watch."""
+    problem = next(p for p in MODULE_PROBLEMS if p.module == path.name)
     try:
         stands = placed_in(path, (problem,)).get(problem.number)
         root = course_around(path.parent)
         if stands is None or stands.owner == "reference" or root is None:
             return None
         return _reference_file(problem, problem.solution_path(root))
-    except (OSError, PieceError):
+    except (OSError, ValueError, PieceError):
         return None
 
 
@@ -525,7 +535,7 @@ def reference_modules(root: Path, problem: Problem) -> dict[str, types.ModuleTyp
     model = types.ModuleType("gpt2.model")
     found = {model.__name__: model}
     earlier = PROBLEMS[: problem.number - 1]
-    with _in_place_of(found):
+    with in_place_of(found):
         for one in earlier:
             if not one.in_model:
                 continue
@@ -534,7 +544,7 @@ def reference_modules(root: Path, problem: Problem) -> dict[str, types.ModuleTyp
                 setattr(model, name, getattr(module, name))
     for one in earlier:
         if not one.in_model:
-            with _in_place_of(found):
+            with in_place_of(found):
                 found[one.import_name] = _reference_file(one, one.solution_path(root))
     if problem.in_model:
         cache = next(p for p in MODULE_PROBLEMS if p.module == GIVEN_TO_PART_ONE)

@@ -12,11 +12,10 @@ import contextlib
 import importlib
 import importlib.util
 import json
-import os
 import random
 import secrets
-import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, field
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learn_gpt2 import manifest
-from learn_gpt2.checking import faults, loading
+from learn_gpt2.checking import child, faults, loading
 from learn_gpt2.checking.headers import Placed, placed_everywhere
 from learn_gpt2.checking.limits import TimeLimit, time_limit
 from learn_gpt2.checking.loading import Piece, PieceError, shown
@@ -359,6 +358,9 @@ class Examination:
         """Read what belongs to the course now, before a watch looks at what the file opens."""
         with contextlib.suppress(Exception):  # a check says what is wrong with it
             loading.the_model()
+            for earlier in manifest.prerequisites(self.problem):
+                loading.the_model(earlier.import_name)
+            loading.given_cache()
             if self._earlier_pieces() and self.root is not None:
                 self._base = loading.reference_modules(self.root, self.problem)
 
@@ -615,34 +617,13 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def surroundings(root: Path) -> dict[str, str]:
-    """What is set for a process that runs a learner's file, and for the one that grades it: then
-    both come to the same. The processor gives everybody the same numbers; compiling takes longer
-    than the checks, and changes nothing that they look at; plots open no window.
-    """
-    return {
-        "PYTHONPATH": str(root / "src"),
-        "PYTHONIOENCODING": "utf-8",
-        "CUDA_VISIBLE_DEVICES": "",
-        "MPLBACKEND": "Agg",
-        "TORCH_COMPILE_DISABLE": "1",
-    }
-
-
 class Spare:
     """A process that imports what checks need, waits for one problem, runs its checks and ends."""
 
     def __init__(self, root: Path):
         self.root = root
-        environment = os.environ | surroundings(root)
-        self._process = subprocess.Popen(
-            # -P: nothing in the current folder may pass for a module
-            [sys.executable, "-P", "-m", "learn_gpt2.checking.runner", str(root)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-        )
+        command = child.python("-m", "learn_gpt2.checking.runner", str(root))
+        self._child = child.Child(command, child.environment(root))
 
     def run(self, problem: Problem, source: str | Path = "yours", seconds: float = 120.0) -> Report:
         """Run the checks; once only. The file may loop, exit or crash: a report comes back.
@@ -653,27 +634,25 @@ class Spare:
         path, whose = piece_path(self.root, problem, source)
         mark = secrets.token_hex(16)
         named = source if source in ("yours", "reference") else str(path)
-        job = json.dumps({"mark": mark, "problem": problem.number, "source": named})
+        job = json.dumps({"problem": problem.number, "source": named})
         try:
-            output, _ = self._process.communicate(f"{job}\n".encode(), timeout=seconds)
-        except subprocess.TimeoutExpired:
-            self.close()
+            self._child.tell(f"{mark}\n{job}\n".encode(), last=True)
+            return answered(self._child.marked(mark, time.monotonic() + seconds))
+        except child.NoAnswer as nothing:
             message = f"The checks were stopped after {seconds:.0f} s."
-        else:
-            for line in output.decode("utf-8", "replace").splitlines():
-                if line.startswith(mark):
-                    return answered(json.loads(line.removeprefix(mark)))
-            message = (
-                f"The process that ran the checks ended with code {self._process.returncode} and "
-                f"no result: does {shown(path)} end the program, or crash it?"
-            )
+            if not nothing.late:
+                message = (
+                    f"The process that ran the checks ended with code {nothing.code} and "
+                    f"no result: does {shown(path)} end the program, or crash it?"
+                )
+        finally:
+            self.close()
         failed = Result("run", "the checks run to their end", "failed", message, ["crashed"])
         return Report(problem.number, str(path), whose, "-", [failed])
 
     def close(self) -> None:
         """End it, whatever it does."""
-        self._process.kill()
-        self._process.communicate()
+        self._child.close()
 
 
 def answer(root: Path, problem: Problem, source: str | Path = "yours") -> dict:
@@ -703,18 +682,11 @@ def _main(root: Path) -> None:
 
     from learn_gpt2.checking import checks  # noqa: F401
 
+    send = child.answering()  # once there is work
     job = sys.stdin.readline()
-    if not job:
-        return
-    job = json.loads(job)
-    mark = job["mark"]
-    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)  # what the file prints, from Python or below it, goes nowhere
-    report = answer(root, manifest.get(job["problem"]), job["source"])
-    results.write(f"\n{mark}{json.dumps(report)}\n")
-    results.flush()
-    os._exit(0)  # whatever threads or exit handlers the file has left behind
+    if job:
+        data = json.loads(job)
+        send(answer(root, manifest.get(data["problem"]), data["source"]))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def split(x: Tensor, h: int) -> Tensor:
 
 def merge(y: Tensor) -> Tensor:
     """The heads side by side again: (B, H, T, D) → (B, T, C)."""
-    return y.transpose(1, 2).reshape(y.size(0), y.size(2), -1)
+    return y.transpose(1, 2).flatten(2)
 
 
 def lower(t: int, s: int, diagonal: int = 0) -> Tensor:
@@ -192,7 +192,7 @@ class Steps:
     block: Step | None = None  # x, ln_1, ln_2, attention, feed-forward
 
     # model
-    start: Step = lambda past, t: past  # the position of the first new token
+    start: Step = lambda past, t, config: past  # the position of the first new token
     ids_seen: Step = lambda ids, past: ids
     heads: Step = lambda config: config.n_head
     eps_block: Step = same
@@ -502,7 +502,7 @@ def model(
             store.update(dict.fromkeys(range(n)))
         past = min(0 if kv is None else kv[0].size(-2) for kv in store.values())
         ids = s.ids_seen(ids, past)
-        first = s.start(past, ids.size(1))
+        first = s.start(past, ids.size(1), config)
         x = embeddings(wte, w["embeddings.wpe.weight"], ids, first, steps=silent)
         s.note("the embeddings", x)
         x = e = s.pre_blocks(x, ln_f)

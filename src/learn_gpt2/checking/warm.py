@@ -11,12 +11,12 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 from learn_gpt2 import manifest
+from learn_gpt2.checking import child
 from learn_gpt2.checking.runner import (
     Report,
     Result,
@@ -25,11 +25,11 @@ from learn_gpt2.checking.runner import (
     answered,
     piece_path,
     run_isolated,
-    surroundings,
 )
 from learn_gpt2.manifest import Problem
 
 SECONDS = 60.0
+START_SECONDS = 60.0  # for the first import of torch on a slow disk
 CAN_FORK = sys.platform == "linux"
 
 
@@ -38,7 +38,7 @@ class Warm:
 
     def __init__(self, root: Path, fork: bool = CAN_FORK):
         self.root = root
-        self._process: subprocess.Popen | None = None
+        self._server: child.Child | None = None
         self._spare: Spare | None = None
         if fork:
             self._start()
@@ -46,17 +46,8 @@ class Warm:
             self._spare = Spare(root)
 
     def _start(self) -> None:
-        environment = os.environ | surroundings(self.root) | {"OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "learn_gpt2.checking.warm", str(self.root)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C is for whoever asks
-        )
+        command = child.python("-m", "learn_gpt2.checking.warm", str(self.root))
+        self._server = child.Child(command, child.environment(self.root, OMP_NUM_THREADS="1"))
 
     def check(self, problem: Problem) -> Report:
         """Run a problem's checks. Falls back to a fresh process when the warm one has died."""
@@ -64,11 +55,11 @@ class Warm:
             spare, self._spare = self._spare, Spare(self.root)
             return spare.run(problem)
         try:
-            self._process.stdin.write(f"{problem.number}\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-            data = json.loads(line)
-        except (OSError, ValueError, TypeError):
+            if self._server is None:
+                raise child.NoAnswer("it was closed")
+            self._server.tell(f"{problem.number}\n".encode())
+            data = json.loads(self._server.line(time.monotonic() + SECONDS + START_SECONDS))
+        except (child.NoAnswer, ValueError):
             self.close()
             self._start()
             return run_isolated(self.root, problem)
@@ -79,13 +70,9 @@ class Warm:
         if self._spare is not None:
             self._spare.close()
             self._spare = None
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                with contextlib.suppress(OSError):
-                    pipe.close()
-            self._process = None
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
 
 def _serve(root: Path) -> None:

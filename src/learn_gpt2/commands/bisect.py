@@ -9,6 +9,7 @@ import click
 
 from learn_gpt2 import manifest
 from learn_gpt2.assembly.bisection import bisect
+from learn_gpt2.checking.explain import COVERED
 from learn_gpt2.cli import Course
 from learn_gpt2.commands.console import say
 
@@ -17,9 +18,9 @@ from learn_gpt2.commands.console import say
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(course: Course, as_json: bool) -> None:
-    """Find the smallest set of your pieces in src/gpt2/model.py that makes its logits, its cache or
-    its initial weights differ from the reference's. The exit code is 1 if there is
-    one.
+    """Find the smallest set of your pieces in src/gpt2/ that makes the logits, the cache or the
+    initial weights differ from the reference's, and for 13 to 18 also what each file computes. The
+    exit code is 1 if there is one.
     """
     finding = bisect(course.root)
     if as_json:
@@ -29,7 +30,8 @@ def command(course: Course, as_json: bool) -> None:
         together = " together" if len(finding.culprits) > 1 else ""
         say(f"{names}{together}: with the reference for all others, {finding.difference}.")
         first = f"{finding.culprits[0]:02d}"
-        say(f"Next: learn check {first}, learn explain {first}")
+        explained = f", learn explain {first}" if finding.culprits[0] in COVERED else ""
+        say(f"Next: learn check {first}{explained}")
     else:
         mine = ", ".join(f"{n:02d}" for n in finding.pieces)
         say(f"The model with your {mine} does what the reference's does.")

@@ -7,6 +7,7 @@ import json
 import click
 
 from learn_gpt2 import manifest
+from learn_gpt2.checking.explain import COVERED
 from learn_gpt2.checking.hints import read_hints
 from learn_gpt2.cli import Course
 from learn_gpt2.commands.check import EARLIER
@@ -67,11 +68,13 @@ def command(course: Course, problem: str | None, number: int | None, as_json: bo
     say(f"{chosen.number:02d} hint {number}: {hint.title} ({name.lower()})\n\n{text}\n")
     if level + 1 < len(hint.levels):
         say("Ask again for more.")
-    else:
+    elif chosen.number in COVERED:
         say(
             f"That was the last level. `learn explain {chosen.number:02d}` compares your run "
             "with the reference's."
         )
+    else:
+        say("That was the last level.")
 
 
 def _first_open(root, problem, hints) -> int:

@@ -31,7 +31,12 @@ def command(course: Course, as_json: bool) -> None:
     """
     rows = progress.standings(course.root)
     if as_json:
-        data = {"problems": [asdict(r) for r in rows], "next": progress.next_step(rows)}
+        own, whole = progress.share(course.root)
+        data = {
+            "problems": [asdict(r) for r in rows],
+            "next": progress.next_step(rows),
+            "lines": {"yours": own, "all": whole},
+        }
         click.echo(json.dumps(data, ensure_ascii=False))
         return
     for row in rows:
@@ -43,6 +48,13 @@ def command(course: Course, as_json: bool) -> None:
     wrong = [f"{row.number:02d}" for row in rows if row.fails_in_model]
     fails = f" ({', '.join(wrong)} fail{'s' if len(wrong) == 1 else ''})" if wrong else ""
     say(f"{done} of {len(rows)} passed, {mine} of yours run in src/gpt2/{fails}.")
+    if all(progress.mine(row) for row in rows):
+        own, whole = progress.share(course.root)
+        say(
+            f"That was all of it: {own:,} of the {whole:,} lines in the seven files of src/gpt2/ "
+            f"({100 * own / whole:.0f} %) are your code. problems/README.md ends with five "
+            "commands to run it from end to end, and with where to go from here."
+        )
     say(f"Next: {progress.next_step(rows)}")
 
 

@@ -122,6 +122,7 @@ def _packages(root: Path) -> list[Finding]:
     needed = (
         "click",
         "numpy",
+        "psutil",
         "pytest",
         "safetensors",
         "tiktoken",

@@ -10,7 +10,7 @@ from learn_gpt2.assembly import swap
 from learn_gpt2.checking import headers, runner
 from learn_gpt2.checking.runner import Report
 from learn_gpt2.course import backups
-from learn_gpt2.manifest import PROBLEMS, Problem
+from learn_gpt2.manifest import MODEL_FILE, MODULE_PROBLEMS, MODULES, PROBLEMS, Problem
 
 UNTOUCHED, IN_PROGRESS, PASSED = "untouched", "in progress", "passed"
 FORCED = headers.FORCED_IN  # it stands in the model although its checks don't pass
@@ -186,5 +186,36 @@ def next_step(rows: list[Standing]) -> str:
     if row.state == FORCED:
         return f"learn check {row.number:02d}    (your piece in the model fails its checks)"
     if row.state == UNTOUCHED:
+        if row.number == MODULE_PROBLEMS[0].number and all(mine(r) for r in rows[: row.number - 1]):
+            return (
+                "learn next    (the model is yours, and `gpt2 generate` lets it write; part two "
+                f"begins with problems/{row.folder}/README.md)"
+            )
         return f"learn next    (open problems/{row.folder}/README.md and problem.py)"
     return f"learn check {row.number:02d}    (problems/{row.folder}/problem.py)"
+
+
+def mine(row: Standing) -> bool:
+    """Whether a problem has passed, and the learner's own piece runs."""
+    return row.state == PASSED and row.swapped == "yours"
+
+
+def share(root: Path) -> tuple[int, int]:
+    """(lines of the seven files that are the learner's code, lines of code in all). Empty lines and
+    the headers count for neither.
+    """
+    own, whole = 0, 0
+    for module in MODULES:
+        try:
+            text = swap.read_model(root, module)
+        except ValueError:
+            continue
+        owner = ""
+        for i, line in enumerate(text.split("\n")):
+            header = headers.HEADER.fullmatch(line)
+            if header and (i == 0 or module == MODEL_FILE):
+                owner = header["owner"]
+            elif line.strip():
+                whole += 1
+                own += owner == "yours"
+    return own, whole

@@ -12,7 +12,6 @@ course that the learner has changed is kept in `.learn/backups/update-…` first
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,9 +21,11 @@ from pathlib import Path
 from gpt2.common.files import folder_written_aside, write_atomically
 from learn_gpt2.assembly import modules, sections, swap
 from learn_gpt2.assembly.sections import Source
-from learn_gpt2.checking import headers
+from learn_gpt2.checking import child, headers
 from learn_gpt2.course import backups, layout
 from learn_gpt2.manifest import MODEL_FILE, MODULE_PROBLEMS, MODULES, PROBLEMS, Problem
+
+ASSEMBLY_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -217,28 +218,15 @@ def _finish(root: Path) -> tuple[tuple[int, ...], str]:
         saved = _aside(root) / _name(problem)
         if saved.exists():
             write_atomically(root / _name(problem), saved.read_bytes())
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-P",
-            "-m",
-            "learn_gpt2.course.update",
-            str(root),
-            str(_aside(root) / "src" / "gpt2" / MODEL_FILE),
-        ],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        cwd=root / "src",
-        env={**os.environ, "PYTHONPATH": str(root / "src")},
-        stdin=subprocess.DEVNULL,
-    )
+    old_model = str(_aside(root) / "src" / "gpt2" / MODEL_FILE)
+    command = child.python("-m", "learn_gpt2.course.update", str(root), old_model)
+    done = child.run(command, ASSEMBLY_SECONDS, child.environment(root), cwd=root / "src")
     try:
-        data = json.loads(done.stdout.splitlines()[-1])
+        # the last line: it is said so by every version of the course
+        data = json.loads(done.output.splitlines()[-1])
         return tuple(data["swapped"]), data["note"]
     except (IndexError, ValueError, KeyError):
-        tail = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        tail = done.last_words
         for name in layout.WRITTEN:
             if _holds_pieces(_aside(root) / name):
                 kept = backups.folder(root) / "backups" / f"{Path(name).stem}-before-update.py"

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learn_gpt2.assembly import swap
-from learn_gpt2.checking import headers
+from learn_gpt2.checking import child, headers
 from learn_gpt2.manifest import MODEL_FILE, PROBLEMS
 
 if TYPE_CHECKING:
@@ -68,30 +66,22 @@ def run(root: Path, model: str | None = None, seconds: float = SECONDS) -> Valid
     swap.pieces_in(root, MODEL_FILE)
     placed = headers.placed_everywhere(root / "src" / "gpt2")
     mine = tuple(n for n, piece in sorted(placed.items()) if piece.owner != "reference")
-    environment = {**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONIOENCODING": "utf-8"}
+    environment = child.environment(root)
     environment.pop("GPT2_TRACEBACK", None)
-    command = [sys.executable, "-P", "-m", "gpt2", "validate", "--json", "--device", "cpu"]
+    command = [*child.python("-m"), "gpt2", "validate", "--json", "--device", "cpu"]
     if model is not None:
         # a path means the same from everywhere; a hub name is not a path
         command.append(os.path.abspath(model) if Path(model).expanduser().exists() else model)
-    try:
-        done = subprocess.run(
-            command,
-            cwd=root,  # and not in another course, whose gpt2 would take over
-            capture_output=True,
-            timeout=seconds,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-        )
-        out, err, code = done.stdout, done.stderr, done.returncode
-        error = ""
-    except subprocess.TimeoutExpired as expired:
-        out, err, code = expired.stdout or b"", b"", None
+    # in this folder, and not in another course, whose gpt2 would take over
+    done = child.run(command, seconds, environment, cwd=root)
+    results = _results(done.output)
+    error = ""
+    if done.code is None:
         error = f"it was still running after {seconds:.0f} s; is there a loop that never ends?"
-    results = _results(out.decode("utf-8", "replace"))
-    if not error and len(results) < 12:
-        lines = err.decode("utf-8", "replace").strip().splitlines()
-        error = lines[-1].removeprefix("gpt2: ") if lines else f"Python ended with code {code}"
+    elif len(results) < 12:
+        error = done.last_words.removeprefix("gpt2: ")
+        if not done.errors.strip():
+            error = f"Python ended with code {done.code}"
     return Validated(tuple(results), mine, error)
 
 

@@ -34,7 +34,7 @@ _NEEDED = re.compile(
     r"LICENSE)\Z"
 )
 # for a course that is not installed as a package
-NEEDED = ("click", "numpy", "pytest", "safetensors", "torch", "tqdm")
+NEEDED = ("click", "numpy", "psutil", "pytest", "safetensors", "torch", "tqdm")
 _EXECUTABLE = 0o100755
 _FIRST_DAY = (1980, 1, 1, 0, 0, 0)  # the same course gives the same archive, bit by bit
 
@@ -59,8 +59,6 @@ def archive(
     if source is None:
         raise ValueError(f"{root} has no problems/ and solutions/ beside its src/")
     course = {n: data for n, data in layout.content(source).items() if _NEEDED.match(n)}
-    for path in sorted(root.glob("problems/*/mistakes.py")):
-        course[path.relative_to(root).as_posix()] = path.read_bytes()
     requirements = _requirements(root, also)
     options = {
         "problems": list(numbers),

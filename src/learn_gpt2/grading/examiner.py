@@ -3,7 +3,8 @@
 It is asked on standard input, one JSON line per student and problem, and answers on standard
 output. For each question it forks a judge (`judge.py`), which knows the checks and never imports
 the student's file. What the judge asks is answered by a worker (`worker.py`), which a server of its
-own forks and confines (`keeper.py`): that server knows nothing of the course. Where the system can't fork, a question is a process of its own that runs all checks.
+own forks and confines (`keeper.py`): that server knows nothing of the course. Where the system
+can't fork, a question is a process of its own that runs all checks.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import types
 from dataclasses import asdict, dataclass, field
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from learn_gpt2.checking.checks import Check
 
 PATIENCE = 2.0  # how many times its own limit a check may take in all, questions and answers
+MOST_RANKS = 24  # workers for the threads of one check
 GRACE = 5.0  # seconds beyond that before its process is ended
 START_SECONDS = 120.0  # for the server of workers to import torch
 # what a check undoes in its own process when a file has left it so
@@ -244,6 +247,44 @@ def _judge(server: Server, question: Question, scratch: Path, writable: int) -> 
     os._exit(0)
 
 
+@dataclass
+class Place:
+    """Where a worker runs: its keeper, and who asks it."""
+
+    line: socket.socket  # to the keeper
+    judge: Judge | None = None
+    piece: RemotePiece | None = None  # what the worker holds
+    how: tuple[str, int] = ("ended", 0)  # how the last worker ended
+
+    def start(self, path: Path, lines: int, seconds: float) -> Judge:
+        """Who asks a new worker."""
+        down, down_in = os.pipe()
+        up, up_in = os.pipe()
+        told = json.dumps({"seconds": seconds}).encode()
+        socket.send_fds(self.line, [told], [down, up_in])
+        os.close(down)
+        os.close(up_in)
+        self.judge = Judge(Line(up, down_in), path, lines)
+        return self.judge
+
+    def again(self, seconds: float) -> RemotePiece:
+        """What the worker holds, for another check."""
+        self.line.sendall(json.dumps({"seconds": seconds}).encode() + b"\n")
+        self.judge = Judge(self.judge.line, self.judge.path, self.judge.lines)
+        self.piece = self.piece.again(self.judge)
+        return self.piece
+
+    def stop(self) -> None:
+        """End the worker that runs, and everything it started."""
+        if self.judge is None:
+            return
+        self.judge.line.close()
+        self.judge = self.piece = None
+        self.line.sendall(b"stop\n")
+        told = json.loads(self.line.recv(4096) or b"{}")
+        self.how = (told.get("how", "ended"), told.get("code", 0))
+
+
 class Sitting:
     """The checks of one question. A worker answers for one after the other, as a learner's own run
     has one process for them; after a check that went wrong in it, the next has a new one.
@@ -255,23 +296,21 @@ class Sitting:
         self.file = scratch / "problems" / question.problem.folder / "problem.py"
         self.end = time.monotonic() + server.limits.seconds
         self.credit = server.limits.longest - server.limits.seconds  # for importing what is large
-        self.begun = 0.0  # when the last worker was started
         self.started: list[str] = []  # programs that the file started, in words
-        self.line: socket.socket | None = None
-        self.judge: Judge | None = None
-        self.how = ("ended", 0)  # how the last worker ended
+        self.places: list[Place] = []  # the first for the check, the others for its threads
+        self.ranks: dict[int, Place] = {}  # thread → its place
+        self.lock = threading.Lock()
 
     def run(self) -> dict:
         """What came of the checks, as plain data, and the file's fingerprints."""
         self.file.parent.mkdir(parents=True)
         self.file.write_bytes(self.question.source)
-        (self.scratch / "box").mkdir()
         problem = self.question.problem
         key = (problem.number, self.question.model)
         if key not in self.server.given:
             self.server.given[key] = given_texts(self.server.root, problem, self.question.model)
         self.given = self.server.given[key]
-        self._open_keeper()
+        self.place = self._open_place()
         checks = self.server.checks[problem.number]
         examination = Examination(problem, self.file, "yours", checks)
         examination.patience = PATIENCE
@@ -293,7 +332,8 @@ class Sitting:
                 stopped = None if loaded else result
             examination.results[check.name] = result
             results.append({k: v for k, v in vars(result).items() if k != "exception"})
-        self._stop()
+        for place in self.places:
+            place.stop()
         return {
             "results": results,
             "unusual": list(dict.fromkeys(self.started))[:20],
@@ -311,13 +351,17 @@ class Sitting:
             examination._piece = self._piece(check, piece)
             loaded = True
             examination._piece.examined_as = examination
-            self.judge.seconds = check.seconds
+            examination._piece.elsewhere = lambda: self._rank(check)
+            self.place.judge.seconds = check.seconds
             result = examination.run(check.name)
-            if isinstance(result.exception, WireError):
-                raise result.exception
+            judges = [place.judge for place in (self.place, *self.ranks.values()) if place.judge]
+            for failure in (result.exception, *(judge.failure for judge in judges)):
+                if isinstance(failure, WireError):
+                    raise failure
             # what can be relied on for another check
             well = result.exception is None or isinstance(result.exception, Exception)
-            well = well and not (self.judge.waiting or UNDONE & set(result.mistakes))
+            waiting = any(judge.waiting for judge in judges)
+            well = well and not (waiting or UNDONE & set(result.mistakes))
             well = not self._conduct(result) and well
         except PieceError as error:
             self._unloaded(result, error)
@@ -332,6 +376,7 @@ class Sitting:
         finally:
             if not well:
                 self._stop()
+            self.ranks.clear()
         if loaded:
             self._name_memory(result)
         result.message = clean(result.message, self.scratch)
@@ -340,37 +385,55 @@ class Sitting:
 
     def _piece(self, check: Check, before: object) -> RemotePiece:
         """The file in a worker: the one that answered for the last check, or a new one."""
-        if self.judge is not None and isinstance(before, RemotePiece):
-            told = json.dumps({"seconds": self._seconds(check)}).encode()
-            self.line.sendall(told + b"\n")
-            self.judge = Judge(self.judge.line, self.judge.path, self.judge.lines)
-            return before.again(self.judge)
-        opened = open_piece(
+        if self.place.piece is not None:
+            return self.place.again(self._seconds(check))
+        begun = time.monotonic()
+        opened = self._open(self.place, check)
+        # a new worker imports again what the file imports; a learner's run does it once
+        given = min(time.monotonic() - begun, self.credit)
+        self.credit, self.end = self.credit - given, self.end + given
+        return opened
+
+    def _open(self, place: Place, check: Check) -> RemotePiece:
+        place.piece = open_piece(
             self.question.problem,
             self.file,
-            lambda path, lines: self._worker(path, lines, check),
+            lambda path, lines: place.start(path, lines, self._seconds(check)),
             self.given,
             self.limits.load_seconds,
         )
-        self._import_was_long()
-        return opened
+        return place.piece
+
+    def _rank(self, check: Check) -> RemotePiece:
+        """The file in a worker for this thread alone: a rank of several shares nothing."""
+        thread = threading.get_ident()
+        with self.lock:
+            if thread not in self.ranks:
+                taken = list(self.ranks.values())
+                free = [p for p in self.places[1:] if all(p is not other for other in taken)]
+                if not free and len(self.places) > MOST_RANKS:
+                    raise Gone("a check with too many threads")
+                place = self.ranks[thread] = free[0] if free else self._open_place()
+            else:
+                return self.ranks[thread].piece
+        if place.piece is None:
+            self._open(place, check)
+        else:
+            place.again(self._seconds(check))
+        place.judge.seconds, place.judge.random = check.seconds, False
+        return place.piece
 
     def _conduct(self, result: Result) -> bool:
         """Whether the file does besides defining its piece what grading does not take."""
-        if self.judge is None:
+        if self.place.judge is None:
             return True
-        fact, started = self.judge.conduct()
+        fact, started = self.place.judge.conduct()
         self.started += started
         if fact is not None:
             kind, text = fact
             result.status, result.mistakes = "failed", [kind]
             result.message = f"The file {text} [{kind}]"
         return fact is not None
-
-    def _import_was_long(self) -> None:
-        """A new worker imports again what the file imports; a learner's run does it once."""
-        given = min(time.monotonic() - self.begun, self.credit)
-        self.credit, self.end = self.credit - given, self.end + given
 
     def _unloaded(self, result: Result, error: PieceError) -> None:
         result.message, result.mistakes = str(error), [error.kind]
@@ -396,7 +459,9 @@ class Sitting:
 
     def _explain(self, error: WireError) -> tuple[str, str]:
         """Why there was no answer."""
-        limits, (how, code) = self.limits, self.how
+        limits = self.limits
+        ends = [p.how for p in (self.place, *self.ranks.values())]
+        how, code = next((end for end in ends if end[0] not in ("ended", "stopped")), ends[0])
         if how in ("ended", "stopped"):
             how = {Late: "time", Gone: "ended"}.get(type(error), "no answer")
         return {
@@ -440,33 +505,25 @@ class Sitting:
 
     # ── workers
 
-    def _open_keeper(self) -> None:
-        """A keeper for this question."""
-        self.line, theirs = socket.socketpair()
+    def _open_place(self) -> Place:
+        """A keeper for this question, with a folder of its own."""
+        box = self.scratch / f"box-{len(self.places)}"
+        box.mkdir()
+        line, theirs = socket.socketpair()
         job = {
             "means": vars(self.server.means),
             "limits": self.limits.to_json(),
             "view": self.server.views[self.question.problem.number],
-            "scratch": str(self.scratch / "box"),
+            "scratch": str(box),
             "uid": self.question.uid,
         }
         with theirs:
             socket.send_fds(self.server.keeper, [json.dumps(job).encode()], [theirs.fileno()])
-        self.line.settimeout(60.0)
-        if self.line.recv(1) != b"r":
+        line.settimeout(60.0)
+        if line.recv(1) != b"r":
             raise OSError("students' code can't be confined as it should")
-
-    def _worker(self, path: Path, lines: int, check: Check) -> Judge:
-        """Who asks a new worker."""
-        self.begun = time.monotonic()
-        down, down_in = os.pipe()
-        up, up_in = os.pipe()
-        told = json.dumps({"seconds": self._seconds(check)}).encode()
-        socket.send_fds(self.line, [told], [down, up_in])
-        os.close(down)
-        os.close(up_in)
-        self.judge = Judge(Line(up, down_in), path, lines)
-        return self.judge
+        self.places.append(Place(line))
+        return self.places[-1]
 
     def _seconds(self, check: Check) -> float:
         """How long a worker may run for a check, its start included."""
@@ -476,14 +533,9 @@ class Sitting:
         )
 
     def _stop(self) -> None:
-        """End the worker that runs, and everything it started."""
-        if self.judge is None:
-            return
-        self.judge.line.close()
-        self.judge = None
-        self.line.sendall(b"stop\n")
-        told = json.loads(self.line.recv(4096) or b"{}")
-        self.how = (told.get("how", "ended"), told.get("code", 0))
+        """End the workers of this check."""
+        for place in (self.place, *self.ranks.values()):
+            place.stop()
 
 
 def _crash(code: int) -> str:

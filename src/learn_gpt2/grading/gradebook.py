@@ -17,11 +17,7 @@ import platform
 import queue
 import re
 import secrets
-import select
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -32,7 +28,7 @@ from pathlib import Path
 
 from gpt2.common.files import write_atomically
 from learn_gpt2 import manifest
-from learn_gpt2.checking.runner import surroundings
+from learn_gpt2.checking.child import Child, NoAnswer, python, surroundings
 from learn_gpt2.grading import answers, drawing, sandbox, similarity, submissions
 from learn_gpt2.grading.escaping import json_text, one_line
 from learn_gpt2.grading.examiner import ask
@@ -83,9 +79,8 @@ class Examiner:
     def __init__(self, root: Path, options: Options, means: Means, scratch: Path, secret: str = ""):
         self.root, self.options, self.means, self.scratch = root, options, means, scratch
         self.secret = secret
-        self._process: subprocess.Popen | None = None
+        self._child: Child | None = None
         self._mark = ""
-        self._unread = b""
         self._start_seconds = START_SECONDS / 3
 
     def start(self) -> dict:
@@ -100,19 +95,11 @@ class Examiner:
             "limits": self.options.limits.to_json(),
             "means": vars(self.means),
         }
-        command = [sys.executable, "-P", "-m", "learn_gpt2.grading.examiner", str(self.root)]
-        self._process = subprocess.Popen(
-            [*command, json.dumps(options)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=_environment(self.root, self.scratch),
-            start_new_session=os.name == "posix",  # Ctrl-C is for whoever asks
-        )
-        self._unread = b""
+        command = python("-m", "learn_gpt2.grading.examiner", str(self.root), json.dumps(options))
+        self._child = Child(command, _environment(self.root, self.scratch))
         if not self.means.fork:
             return {}
-        said = self._read(START_SECONDS)
+        said = self._read(self._child, START_SECONDS)
         if "error" in said:
             self.close()
             raise ValueError(said["error"])
@@ -124,13 +111,13 @@ class Examiner:
         if not self.means.fork:
             # the start, which it needs each time, takes about as long as the first did
             return self._ask_once(line, self.options.limits.seconds + 10 + 3 * self._start_seconds)
-        if self._process is None:
+        if self._child is None:
             self.start()
+        child = self._started()
         try:
-            self._process.stdin.write(line.encode())
-            self._process.stdin.flush()
-            return self._read(seconds)
-        except (OSError, ExaminerEnded) as error:
+            child.tell(line.encode())
+            return self._read(child, seconds)
+        except (NoAnswer, ExaminerEnded) as error:
             self.close()
             raise ExaminerEnded(str(error)) from None
 
@@ -145,10 +132,14 @@ class Examiner:
 
     def _ask_once(self, line: str, seconds: float) -> dict:
         self.start()
+        child, until = self._started(), time.monotonic() + seconds
         try:
-            output, _ = self._process.communicate(line.encode(), timeout=seconds)
-        except subprocess.TimeoutExpired:
-            raise ExaminerEnded(f"no answer within {seconds:.0f} s", late=True) from None
+            child.tell(line.encode(), last=True)
+            output = child.rest(until)
+            if child.wait(until) is None:
+                raise ExaminerEnded(f"no answer within {seconds:.0f} s", late=True)
+        except NoAnswer as error:
+            raise ExaminerEnded(str(error), late=error.late) from None
         finally:
             self.close()
         said = [text for text in output.split(b"\n") if text.startswith(self._mark.encode())]
@@ -158,39 +149,23 @@ class Examiner:
             raise ExaminerEnded("the process ended without an answer")
         return json.loads(said[-1][len(self._mark) :])
 
-    def _read(self, seconds: float) -> dict:
-        end = time.monotonic() + seconds
-        pipe = self._process.stdout.fileno()
-        while True:
-            *lines, self._unread = self._unread.split(b"\n")
-            for i, line in enumerate(lines):
-                if line.startswith(self._mark.encode()):
-                    self._unread = b"\n".join([*lines[i + 1 :], self._unread])
-                    return json.loads(line[len(self._mark) :])
-            if not select.select([pipe], [], [], max(0.0, end - time.monotonic()))[0]:
-                raise ExaminerEnded(f"no answer within {seconds:.0f} s")
-            chunk = os.read(pipe, 1 << 16)
-            if not chunk:
-                raise ExaminerEnded("the process ended without an answer")
-            self._unread += chunk
+    def _started(self) -> Child:
+        if self._child is None:
+            raise ExaminerEnded("the process ended without an answer")
+        return self._child
+
+    def _read(self, child: Child, seconds: float) -> dict:
+        try:
+            return child.marked(self._mark, time.monotonic() + seconds)
+        except NoAnswer as error:
+            what = f"no answer within {seconds:.0f} s" if error.late else str(error)
+            raise ExaminerEnded(what) from None
 
     def close(self) -> None:
         """End the process and what it started."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        if os.name == "posix":
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
-        else:
-            subprocess.run(
-                ["taskkill", "/F", "/T", "/PID", str(process.pid)], capture_output=True, check=False
-            )
-            process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            with contextlib.suppress(OSError):
-                pipe.close()
+        child, self._child = self._child, None
+        if child is not None:
+            child.close()
 
 
 def _environment(root: Path, scratch: Path) -> dict[str, str]:
@@ -259,7 +234,8 @@ def weights(root: Path, numbers: tuple[int, ...]) -> dict[int, list[tuple[str, i
 def course_files(root: Path) -> dict[str, str]:
     """Every file that a mark depends on, and that a student's code must not touch → its hash."""
     found = {}
-    for pattern in ("src/**/*.py", "problems/*/test_*.py", "solutions/*.py"):
+    problems = ("problems/*/test_*.py", "problems/*/mistakes.py")
+    for pattern in ("src/**/*.py", *problems, "solutions/*.py"):
         for path in sorted(root.glob(pattern)):
             if path != root / "src" / "gpt2" / "model.py":  # graded in one that is assembled again
                 name = path.relative_to(root).as_posix()

@@ -16,10 +16,12 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+import itertools
 import sys
+import threading
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,9 +34,10 @@ from learn_gpt2.checking.limits import PATIENCE, TimeLimit
 from learn_gpt2.checking.loading import Piece, PieceError
 from learn_gpt2.grading import wire
 from learn_gpt2.grading.wire import Message, Parts, WireError
-from learn_gpt2.manifest import Problem
+from learn_gpt2.manifest import MODULE_PROBLEMS, PROBLEMS, Problem
 
 MAX_MODULES = 20_000
+MAX_THINGS = 100_000  # classes, objects and tensors that a worker may tell of
 MAX_TEXT = 4_000  # characters of an error's message
 LATE = 2.0  # seconds that a worker may take beyond its own limit before it is given up
 ERRORS = frozenset(
@@ -43,6 +46,21 @@ ERRORS = frozenset(
     if isinstance(value, type) and issubclass(value, BaseException)
 ) - {"KeyboardInterrupt", "GeneratorExit", "BaseExceptionGroup", "ExceptionGroup"}
 SETTABLE = frozenset(("length",))  # what a piece may set on an object of the judge's
+OURS = 1 << 32  # numbers of modules and parameters that the judge has made begin here
+# what a piece may do with an object of the judge's besides calling it
+ABLE = ("__call__", "__enter__", "__exit__", "__getitem__", "__iter__", "__len__", "__next__")
+# and ask it for: what the contract names, and what PyTorch's modules and optimizers answer to. A
+# check may keep in its own objects what a piece must not see
+READABLE = frozenset(
+    (
+        *("length", "layers", "append", "max_length", "reset", "truncate", "nbytes", "dtype"),
+        *("rank", "size", "broadcast", "all_reduce", "wait", "no_sync", "finish", "module"),
+        *("parameters", "named_parameters", "buffers", "named_buffers", "modules", "children"),
+        *("named_modules", "named_children", "state_dict", "train", "eval", "training", "forward"),
+        *("zero_grad", "step", "param_groups", "state", "defaults", "config", "device", "shape"),
+        *("get_parameter", "get_submodule", "requires_grad_", "keys", "values", "n_positions"),
+    )
+)
 
 
 # ── mirrors ─────────────────────────────────────────────────────────────────────────────────────
@@ -140,6 +158,12 @@ class MirrorObject(metaclass=Meta):
     def __getitem__(self, key):
         return self._ask("item", None, key)
 
+    def __enter__(self):
+        return self._ask("enter")
+
+    def __exit__(self, kind, error, trace):
+        return self._ask("exit", None, *wire.left_by(kind, error))
+
     def __deepcopy__(self, memo):
         return self._ask("copy")
 
@@ -149,6 +173,19 @@ class MirrorCallable(MirrorObject):
 
     def __call__(self, *args, **kwargs):
         return self._ask("call", None, *args, **kwargs)
+
+
+class MirrorIterator(MirrorObject):
+    """One that gives a value at a time, when it is asked for it."""
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        more, value = _pair_of(self._ask("next"))
+        if not more:
+            raise StopIteration
+        return value
 
 
 def _method(name: str) -> Callable:
@@ -227,6 +264,23 @@ class Root:
     slots: list[Slot] = field(default_factory=list)
 
 
+@dataclass
+class Ours:
+    """What the worker knows of the judge's own modules and parameters: number → thing."""
+
+    modules: set[int] = field(default_factory=set)
+    numbers: dict[int, int] = field(default_factory=dict)  # id of a module → its number
+    parameters: dict[int, int] = field(default_factory=dict)  # id of any shared tensor → its number
+    loose: list[Slot] = field(default_factory=list)  # those that were given without a module
+    gradients: dict[int, bytes | None] = field(default_factory=dict)  # as both sides last knew them
+    last: int = OURS
+
+    def number(self) -> int:
+        """One that nothing has yet."""
+        self.last += 1
+        return self.last
+
+
 def _key(t: Tensor) -> tuple:
     pointer = 0 if t.device.type == "meta" else t.data_ptr()
     return pointer, t._version, t.dtype, tuple(t.shape), t.requires_grad
@@ -250,6 +304,17 @@ class Judge(wire.Peer):
         self.storages: dict[int, torch.UntypedStorage] = {}
         self.gifts: dict[int, object] = {}
         self.gift_ids: dict[int, int] = {}
+        self.ours = Ours()
+        self.failure: WireError | None = None  # what ended the talk, whoever caught it
+        self._turn = threading.RLock()  # one question at a time
+
+    def ask(self, kind: str, body: dict, parts: Parts | None = None) -> Message:
+        try:
+            with self._turn:
+                return super().ask(kind, body, parts)
+        except WireError as error:
+            self.failure = self.failure or error
+            raise
 
     # ── asking
 
@@ -265,12 +330,13 @@ class Judge(wire.Peer):
         """Have the worker do something with a target; what comes of it."""
         kwargs = kwargs or {}
         body = {"what": what, "target": target, "name": name, "seconds": self.seconds}
-        roots = list(self._roots((whole, args, kwargs)))
+        roots = [] if self.shares else list(self._roots((whole, args, kwargs)))
         parts = Parts()
         with wire.NO_OVERRIDES():
             body["args"] = self.write(list(args), parts)
             body["kwargs"] = self.write(dict(kwargs), parts)
         body["grad"] = torch.is_grad_enabled()
+        body["autocast"] = wire.autocast_now()
         inputs = [t for t in parts.sources if t.requires_grad]
         sources = list(parts.sources)
         if surroundings.OPEN:
@@ -279,19 +345,30 @@ class Judge(wire.Peer):
                 folder = self.write(told["downloads"]["folder"], parts)
                 told["downloads"]["folder"] = folder
             body["told"] = told
-        self._push(roots, body, parts)
-        if body["grad"]:
+        if not self.shares:
+            self._push(roots, body, parts)
+        if body["grad"] and self.shares:
+            body["pids"] = self._trained()
+            inputs += [self.tensors[pid] for pid in body["pids"]]
+        elif body["grad"]:
             slots = {s.pid: s.group[s.name] for root in roots for s in root.slots}
             pids = [pid for pid, t in slots.items() if t is not None and t.requires_grad]
             body["pids"] = pids
             inputs += [slots[pid] for pid in pids]
         self.line.end = time.monotonic() + PATIENCE * self.seconds + LATE
-        self._sources = sources
-        answer = self.ask("do", body, parts)
+        outer, self._sources = getattr(self, "_sources", None), sources
+        try:
+            answer = self.ask("do", body, parts)
+        finally:
+            self._sources = outer
         self.learn(answer)
         self._after(answer, sources)
-        self.link(answer, inputs)
+        self.link(answer, inputs, adds=self.shares)
         return self.read(answer.body.get("value"), answer)
+
+    def _trained(self) -> list[int]:
+        """The numbers of the shared tensors that gradients can be asked of."""
+        return [n for n, t in self.tensors.items() if t.requires_grad and t.is_leaf]
 
     def load(self, body: dict) -> dict[str, object]:
         """Have the worker run the file: name → its class, encoded, or what kind of thing it is."""
@@ -358,7 +435,9 @@ class Judge(wire.Peer):
                 found = [int(m.training) for m in nn.Module.modules(root.module)]
                 if found != root.modes:
                     root.modes = found
-                    modes.append([root.module.__dict__["_mirror"].oid, found])
+                    ref = root.module.__dict__.get("_mirror")
+                    oid = ref.oid if ref is not None else self.ours.numbers[id(root.module)]
+                    modes.append([oid, found])
                 for slot in root.slots:
                     t = slot.group.get(slot.name)
                     if t is None or t.device.type == "meta":
@@ -427,11 +506,16 @@ class Judge(wire.Peer):
         given = self.given(message)
         args = _list(self.read(body.get("args"), message), 100)
         kwargs = _dict(self.read(body.get("kwargs"), message))
-        if name is not None and (type(name) is not str or name.startswith("_")):
-            raise AttributeError(str(name)[:80])
-        with torch.set_grad_enabled(body.get("grad") is True):
+        if name is not None and (type(name) is not str or name not in READABLE):
+            kind = type(target).__name__
+            raise AttributeError(f"{kind!r} object has no attribute {str(name)[:80]!r}")
+        with torch.set_grad_enabled(body.get("grad") is True), wire.autocast(body.get("autocast")):
             if what == "call" and name is None and callable(target):
                 result = target(*args, **kwargs)
+            elif what == "__exit__" and name is None and hasattr(type(target), what):
+                result = wire.leave(target, [a for a in args if isinstance(a, str)])
+            elif what in ABLE and name is None and hasattr(type(target), what):
+                result = getattr(type(target), what)(target, *args)
             elif what == "get" and name is not None:
                 result = getattr(target, name)
             elif what == "set" and name in SETTABLE and len(args) == 1:
@@ -440,8 +524,27 @@ class Judge(wire.Peer):
                 kind = type(target).__name__
                 raise AttributeError(f"{kind!r} object has no attribute {str(name)[:80]!r}")
             done = {"value": self.write(result, parts)}
-            self.keep([leaf for leaf, _ in given], parts, done)
+            leaves = [leaf for leaf, _ in given]
+            trained = self._behind(parts.sources, leaves) if self.shares else []
+            self.keep(leaves, parts, done, trained)
+            if trained:
+                done["pids"] = self.write(trained, parts)
         return done
+
+    def _behind(self, ends: list[Tensor], given: list[Tensor]) -> list[Tensor]:
+        """The leaves that something was computed from, other than what was given."""
+        found: dict[int, Tensor] = {}
+        todo, seen = [t.grad_fn for t in ends if t.grad_fn is not None], set()
+        while todo:
+            node = todo.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            leaf = getattr(node, "variable", None)
+            if isinstance(leaf, Tensor) and leaf.requires_grad and not self.is_value(leaf):
+                found[id(leaf)] = leaf
+            todo += [inner for inner, _ in node.next_functions]
+        return [t for t in found.values() if not any(t is g for g in given)]
 
     def describe_error(self, error: BaseException, parts: Parts) -> dict:
         if isinstance(error, (TimeLimit, AssertionError)):
@@ -482,7 +585,34 @@ class Judge(wire.Peer):
 
     # ── values
 
+    def is_value(self, t: Tensor) -> bool:
+        if not self.shares:
+            return True
+        if self.tensors.get(self.ours.parameters.get(id(t), 0)) is t:
+            return False
+        with wire.NO_OVERRIDES():
+            leaf = isinstance(t, nn.Parameter) or (t.requires_grad and t.is_leaf)
+            return not leaf or t.device.type != "cpu" or t.dtype not in wire.NAMES
+
     def write_object(self, value: object, parts: Parts) -> object:
+        if isinstance(value, Tensor):
+            number = self.ours.parameters.get(id(value))
+            if number is not None and self.tensors.get(number) is value:
+                return ["p", number]
+            about = self._give(value, parts)
+            slot = Slot({"": value}, "", about["pid"])
+            self.ours.loose.append(slot)
+            return ["p", about["pid"], about]
+        if isinstance(value, torch.Generator):
+            gid = self._gift(value)
+            state = wire.raw(value.get_state())
+            self.generators[gid] = value, state
+            parts.blobs.append(state)
+            return ["generator", gid, len(parts.blobs) - 1]
+        if self.shares and isinstance(value, nn.Module) and "_mirror" not in value.__dict__:
+            return self._adopted(value, parts)
+        if self.shares and isinstance(value, (types.GeneratorType, map, zip, filter)):
+            return ["iterator", self.write(list(itertools.islice(value, wire.MAX_ITEMS)), parts)]
         if isinstance(value, surroundings.Folder):
             return ["folder", str(value), _files(Path(value), parts)]
         if isinstance(value, Path) and value.is_dir():
@@ -498,15 +628,168 @@ class Judge(wire.Peer):
         cls = type(value)
         if cls.__module__ == "gpt2.model" and not isinstance(value, nn.Module):
             return ["c", cls.__name__, self.write(_settings(value), parts)]
-        gid = self.gift_ids.setdefault(id(value), len(self.gift_ids) + 1)
-        self.gifts[gid] = value
-        about: dict = {"name": cls.__name__}
+        gid = self._gift(value)
+        about: dict = {"name": cls.__name__, "able": [n for n in ABLE if hasattr(cls, n)]}
         if isinstance(value, nn.Module):
             named = {n: p.detach() for n, p in value._parameters.items() if p is not None}
             about = {"module": True, "parameters": self.write(named, parts)}
         return ["given", gid, about]
 
+    def _gift(self, value: object) -> int:
+        gid = self.gift_ids.setdefault(id(value), len(self.gift_ids) + 1)
+        self.gifts[gid] = value
+        return gid
+
+    # ── the judge's own modules and parameters, of which the worker has copies
+
+    def _give(self, t: Tensor, parts: Parts) -> dict:
+        """What a parameter or buffer is, for a worker that does not know it."""
+        pid = self.ours.parameters.get(id(t))
+        if pid is None or self.tensors.get(pid) is not t:
+            pid = self.ours.parameters[id(t)] = self.ours.number()
+            self.tensors[pid], self.keys[pid] = t, _key(t)
+        with wire.NO_OVERRIDES():
+            parts.tensors.append(wire.write_tensor(t, parts))
+        parts.sources.append(t.detach())
+        value, gradient = len(parts.tensors) - 1, None
+        if t.is_leaf and t.grad is not None:
+            parts.tensors.append(wire.write_tensor(t.grad, parts))
+            parts.sources.append(t.grad.detach())
+            gradient = len(parts.tensors) - 1
+            self.ours.gradients[pid] = wire.raw(t.grad.detach().contiguous())
+        return {
+            "pid": pid,
+            "parameter": isinstance(t, nn.Parameter),
+            "grad": t.requires_grad,
+            "x": value,
+            "g": gradient,
+        }
+
+    def _adopted(self, module: nn.Module, parts: Parts) -> list:
+        oid = self.ours.numbers.get(id(module))
+        if oid is not None and self.objects.get(oid) is module:
+            return ["r", oid]
+        slots: list[Slot] = []
+        about = self._describe(module, parts, slots, 0)
+        modes = [int(m.training) for m in nn.Module.modules(module)]
+        self.roots[about["oid"]] = Root(module, modes, slots)
+        return ["module", about]
+
+    def _describe(self, module: nn.Module, parts: Parts, slots: list[Slot], root: int) -> dict:
+        """A module of ours as a worker can make it again. Its forward runs here, unless a worker
+        has its class, or changes what it does.
+        """
+        ref = module.__dict__.get("_mirror")
+        if isinstance(ref, Ref):
+            return {"oid": ref.oid}
+        oid = self.ours.numbers.get(id(module))
+        if oid is not None and self.objects.get(oid) is module:
+            return {"oid": oid}
+        oid = self.ours.numbers[id(module)] = self.ours.number()
+        self.objects[oid], self.root_of[oid] = module, root or oid
+        self.ours.modules.add(oid)
+        cls, inside = type(module), module.__dict__
+        known = cls.__module__ == "gpt2.model" or cls.__module__.startswith("torch.nn.")
+        about: dict = {
+            "oid": oid,
+            "cls": [cls.__module__, cls.__qualname__] if known else ["", ""],
+            "gid": self._gift(module),
+            "training": module.training,
+            "parameters": [],
+            "buffers": [],
+        }
+        for group, name in (("_parameters", "parameters"), ("_buffers", "buffers")):
+            for key, t in inside[group].items():
+                told = None
+                if t is not None:
+                    told = self._give(t, parts)
+                    slots.append(Slot(inside[group], key, told["pid"]))
+                lasting = [key not in inside["_non_persistent_buffers_set"]]
+                about[name].append([key, told, *(lasting if name == "buffers" else ())])
+        about["modules"] = [
+            [key, None if m is None else self._describe(m, parts, slots, root or oid)]
+            for key, m in inside["_modules"].items()
+        ]
+        plain = vars(nn.Module())
+        about["attributes"] = [
+            [key, self.write(value, parts)]
+            for key, value in inside.items()
+            if known and key not in plain and not isinstance(value, nn.Module)
+        ]
+        return about
+
+    def changes_out(self, body: dict, parts: Parts) -> None:
+        loose = Root(nn.Module(), [], self.ours.loose)
+        loose.modes = [int(loose.module.training)]
+        self._push([*self.roots.values(), loose], body, parts)
+        gradients = []
+        for number, t in self.tensors.items():
+            g = t.grad if t.is_leaf else None
+            data = None if g is None else wire.raw(g.detach().contiguous())
+            if data != self.ours.gradients.get(number):
+                self.ours.gradients[number] = data
+                n = None
+                if g is not None:
+                    parts.tensors.append(wire.write_tensor(g, parts))
+                    parts.sources.append(g.detach())
+                    n = len(parts.tensors) - 1
+                gradients.append([number, n])
+        if gradients:
+            body["grads"] = gradients
+
+    def changes_in(self, message: Message) -> None:
+        body = message.body
+        self.learn(message)
+        body.pop("classes", None)
+        for update in _list(body.pop("updates", []), 1000):
+            self._update(_dict(update), message)
+        for about in _list(body.pop("loose", []), 20_000):
+            self._tensor(_dict(about), message)
+        for number, n in map(_pair, _list(body.pop("grads", []), 20_000)):
+            t = self.tensors.get(_number(number))
+            g = None if n is None else message.tensor(n)
+            if t is None or not t.is_leaf:
+                raise WireError("a gradient of nothing")
+            if g is not None and (g.shape != t.shape or g.dtype != t.dtype or not t.is_leaf):
+                raise WireError("a gradient of another shape")
+            with wire.NO_OVERRIDES(), torch.no_grad():
+                if g is None or t.grad is None:
+                    t.grad = g
+                else:
+                    t.grad.copy_(g)
+            self.ours.gradients[number] = None if g is None else wire.raw(g.contiguous())
+
+    def _refresh(self, module: nn.Module, oid: int, about: dict, rest: tuple) -> nn.Module:
+        """One of the judge's own modules as the worker has changed it."""
+        message, root, slots, count = rest
+        inside = module.__dict__
+        inside["training"] = about.get("training") is True
+        for group in ("_parameters", "_buffers", "_modules"):
+            inside[group].clear()
+        self._members(module, about, rest)
+        known = type(module).__module__.startswith(("torch.nn.", "gpt2."))
+        for name, told in map(_pair, _list(about.get("attributes"), 5000)):
+            name = _name(name)
+            if name.startswith("_") or name == "training" or not known:
+                continue  # what a check keeps in a module of its own is its own
+            now = inside.get(name)
+            if name not in inside or type(now) in (bool, int, float, str, type(None)):
+                inside[name] = self._attribute(told, message, root, slots, count)
+        if about.get("hooked") is True and not isinstance(module, MirrorModule):
+            inside["_mirror"] = Ref(self, oid)  # from now on it runs there, hooks and all
+            name = type(module).__name__
+            module.__class__ = Meta(name, (MirrorModule, type(module)), {"_told": None})
+        return module
+
     def read_object(self, tag: str, rest: list, message: Message) -> object:
+        if tag == "p" and len(rest) == 1:
+            if _number(rest[0]) not in self.tensors:
+                raise WireError("a parameter that was not told of")
+            return self.tensors[rest[0]]
+        if tag == "r" and len(rest) == 1:
+            if _number(rest[0]) not in self.objects:
+                raise WireError("an object that was not told of")
+            return self.objects[rest[0]]
         if tag == "k" and len(rest) == 1:
             return self.class_of(rest[0])
         if tag == "given" and len(rest) == 1 and rest[0] in self.gifts:
@@ -531,10 +814,16 @@ class Judge(wire.Peer):
         cls = self.class_of(cid, callable_=about.get("callable") is True)
         if issubclass(cls, nn.Module):
             raise WireError("a module that is none")
-        if not issubclass(cls, MirrorObject):
+        if about.get("next") is True:
+            cls = MirrorIterator
+        elif not issubclass(cls, MirrorObject):
             cls = self._mirrored(cid, (), about.get("callable") is True)
         made = object.__new__(cls)
         object.__setattr__(made, "_mirror", Ref(self, oid))
+        if about.get("signature") is not None:
+            object.__setattr__(made, "__signature__", self._signature(about["signature"]))
+            name = wire.clean(_text(about.get("name", "")))[:200]
+            object.__setattr__(made, "__name__", name)
         self.objects[oid] = made
         return made
 
@@ -542,6 +831,8 @@ class Judge(wire.Peer):
 
     def learn(self, message: Message) -> None:
         """Take down the classes that an answer tells of."""
+        if len(self.abouts) + len(self.objects) + len(self.tensors) > MAX_THINGS:
+            raise WireError("too many things")
         for about in _list(message.body.get("classes", []), 5000):
             about = _dict(about)
             self.abouts[_number(about.get("cid"))] = about
@@ -696,6 +987,8 @@ class Judge(wire.Peer):
         if not isinstance(module, nn.Module):
             raise WireError("a module that was something else")
         self.root_of.setdefault(oid, root)
+        if oid in self.ours.modules:
+            return self._refresh(module, oid, about, (message, root, slots, count))
         inside = module.__dict__
         inside.clear()
         inside["_mirror"] = Ref(self, oid)
@@ -704,6 +997,17 @@ class Judge(wire.Peer):
         nn.Module.__init__(module)
         inside["_mirror"] = Ref(self, oid)
         inside["training"] = about.get("training") is True
+        self._members(module, about, (message, root, slots, count))
+        for name, told in map(_pair, _list(about.get("attributes"), 5000)):
+            name = _name(name)
+            if not name.startswith("_") and name != "training":
+                inside[name] = self._attribute(told, message, root, slots, count)
+        return module
+
+    def _members(self, module: nn.Module, about: dict, rest: tuple) -> None:
+        """A module's parameters, buffers and modules, as they are told."""
+        message, root, slots, count = rest
+        inside = module.__dict__
         for name, told in map(_pair, _list(about.get("parameters"), 5000)):
             name = _name(name)
             inside["_parameters"][name] = None
@@ -723,11 +1027,6 @@ class Judge(wire.Peer):
             if told is not None:
                 inner = self._module(_dict(told), message, root, slots, count)
             inside["_modules"][_name(name)] = inner
-        for name, told in map(_pair, _list(about.get("attributes"), 5000)):
-            name = _name(name)
-            if not name.startswith("_") and name != "training":
-                inside[name] = self._attribute(told, message, root, slots, count)
-        return module
 
     def _attribute(self, told, message, root, slots, count) -> object:
         if isinstance(told, list) and len(told) == 2:
@@ -769,9 +1068,12 @@ class Judge(wire.Peer):
                 if wants and float_ and t.is_leaf:
                     t.requires_grad_()
                 self.tensors[pid] = t
+                self.ours.parameters[id(t)] = pid
             elif t.device.type != "meta":
                 same = t.dtype == plain.dtype and t.shape == plain.shape
-                if not same or t.data_ptr() != plain.data_ptr():
+                if same and pid > OURS:
+                    t.data.copy_(plain)
+                elif not same or t.data_ptr() != plain.data_ptr():
                     t.data = plain
                 if t.is_leaf and t.requires_grad is not wants and t.dtype.is_floating_point:
                     t.requires_grad_(wants)
@@ -852,6 +1154,12 @@ def _dict(value: object) -> dict:
 
 def _pair(value: object) -> list:
     if not isinstance(value, list) or len(value) != 2:
+        raise WireError("a pair that is none")
+    return value
+
+
+def _pair_of(value: object) -> tuple:
+    if not isinstance(value, tuple) or len(value) != 2 or type(value[0]) is not bool:
         raise WireError("a pair that is none")
     return value
 
@@ -948,10 +1256,15 @@ class RemotePiece(Piece):
         super().__init__(problem, path, "yours", source, types.ModuleType("piece"), todos)
         self.judge = judge
         self.names: dict[str, object] = {}
+        self.thread = threading.get_ident()
+        # gives the same file in a worker of its own to another thread: ranks don't share a process
+        self.elsewhere: Callable[[], RemotePiece] | None = None
 
     def __getattr__(self, name: str):
         if name.startswith("__"):
             raise AttributeError(name)
+        if self.elsewhere is not None and threading.get_ident() != self.thread:
+            return getattr(self.elsewhere(), name)
         told = self.__dict__["names"].get(name)
         if isinstance(told, list) and len(told) == 2 and told[0] == "k":
             return self.judge.export(told[1])
@@ -962,6 +1275,7 @@ class RemotePiece(Piece):
 
     def again(self, judge: Judge) -> RemotePiece:
         """The same file for another check, in the same worker."""
+        judge.shares = not self.problem.in_model
         piece = RemotePiece(self.problem, self.path, self.source, self.open_todos, judge)
         piece.names = judge.again()
         return piece
@@ -994,7 +1308,9 @@ def open_piece(
         "given": given,
         "seconds": seconds,
         "provides": list(dict.fromkeys(name.partition(".")[0] for name in problem.provides)),
+        "shares": not problem.in_model,
     }
+    asked.shares = not problem.in_model
     try:
         piece.names = asked.load(body)
     except (TimeLimit, wire.Late):
@@ -1065,11 +1381,15 @@ def _own(judge: Judge, about: dict, module: str, depth: int = 0) -> Iterator[dic
 # ── what a worker is given ──────────────────────────────────────────────────────────────────────
 
 
-def given_texts(root: Path, problem: Problem, model: str) -> dict[str, dict]:
+def given_texts(
+    root: Path, problem: Problem, model: str, wanted: Iterable[str] = ()
+) -> dict[str, dict]:
     """The course's modules that a file may import, as texts, without an answer to its problem or
-    to a later one. model: the assembled model's text.
+    to a later one. model: the assembled model's text. wanted: what the file imports of gpt2, of
+    which it gets what lies below the seven files.
     """
-    names = ["gpt2.cache"]
+    names = ["gpt2.cache"] if problem.in_model else []
+    names += [n for n in wanted if n.startswith(tuple(f"gpt2.{b}" for b in loading.BELOW))]
     if problem.number >= 10:
         places = ("gpt2.formats.checkpoints", "gpt2.checkpoints")
         names.append(next(n for n in places if _source(root, n) is not None))
@@ -1078,7 +1398,18 @@ def given_texts(root: Path, problem: Problem, model: str) -> dict[str, dict]:
     while todo:
         name = todo.pop()
         path = _source(root, name)
-        if name in found or path is None or name == "gpt2.model":
+        if (
+            name in found
+            or path is None
+            or (
+                name in SEVEN
+                and (name, problem.in_model)
+                != (
+                    "gpt2.cache",
+                    True,
+                )
+            )
+        ):
             continue
         text = path.read_text(encoding="utf-8")
         found[name] = {"text": text, "package": path.name == "__init__.py"}
@@ -1093,7 +1424,20 @@ def given_texts(root: Path, problem: Problem, model: str) -> dict[str, dict]:
         "missing": {name: later.number for name, later in owned.items()},
         "number": problem.number,
     }
+    for other in () if problem.in_model else MODULE_PROBLEMS:
+        there = other.number < problem.number
+        text = other.solution_path(root).read_text(encoding="utf-8") if there else ""
+        found[other.import_name] = {
+            "text": text,
+            "package": False,
+            "later": True,  # than the others: only when the file asks for it
+            "missing": {} if there else {name: other.number for name in other.names},
+            "number": problem.number,
+        }
     return found
+
+
+SEVEN = frozenset(problem.import_name for problem in PROBLEMS)
 
 
 def _source(root: Path, name: str) -> Path | None:
@@ -1139,6 +1483,8 @@ def cut_model(text: str, problem: Problem) -> str:
 
 def _blank(node: ast.stmt, problem: Problem) -> ast.stmt:
     name = getattr(node, "name", None)
+    if not problem.in_model:
+        return node
     if name == "_init_weights" and problem.number <= 11:
         return ast.parse("def _init_weights(self, module):\n    pass").body[0]
     if name in ("_build_weight_mapping", "from_pretrained"):

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import subprocess
-import sys
 import tokenize
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from pathlib import Path
 
+from learn_gpt2.checking import child
 from learn_gpt2.grading import platforms
-from learn_gpt2.grading.trees import Node, Refused, shown
+from learn_gpt2.grading.trees import Node, Refused, intake, shown
 from learn_gpt2.manifest import Problem
 
 MAX_NOTEBOOK = 20_000_000  # bytes of a notebook: pictures are in it
@@ -41,6 +38,8 @@ PAGE = re.compile(r"(?i)(.*?)(\.html?)()")
 LATE_NUMBER = re.compile(r"(?i)(\.(?:py|ipynb))([-_ ]*\(\d{1,3}\)|[-_ ]+\d{1,3})\Z")
 
 # Files that are around a piece and are not one
+# words that stand beside a problem's name and name nothing
+AROUND_A_NAME = {"", "gpt", "my", "the", "hw", "homework", "problem", "final", "solution", "v"}
 NOT_PIECES = re.compile(
     r"(?ix) test[s]?[-_].* | .*[-_]tests? | conftest | mistakes | setup | __init__ | __main__"
 )
@@ -221,10 +220,26 @@ def versions(stem: str) -> list[tuple[str, Version]]:
 
 @cache
 def _words(problem: Problem) -> tuple[str, ...]:
-    """What names a problem without its number: its slug, its title, what it provides."""
-    names = [problem.slug, problem.title, *(n.rpartition(".")[2] for n in problem.provides)]
-    names += [name for name in problem.classes if problem.provides == problem.classes]
+    """What names a problem without its number: its slug, its title, what it provides. A function
+    that is called by an ordinary word, such as `sample` or `shard`, is none: files and people have
+    such names for other reasons.
+    """
+    names = [problem.slug, problem.title]
+    for provided in problem.provides:
+        name = provided.rpartition(".")[2]
+        if problem.in_model or "_" in name or name in problem.classes or len(name) > 7:
+            names.append(name)
     return tuple({_compact(name) for name in names if len(_compact(name)) > 4})
+
+
+@cache
+def _whole_words(problem: Problem) -> tuple[str, ...]:
+    """What names a problem when it is all of a name: what it provides beyond `_words`, the file of
+    the product that it writes, and a slug too short to be looked for inside other words.
+    """
+    if problem.in_model:
+        return ()
+    return _compact(problem.slug), _compact(problem.module.removesuffix(".py"))
 
 
 @cache
@@ -252,7 +267,7 @@ def _problem_of(stem: str, problems: tuple[Problem, ...]) -> tuple[Problem, int,
         if name == problem.folder or flat in _full_names(problem):
             return problem, FULL_NAME, True
     for problem in problems:
-        if flat in _words(problem):
+        if flat in _words(problem) or flat in _whole_words(problem):
             return problem, NAME, True
     for regex, sure in _NUMBERED:
         if match := regex.fullmatch(name):
@@ -266,6 +281,12 @@ def _problem_of(stem: str, problems: tuple[Problem, ...]) -> tuple[Problem, int,
     if longest and (len(longest) == 1 or longest[0][0] > longest[1][0] or _one(longest)):
         return longest[0][1], NAME, True
     told = {int(number) for number in _WITHIN_NAME.findall(name)}
+    parts = set(re.split(r"[^a-z]+", name))
+    for problem in problems:  # gpt2_lora; not lora_smith, who is somebody
+        whole = rf"(?<!\d)0*{problem.number}[-_ .]*{problem.slug}(?![a-z])"
+        alone = parts - AROUND_A_NAME == {problem.slug} and told <= {problem.number}
+        if alone or re.search(whole, name):
+            return problem, NAME, True
     for problem in problems:
         if told == {problem.number}:  # hw3-problem-1, lee-alice-p1
             return problem, NAME, True
@@ -289,7 +310,9 @@ def without_problem(stem: str, problems: Iterable[Problem]) -> str:
     for problem in problems:
         number = f"(?:(?:problem|prob|p|ex|hw)?[-_ ]*0*{problem.number}[-_ .]*)?"
         slug = r"[-_ .]*".join(re.escape(word) for word in problem.slug.split("-"))
-        for word in (slug, *map(re.escape, problem.classes)):
+        telling = [n for n in problem.names if problem.in_model or "_" in n]
+        telling += [n for n in problem.classes if n not in telling]
+        for word in (slug, *map(re.escape, telling)):
             new = re.sub(rf"(?i)(?<![^\W_]){number}{word}(?![^\W\d_])", " ", rest)
             if new != rest:
                 rest = new
@@ -453,29 +476,19 @@ def from_notebook(data: bytes, problems: Iterable[Problem]) -> dict[int, tuple[b
 
 def _mentions(data: bytes, problem: Problem) -> bool:
     """Whether a notebook's bytes hold what a problem's code has to hold."""
-    words = (name if name.islower() else f"class {name}" for name in problem.classes)
+    words = (f"class {name}" if name in problem.classes else name for name in problem.names)
     return all(word.encode() in data for word in words)
 
 
 def _ask_child(command: list[str], data: bytes) -> dict:
     """What the confined process says of some bytes. Refused when it refuses, ends, or is late."""
-    script = str(Path(__file__).with_name("intake_child.py"))
-    environment = {"LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}
-    environment |= {k: os.environ[k] for k in ("SYSTEMROOT", "PATH") if k in os.environ}
+    line, environment = intake(*command)
+    done = child.run(line, CHILD_SECONDS, environment, told=data)
+    if done.code is None:
+        raise Refused("takes too long to read")
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", "-B", script, *command],
-            input=data,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            timeout=CHILD_SECONDS,
-            check=False,
-        )
-        answer = json.loads(done.stdout)
-    except subprocess.TimeoutExpired:
-        raise Refused("takes too long to read") from None
-    except (OSError, ValueError):
+        answer = json.loads(done.output)
+    except ValueError:
         raise Refused("ended the process that reads it") from None
     if "refused" in answer:
         raise Refused(shown(str(answer["refused"])))
@@ -622,7 +635,7 @@ class _Weighing:
         except Refused as error:
             raise Refused(f"{place} {error}") from None
         if problem.number not in got:
-            names = " and ".join(problem.classes)
+            names = _all_of(problem.names)
             raise Refused(f"{place} is a notebook, and no cell of it defines {names}")
         candidate.data, candidate.cells = got[problem.number]
 
@@ -838,7 +851,7 @@ class _Weighing:
                 "is used there"
             )
         elif best.sure == CONTENT:
-            defines = " and ".join(best.problem.classes)
+            defines = _all_of(best.problem.names)
             self.found.notices.append(
                 f"{place} is taken for problem {number:02d}, because it defines {defines}"
             )
@@ -883,6 +896,11 @@ def named(names: list[str], most: int = MOST_NAMED) -> str:
     """Names as a list in a sentence; the number of those beyond `most`."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f", and {more} more" if more > 0 else "")
+
+
+def _all_of(names: tuple[str, ...]) -> str:
+    """What has to be there, in a sentence."""
+    return " and ".join(names) if len(names) < 3 else named(list(names))
 
 
 def _course_roots(files: list[File]) -> set[str]:

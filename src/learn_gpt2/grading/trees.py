@@ -11,17 +11,16 @@ import base64
 import contextlib
 import json
 import os
-import queue
 import stat
-import subprocess
 import sys
-import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
+
+from learn_gpt2.checking.child import Child, NoAnswer
 
 MAX_BYTES = 1_000_000  # of one piece; a real one has a few thousand
 MAX_ARCHIVE_BYTES = 4_000_000_000  # of an archive on disk: a whole class may be in it
@@ -347,6 +346,16 @@ def _starts_like_zip(path: Path) -> bool:
 # ── archives ────────────────────────────────────────────────────────────────────────────────────
 
 
+def intake(*arguments: str) -> tuple[list[str], dict[str, str]]:
+    """The command that reads what was handed in, in a process that imports nothing of ours and is
+    told nothing of this one's environment; and that process's environment.
+    """
+    script = str(Path(__file__).with_name("intake_child.py"))
+    told = {"LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}
+    told |= {k: os.environ[k] for k in ("SYSTEMROOT", "PATH") if k in os.environ}
+    return [sys.executable, "-I", "-S", "-B", script, *arguments], told
+
+
 class _Reader:
     """Asks the process that reads an archive; starts it again when an entry has ended it."""
 
@@ -354,101 +363,57 @@ class _Reader:
 
     def __init__(self, path: Path, place: str):
         self.path, self.place = path, place
-        self._process: subprocess.Popen | None = None
-        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._unread = b""
-        self._pumping: threading.Thread | None = None
+        self._child: Child | None = None
         self._opened: dict[tuple[int, ...], int] = {}
         with contextlib.suppress(OSError):
             if os.lstat(path).st_size > MAX_ARCHIVE_BYTES:
                 raise Refused(f"has more than {MAX_ARCHIVE_BYTES // 10**9} GB")
 
-    def _start(self) -> subprocess.Popen:
+    def _start(self) -> Child:
         _Reader.live = [reader for reader in _Reader.live if reader is not self]
         while len(_Reader.live) >= MAX_READERS:
             _Reader.live.pop(0).close()  # it starts again when it is asked again
         _Reader.live.append(self)
-        script = str(Path(__file__).with_name("intake_child.py"))
         name = self.path.name.encode("utf-8", "replace").decode()
-        command = [sys.executable, "-I", "-S", "-B", script]
-        environment = {"LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}
-        environment |= {k: os.environ[k] for k in ("SYSTEMROOT", "PATH") if k in os.environ}
+        handle, place = -1, str(self.path)
+        passed: tuple[int, ...] = ()
         if os.name == "posix":
             try:
                 handle = _open_regular(self.path)
             except OSError as error:
                 raise Refused(f"can't be read: {error.strerror or error}") from None
-            command += [str(handle), name]
-            passed: tuple[int, ...] = (handle,)
-        else:
-            command += [str(self.path), name]
-            handle, passed = -1, ()
+            place, passed = str(handle), (handle,)
+        command, environment = intake(place, name)
         try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environment,
-                pass_fds=passed,
-            )
+            self._child = Child(command, environment, pass_fds=passed)
         finally:
             if handle >= 0:
                 os.close(handle)
-        self._process = process
-        self._answers, self._unread, self._opened = queue.SimpleQueue(), b"", {(): 0}
-        pipe = process.stdout
-        self._pumping = threading.Thread(target=_pump, args=(pipe, self._answers), daemon=True)
-        self._pumping.start()
-        return process
+        self._opened = {(): 0}
+        return self._child
 
     def _ask(self, question: dict) -> tuple[dict, bytes]:
         """(answer, bytes). Refused when the process says so, ends, or takes too long."""
-        process = self._process or self._start()
-        end = time.monotonic() + ANSWER_SECONDS
+        child = self._child or self._start()
+        until = time.monotonic() + ANSWER_SECONDS
         try:
-            if process.stdin is None:
-                raise EOFError
-            process.stdin.write(json.dumps(question).encode() + b"\n")
-            process.stdin.flush()
-            while b"\n" not in self._unread:
-                self._unread += self._chunk(end)
-                if len(self._unread) > MAX_ANSWER:
-                    raise EOFError
-            line, _, self._unread = self._unread.partition(b"\n")
-            answer = json.loads(line)
-            length = min(int(answer.get("length", 0)), MAX_ANSWER)
-            while len(self._unread) < length:
-                self._unread += self._chunk(end)
-            data, self._unread = self._unread[:length], self._unread[length:]
-        except (OSError, ValueError, EOFError, queue.Empty) as error:
+            child.tell(json.dumps(question).encode() + b"\n")
+            answer = json.loads(child.line(until, MAX_ANSWER))
+            data = child.exactly(min(int(answer.get("length", 0)), MAX_ANSWER), until)
+        except (NoAnswer, ValueError) as error:
             self.close()
-            late = isinstance(error, queue.Empty)
+            late = isinstance(error, NoAnswer) and error.late
             what = "takes too long to unpack" if late else "ended the process that unpacks it"
             raise Refused(f"{what}: it is left out") from None
         if "refused" in answer:
             raise Refused(shown(str(answer["refused"])))
         return answer, data
 
-    def _chunk(self, end: float) -> bytes:
-        data = self._answers.get(timeout=max(0.01, end - time.monotonic()))
-        if not data:
-            raise EOFError
-        return data
-
     def close(self) -> None:
         """End the process."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            if self._pumping is not None:
-                # a thread that still reads would read the next process's pipe under this number
-                self._pumping.join(ANSWER_SECONDS)
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError, ValueError):
-                        pipe.close()
+        child, self._child = self._child, None
+        if child is not None:
+            child.close()
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
@@ -456,7 +421,7 @@ class _Reader:
 
     def _handle(self, chain: tuple[int, ...]) -> int:
         """The number of the archive that one reaches by opening entries one inside the other."""
-        if self._process is None:
+        if self._child is None:
             self._start()
         if chain not in self._opened:
             if len(self._opened) > MAX_OPENED:  # their bytes are in the process's memory
@@ -475,7 +440,7 @@ class _Reader:
 
     def _read(self, chain: tuple[int, ...], index: int, place: str, most: int) -> bytes:
         try:
-            if self._process is None:
+            if self._child is None:
                 self._list(())
             return self._ask({"read": [self._handle(chain), index, most]})[1]
         except Refused as error:
@@ -557,11 +522,3 @@ def close_all() -> None:
     """End all processes that read archives; one that is asked again starts again."""
     while _Reader.live:
         _Reader.live.pop().close()
-
-
-def _pump(pipe, answers: queue.SimpleQueue[bytes]) -> None:
-    """Bring what comes through a pipe to a queue, b"" at its end."""
-    with contextlib.suppress(OSError, ValueError):
-        while data := os.read(pipe.fileno(), 1 << 16):
-            answers.put(data)
-    answers.put(b"")

@@ -11,12 +11,14 @@ The worker runs this file by its path, so it imports torch and the standard libr
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import json
 import os
 import select
 import struct
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -28,6 +30,9 @@ MAX_ELEMENTS = 64 << 20  # of one tensor, however few numbers it is made of
 MAX_TEXT = 20_000  # characters of one string
 MAX_ITEMS = 20_000  # of one list or dict
 MAX_DEPTH = 24
+MAX_STORE = 4 << 20  # bytes of memory that both sides keep alike; more is sent as it is
+MAX_STORES = 2000
+MAX_STORED = 256 << 20  # bytes of all of it
 HEAD = struct.Struct(">II")
 
 DTYPES = {
@@ -244,7 +249,7 @@ class Codec:
     def number(self, t: Tensor, parts: Parts) -> int:
         """A tensor's number in the message; the same tensor has one number."""
         if id(t) not in parts.numbers:
-            about = write_tensor(t, parts)
+            about = self.place(t) or write_tensor(t, parts)
             about["grad"] = 0 if not t.requires_grad else 1 if t.is_leaf else 2
             elsewhere = getattr(t, "lies_elsewhere", None)
             if isinstance(elsewhere, bool):
@@ -258,11 +263,104 @@ class Codec:
         """Whether a tensor travels by its numbers."""
         return True
 
+    def place(self, t: Tensor) -> dict | None:
+        """Where a tensor lies in memory that both sides keep alike; None when it does not."""
+        return None
+
     def write_object(self, value: object, parts: Parts) -> object:
         raise NotImplementedError
 
     def read_object(self, tag: str, rest: list, message: Message) -> object:
         raise WireError(f"a value of no kind that there is: {str(tag)[:40]!r}")
+
+
+# ── memory that both sides keep alike ───────────────────────────────────────────────────────────
+
+
+@dataclass
+class Store:
+    """A storage that one side has made, and a copy of it on the other; and its numbers as both
+    sides last knew them.
+    """
+
+    storage: torch.UntypedStorage
+    known: bytes = b""
+    bools: bool = False  # a tensor of bools lies in it: bytes are 0 or 1
+
+    @property
+    def data(self) -> bytes:
+        """Its numbers now."""
+        return _whole(self.storage).numpy().tobytes()
+
+    def fill(self, data: bytes) -> None:
+        """Take over what the other side has; as many bytes as there are."""
+        fresh = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        _whole(self.storage).copy_((fresh != 0) if self.bools else fresh)
+
+    @property
+    def needed(self) -> bool:
+        """Whether a tensor lies in it."""
+        return torch._C._storage_Use_Count(self.storage._cdata) > 1
+
+
+def _whole(storage: torch.UntypedStorage) -> Tensor:
+    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, (storage.nbytes(),), (1,))
+
+
+def lying_in(about: dict, stores: dict[int, Store]) -> Tensor:
+    """The tensor of a description that names a store. WireError for anything that doesn't fit."""
+    store = stores.get(about["store"]) if type(about["store"]) is int else None
+    dtype, offset = DTYPES.get(about.get("dtype")), about.get("offset")
+    shape, strides = _ints(about.get("shape"), 32), _ints(about.get("strides"), 32)
+    if store is None or dtype is None or dtype.is_complex:
+        raise WireError("a tensor that lies nowhere")
+    if type(offset) is not int or offset < 0 or len(shape) != len(strides):
+        raise WireError("a tensor that lies nowhere")
+    elements = 1
+    for n in shape:
+        elements *= n
+    reach = (offset + _extent(shape, strides)) * dtype.itemsize
+    if elements > MAX_ELEMENTS or reach > store.storage.nbytes():
+        raise WireError("a tensor that reaches beyond its numbers")
+    with NO_OVERRIDES(), torch.no_grad():
+        if dtype == torch.bool and not store.bools:
+            store.bools = True
+            store.fill(store.data)
+        return torch.empty(0, dtype=dtype).set_(store.storage, offset, shape, strides)
+
+
+def autocast_now() -> str | None:
+    """The dtype that is computed in here instead of float32; None for no other."""
+    return NAMES.get(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else None
+
+
+def autocast(name: object) -> contextlib.AbstractContextManager:
+    """Compute in what the other side computes in."""
+    if name not in ("bfloat16", "float16"):
+        return contextlib.nullcontext()
+    return torch.autocast("cpu", DTYPES[name])
+
+
+def left_by(kind: type | None, error: object) -> list[str]:
+    """What ends a block of the other side's: nothing, or an error's name and text."""
+    return [] if kind is None else [kind.__name__, str(error)]
+
+
+def leave(target: object, words: list[str]) -> bool:
+    """Leave a block for the other side; whether that swallows the error."""
+    if not words:
+        return bool(type(target).__exit__(target, None, None, None))
+    kind = getattr(builtins, words[0], None)
+    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        kind = RuntimeError
+    error = kind.__new__(kind)
+    error.args = tuple(words[1:2])
+    try:
+        return bool(type(target).__exit__(target, type(error), error, None))
+    except BaseException as raised:
+        if raised is error:
+            return False
+        raise
 
 
 def clean(text: str) -> str:
@@ -279,13 +377,17 @@ class Message:
     about: list[dict]
     blobs: list[bytes]
     tensors: dict[int, Tensor] = field(default_factory=dict)
+    stores: dict[int, Store] = field(default_factory=dict)
 
     def tensor(self, number: object) -> Tensor:
         """Its number-th tensor, each time the same object."""
         if type(number) is not int or not 0 <= number < len(self.about):
             raise WireError("a tensor that the message does not hold")
         if number not in self.tensors:
-            self.tensors[number] = read_tensor(self.about[number], self.blobs)
+            about = self.about[number]
+            self.tensors[number] = (
+                lying_in(about, self.stores) if "store" in about else read_tensor(about, self.blobs)
+            )
             if isinstance(self.about[number].get("away"), bool):
                 self.tensors[number].lies_elsewhere = self.about[number]["away"]
         return self.tensors[number]
@@ -304,6 +406,7 @@ class Line:
 
     def __init__(self, readable: int, writable: int):
         self.readable, self.writable = readable, writable
+        self.closed = False  # the numbers may be another pipe's by now
         self.end = float("inf")  # no answer is waited for any longer (time.monotonic)
         os.set_blocking(readable, False)
 
@@ -322,6 +425,8 @@ class Line:
         data = memoryview(b"".join((HEAD.pack(len(text), size), text, *parts.blobs)))
         try:
             while data:
+                if self.closed:
+                    raise Gone("it is over")
                 data = data[os.write(self.writable, data) :]
         except OSError as error:
             raise Gone(f"nobody reads: {error.strerror}") from None
@@ -329,6 +434,8 @@ class Line:
     def _read(self, count: int) -> bytes:
         data = bytearray()
         while len(data) < count:
+            if self.closed:
+                raise Gone("it is over")
             try:
                 chunk = os.read(self.readable, min(count - len(data), 1 << 20))
             except BlockingIOError:
@@ -369,9 +476,21 @@ class Line:
 
     def close(self) -> None:
         """Both pipes."""
+        self.closed = True
         for pipe in (self.readable, self.writable):
             with contextlib.suppress(OSError):
                 os.close(pipe)
+
+
+def _numbered(value: object, blobs: list[bytes]) -> list[tuple[int, bytes]]:
+    """[[number, number of bytes], …] as (number, bytes)."""
+    if not isinstance(value, list) or len(value) > 4 * MAX_STORES:
+        raise WireError("no numbers")
+    for pair in value:
+        two = isinstance(pair, list) and len(pair) == 2 and all(type(n) is int for n in pair)
+        if not two or not 0 <= pair[1] < len(blobs):
+            raise WireError("no numbers")
+    return [(number, blobs[blob]) for number, blob in value]
 
 
 def _no_constant(name: str) -> None:
@@ -400,15 +519,16 @@ class Graph(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *gradients):
-        return None, None, *ctx.back(gradients)
+        return None, None, *ctx.back(gradients, ctx.next_functions)
 
 
 @dataclass
 class Kept:
     """The ends of one computation that the other side may ask the gradients of."""
 
-    inputs: list[Tensor]
+    inputs: list[Tensor]  # those that were given, then parameters
     outputs: list[Tensor]
+    given: int = 0  # how many were given
 
 
 class Peer(Codec):
@@ -421,6 +541,13 @@ class Peer(Codec):
         self.waiting = 0  # questions without an answer
         self._last = 0
         self._random: Tensor | None = None
+        self.random = True  # whether both sides draw the same random numbers
+        # whether memory, parameters and gradients are kept alike, and not only sent when asked for
+        self.shares = False
+        self.stores: dict[int, Store] = {}
+        self.store_at: dict[int, int] = {}  # address → number
+        self.generators: dict[int, tuple[torch.Generator, bytes]] = {}
+        self.sign = 0  # the two sides number what they make in two ways
 
     def ask(self, kind: str, body: dict, parts: Parts | None = None) -> Message:
         """Send a question; the message that answers it. What it raises is what `fails` gives."""
@@ -428,11 +555,11 @@ class Peer(Codec):
         if self.forget:
             body["forget"], self.forget = self.forget, []
         self._random_out(body, parts)
+        self._stores_out(body, parts)
         self.waiting += 1
         self.line.send(kind, body, parts)
         while True:
-            message = self.line.receive()
-            self._random_in(message)
+            message = self._receive()
             if message.kind not in ("answer", "error"):
                 self._serve(message)
                 continue
@@ -445,9 +572,14 @@ class Peer(Codec):
     def serve(self) -> None:
         """Answer until the other side ends."""
         while True:
-            message = self.line.receive()
-            self._random_in(message)
-            self._serve(message)
+            self._serve(self._receive())
+
+    def _receive(self) -> Message:
+        message = self.line.receive()
+        message.stores = self.stores
+        self._random_in(message)
+        self._stores_in(message)
+        return message
 
     def _serve(self, message: Message) -> None:
         for number in message.body.pop("forget", []):
@@ -462,11 +594,104 @@ class Peer(Codec):
             body = self.describe_error(error, parts)
         self._random_out(body, parts)
         try:
+            self._stores_out(body, parts)
             self.line.send(kind, body, parts)
         except ValueError as error:
             self.line.send("error", self.describe_error(error, Parts()))
 
+    def place(self, t: Tensor) -> dict | None:
+        if not self.shares or t.requires_grad or t.device.type != "cpu" or type(t) is not Tensor:
+            return None
+        with NO_OVERRIDES(), torch.no_grad():
+            plain = t.layout == torch.strided and not (t.is_conj() or t.is_neg())
+            if not plain or t.dtype not in NAMES or t.is_complex():
+                return None
+            storage = t.untyped_storage()
+            if not 0 < storage.nbytes() <= MAX_STORE:
+                return None
+            number = self.store_at.get(storage.data_ptr())
+            store = self.stores.get(number)
+            if store is None or store.storage.data_ptr() != storage.data_ptr():
+                if len(self.stores) >= MAX_STORES:
+                    return None
+                number = self._store(storage)
+            about = {"dtype": NAMES[t.dtype], "shape": list(t.shape), "store": number}
+            return about | {"strides": list(t.stride()), "offset": t.storage_offset()}
+
+    def _store(self, storage: torch.UntypedStorage, number: int | None = None) -> int:
+        if number is None:
+            self._last += 1
+            number = 2 * self._last + self.sign
+        self.stores[number] = Store(storage)
+        self.store_at[storage.data_ptr()] = number
+        return number
+
+    def _unstore(self, number: object) -> None:
+        if type(number) is int and (store := self.stores.pop(number, None)) is not None:
+            self.store_at.pop(store.storage.data_ptr(), None)
+
+    def _stores_out(self, body: dict, parts: Parts) -> None:
+        """Tell what has changed in what both sides keep alike."""
+        if not self.shares:
+            return
+        changed, dropped = [], []
+        for number, store in list(self.stores.items()):
+            if (data := store.data) != store.known:
+                store.known = data
+                parts.blobs.append(data)
+                changed.append([number, len(parts.blobs) - 1])
+            if not store.needed:
+                dropped.append(number)
+                self._unstore(number)
+        drawn = []
+        for number, (generator, known) in self.generators.items():
+            if (state := raw(generator.get_state())) != known:
+                self.generators[number] = generator, state
+                parts.blobs.append(state)
+                drawn.append([number, len(parts.blobs) - 1])
+        body |= {k: v for k, v in (("stores", changed), ("drop", dropped), ("drawn", drawn)) if v}
+        self.changes_out(body, parts)
+
+    def _stores_in(self, message: Message) -> None:
+        if not self.shares:
+            return
+        body, blobs = message.body, message.blobs
+        for number, data in _numbered(body.pop("stores", []), blobs):
+            store = self.stores.get(number)
+            with NO_OVERRIDES(), torch.no_grad():
+                if store is None or store.storage.nbytes() != len(data):
+                    self._unstore(number)
+                    size = len(data) + sum(s.storage.nbytes() for s in self.stores.values())
+                    many = len(self.stores) > 2 * MAX_STORES or size > MAX_STORED
+                    if not 0 < len(data) <= MAX_STORE or many:
+                        raise WireError("memory that is none")
+                    fresh = torch.frombuffer(bytearray(data), dtype=torch.uint8).untyped_storage()
+                    self._store(fresh, number)
+                else:
+                    store.fill(data)
+            self.stores[number].known = data
+        for number in _ints(body.pop("drop", []), MAX_STORES * 2):
+            self._unstore(number)
+        for number, state in _numbered(body.pop("drawn", []), blobs):
+            if number not in self.generators:
+                raise WireError("no such generator")
+            generator = self.generators[number][0]
+            try:
+                generator.set_state(torch.frombuffer(bytearray(state or b"0"), dtype=torch.uint8))
+            except (RuntimeError, TypeError):
+                raise WireError("no random numbers") from None
+            self.generators[number] = generator, state
+        self.changes_in(message)
+
+    def changes_out(self, body: dict, parts: Parts) -> None:
+        """What a side has to tell besides."""
+
+    def changes_in(self, message: Message) -> None:
+        """And to take over."""
+
     def _random_out(self, body: dict, parts: Parts) -> None:
+        if not self.random:
+            return
         with NO_OVERRIDES():
             state = torch.default_generator.get_state()
             if self._random is None or not torch.equal(state, self._random):
@@ -476,7 +701,7 @@ class Peer(Codec):
 
     def _random_in(self, message: Message) -> None:
         number = message.body.pop("random", None)
-        if number is None:
+        if number is None or not self.random:
             return
         if type(number) is not int or not 0 <= number < len(message.blobs):
             raise WireError("no random numbers")
@@ -526,25 +751,15 @@ class Peer(Codec):
                 found.append((leaf, message.tensors[number]))
         return found
 
-    def over(
-        self, kind: str, body: dict, args: tuple, kwargs: dict, more: list[Tensor] | None = None
-    ) -> tuple[Message, Parts]:
-        """Ask with arguments; the answer's tensors are linked to theirs, and to `more`."""
-        parts = Parts()
-        body["args"] = self.write(list(args), parts)
-        body["kwargs"] = self.write(dict(kwargs), parts)
-        body["grad"] = torch.is_grad_enabled()
-        inputs = [t for t in parts.sources if t.requires_grad] + (more or [])
-        answer = self.ask(kind, body, parts)
-        self.link(answer, inputs)
-        return answer, parts
-
-    def keep(self, inputs: list[Tensor], parts: Parts, body: dict) -> None:
+    def keep(
+        self, inputs: list[Tensor], parts: Parts, body: dict, parameters: Iterable[Tensor] = ()
+    ) -> None:
         """Remember what was computed, when something in the answer has a gradient."""
         outputs = [i for i, t in enumerate(parts.sources) if t.requires_grad]
         if outputs and torch.is_grad_enabled():
             self._last += 1
-            self.kept[self._last] = Kept(inputs, [parts.sources[i] for i in outputs])
+            ends = [parts.sources[i] for i in outputs]
+            self.kept[self._last] = Kept([*inputs, *parameters], ends, len(inputs))
             body["kept"], body["outputs"] = self._last, outputs
 
     def back(self, message: Message, parts: Parts) -> dict:
@@ -555,19 +770,26 @@ class Peer(Codec):
         if kept is None or not isinstance(wanted, list) or len(wanted) != len(kept.outputs):
             raise WireError("gradients of nothing")
         pairs = [(o, g) for o, g in zip(kept.outputs, wanted, strict=True) if g is not None]
+        ends, gradients = [o for o, _ in pairs], [g for _, g in pairs]
+        found: list[Tensor | None] = [None] * len(kept.inputs)
         with torch.enable_grad():
-            found = torch.autograd.grad(
-                [o for o, _ in pairs],
-                kept.inputs,
-                [g for _, g in pairs],
-                retain_graph=True,
-                allow_unused=True,
-            )
-        return {"gradients": self.write(list(found), parts)}
+            if message.body.get("adds") is True:  # to .grad, where hooks wait for it
+                for t in kept.inputs[: kept.given]:
+                    t.grad = None
+                torch.autograd.backward(ends, gradients, retain_graph=True)
+                found[: kept.given] = [t.grad for t in kept.inputs[: kept.given]]
+            elif live := [i for i, t in enumerate(kept.inputs) if t.requires_grad]:
+                inputs = [kept.inputs[i] for i in live]
+                its = torch.autograd.grad(
+                    ends, inputs, gradients, retain_graph=True, allow_unused=True
+                )
+                for i, g in zip(live, its, strict=True):
+                    found[i] = g
+        return {"gradients": self.write([None if g is None else g.detach() for g in found], parts)}
 
-    def link(self, message: Message, inputs: list[Tensor]) -> None:
+    def link(self, message: Message, inputs: list[Tensor], adds: bool = False) -> None:
         """Make the answer's tensors those of a computation of these inputs, where gradients can
-        flow.
+        flow. adds: a whole backward pass lets the other side add to its .grad.
         """
         number, outputs = message.body.get("kept"), message.body.get("outputs")
         if number is None or not outputs or not torch.is_grad_enabled():
@@ -575,9 +797,12 @@ class Peer(Codec):
         outputs = list(dict.fromkeys(_ints(outputs, 10_000)))
         wanted = [t.requires_grad for t in inputs]
 
-        def back(gradients: tuple) -> list[Tensor | None]:
+        def back(gradients: tuple, edges: tuple) -> list[Tensor | None]:
             parts = Parts()
-            body = {"kept": number, "gradients": self.write(list(gradients), parts)}
+            detached = [None if g is None else g.detach() for g in gradients]
+            body = {"kept": number, "gradients": self.write(detached, parts)}
+            if adds:
+                body["adds"] = torch._C._will_engine_execute_node(edges[-1][0])
             answer = self.ask("back", body, parts)
             found = self.read(answer.body.get("gradients"), answer)
             if not isinstance(found, list) or len(found) != len(inputs):
@@ -586,13 +811,16 @@ class Peer(Codec):
                 fits = isinstance(g, Tensor) and g.shape == t.shape and g.dtype == t.dtype
                 if g is not None and not fits:
                     raise WireError("a gradient of another shape")
-            return [g if want else None for g, want in zip(found, wanted, strict=True)]
+            found = [g if want else None for g, want in zip(found, wanted, strict=True)]
+            return [*found, None] if adds else found
 
         held = _Held(self, number)
         back.held = held  # goes with the graph
         with NO_OVERRIDES():
             away = [getattr(message.tensor(i), "lies_elsewhere", None) for i in outputs]
-            made = Graph.apply(back, [message.tensor(i) for i in outputs], *inputs)
+            # one more, whose way back is asked for by whole backward passes alone
+            more = [torch.zeros((), requires_grad=True)] if adds else []
+            made = Graph.apply(back, [message.tensor(i) for i in outputs], *inputs, *more)
             for i, t, elsewhere in zip(outputs, made, away, strict=True):
                 if elsewhere is not None:
                     t.lies_elsewhere = elsewhere

@@ -16,6 +16,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import inspect
+import itertools
 import linecache
 import os
 import random
@@ -98,7 +99,9 @@ class Given(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 class GivenObject:
-    """An object that lives with the judge: a cache, for instance."""
+    """An object that lives with the judge: a cache, for instance. What it can do besides being
+    called, its own class adds.
+    """
 
     def __init__(self, worker, gid: int):
         object.__setattr__(self, "_given", (worker, gid))
@@ -113,12 +116,25 @@ class GivenObject:
         worker, gid = self._given
         worker.of_given(gid, "set", name, value)
 
-    def __call__(self, *args, **kwargs):
-        worker, gid = self._given
-        return worker.of_given(gid, "call", None, *args, **kwargs)
-
     def __deepcopy__(self, memo):
         return self
+
+
+def given_class(name: str, able: list[str]) -> type:
+    """The class of an object that lives with the judge. able: the special methods that it has."""
+
+    def method(special: str) -> Callable:
+        what = "call" if special == "__call__" else special
+
+        def ask(self, *args, **kwargs):
+            worker, gid = self._given
+            if special == "__exit__":
+                args = wire.left_by(*args[:2])
+            return worker.of_given(gid, what, None, *args, **kwargs)
+
+        return ask
+
+    return type(name, (GivenObject,), {special: method(special) for special in able})
 
 
 class GivenModule(nn.Module):
@@ -134,6 +150,15 @@ class GivenModule(nn.Module):
         worker, gid = self._given
         return worker.of_given(gid, "call", None, *args, **kwargs)
 
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_") or "_given" not in vars(self):
+                raise
+        worker, gid = self._given
+        return worker.of_given(gid, "get", name)
+
 
 # ── the worker ──────────────────────────────────────────────────────────────────────────────────
 
@@ -145,6 +170,7 @@ class Seen:
     tensor: Tensor
     key: tuple
     copy: Tensor | None
+    grad: bytes | None = None  # of its gradient, as both sides last knew it
 
 
 def _key(t: Tensor) -> tuple:
@@ -158,6 +184,9 @@ class Worker(wire.Peer):
 
     def __init__(self, line):
         super().__init__(line)
+        self.sign = 1
+        self.modes: dict[int, list[int]] = {}  # oid of a root → its modules' modes, as told
+        self.loose: list[int] = []  # numbers of parameters that came without a module
         self.module = types.ModuleType("piece")
         self.path = ""
         self.given_modules: dict[str, object] = {}
@@ -199,6 +228,7 @@ class Worker(wire.Peer):
         raise wire.WireError(f"a question of no kind that there is: {kind!r}")
 
     def _load(self, body: dict) -> dict:
+        self.will_share = body.get("shares") is True
         self.path = self._own_copy(body)
         sys.meta_path.insert(0, Given(body["given"]))
         module = types.ModuleType(body["name"])
@@ -213,7 +243,8 @@ class Worker(wire.Peer):
         self.module = module
         try:
             for name in ("gpt2", *body["given"]):
-                importlib.import_module(name)
+                if not body["given"].get(name, {}).get("later"):
+                    importlib.import_module(name)
         except BaseException as error:
             error.of_given = True
             raise
@@ -227,6 +258,7 @@ class Worker(wire.Peer):
             exec(code, module.__dict__)
         self.torch_before = self._torch_now()
         self.provides = body["provides"]
+        self.shares = self.will_share
         return self._told({"names": self._names()})
 
     def _names(self) -> dict:
@@ -258,7 +290,8 @@ class Worker(wire.Peer):
     def _tables(self) -> tuple:
         return (
             *(self.objects, self.ids, self.classes, self.tensors, self.tensor_ids, self.storages),
-            *(self.gifts, self.prints, self.roots, self.kept, self.forget),
+            *(self.gifts, self.prints, self.roots, self.kept, self.forget, self.modes, self.loose),
+            *(self.stores, self.store_at, self.generators),
             *(self.told_classes, self.told_storages),
         )
 
@@ -290,13 +323,14 @@ class Worker(wire.Peer):
 
     def _do(self, message, parts) -> dict:
         body = message.body
-        self._push(body, message)
+        if not self.shares:
+            self._push(body, message)
         given = self.given(message)
         target = self.read(body["target"], message)
         args, kwargs = self.read(body["args"], message), self.read(body["kwargs"], message)
         roots = self._roots(target, args, kwargs)
         inputs = [leaf for leaf, _ in given]
-        inputs += [self.tensors[pid].tensor for pid in body.get("pids", [])]
+        parameters = [self.tensors[pid].tensor for pid in body.get("pids", [])]
         told, said = body.get("told", {}), {}
         if told.get("downloads"):
             told["downloads"]["folder"] = self.read(told["downloads"]["folder"], message)
@@ -307,6 +341,7 @@ class Worker(wire.Peer):
             with (
                 limits.time_limit(body["seconds"]),
                 surroundings.same_as(told, self.given_modules_by_name()) as heard,
+                wire.autocast(body.get("autocast")),
             ):
                 try:
                     if told.get("away"):
@@ -315,7 +350,7 @@ class Worker(wire.Peer):
                 finally:
                     said |= heard
             done: dict = {"value": self.write(result, parts)}
-            self.keep(inputs, parts, done)
+            self.keep(inputs, parts, done, parameters)
         except BaseException:
             self._broken = doing
             raise
@@ -361,11 +396,20 @@ class Worker(wire.Peer):
             "repr": lambda: repr(target),
             "str": lambda: str(target),
             "len": lambda: len(target),
-            "iter": lambda: list(target)[: wire.MAX_ITEMS],
+            "iter": lambda: list(itertools.islice(target, wire.MAX_ITEMS)),
+            "next": lambda: self._next(target),
+            "enter": lambda: type(target).__enter__(target),
+            "exit": lambda: wire.leave(target, args),
             "item": lambda: target[args[0]],
             "hash": lambda: hash(target),
             "bool": lambda: bool(target),
         }[what]()
+
+    def _next(self, target: object) -> tuple:
+        """(True, an iterator's next value), or (False, None) at its end."""
+        end = object()
+        value = next(target, end)
+        return (False, None) if value is end else (True, value)
 
     def _record(self, cls: type, name: str, args: list, kwargs: dict) -> tuple:
         """An instance of a subclass whose method `name` does nothing but note what it is given:
@@ -396,12 +440,14 @@ class Worker(wire.Peer):
         edited = []
         for number, about in enumerate(message.about):
             t = message.tensors.get(number)
-            if t is not None and not about.get("meta") and self._is_edited(t, about, message):
+            sent = t is not None and "blob" in about
+            if sent and self._is_edited(t, about, message):
                 parts.tensors.append(wire.write_tensor(t, parts))
                 edited.append([number, len(parts.tensors) - 1])
         if edited:
             body["edited"] = edited
-        updates = [u for root in roots if (u := self._changes(root, parts))]
+        changed = () if self.shares else roots  # there, every message tells of them
+        updates = [u for root in changed if (u := self._changes(root, parts))]
         if updates:
             body["updates"] = updates
         if said:
@@ -473,7 +519,18 @@ class Worker(wire.Peer):
             self.objects[number] = value
         return self.ids[id(value)]
 
+    def is_value(self, t: Tensor) -> bool:
+        return not self.shares or id(t) not in self.tensor_ids
+
     def write_object(self, value: object, parts) -> object:
+        if isinstance(value, Tensor):
+            return ["p", self.tensor_ids[id(value)]]
+        if isinstance(value, torch.Generator):
+            for number, (generator, _) in self.generators.items():
+                if generator is value:
+                    return ["given", number]
+        if isinstance(value, nn.Module) and self.shares and id(value) in self.ids:
+            return ["r", self.ids[id(value)]]
         if isinstance(value, (bool, int, float, str)) and type(value).__mro__[1] in (
             int,
             float,
@@ -490,6 +547,10 @@ class Worker(wire.Peer):
             return ["given", value._given[1]]
         cls = type(value)
         about = {"oid": self.oid(value), "cls": self._class(cls), "callable": callable(value)}
+        if hasattr(cls, "__next__"):
+            about["next"] = True
+        if isinstance(value, types.FunctionType):
+            about["signature"] = self._signature(value)
         if cls.__module__ == "gpt2.model" and hasattr(value, "__dict__"):
             fields = {k: v for k, v in vars(value).items() if not k.startswith("_")}
             about["fields"] = self.write(fields, parts, wire.MAX_DEPTH - 3)
@@ -517,8 +578,24 @@ class Worker(wire.Peer):
                     self.gifts[gid] = GivenModule(self, gid, named)
                 else:
                     name = str(about.get("name", "GivenObject"))  # as errors will call it
-                    self.gifts[gid] = type(name, (GivenObject,), {})(self, gid)
+                    self.gifts[gid] = given_class(name, about.get("able", []))(self, gid)
             return self.gifts[gid]
+        if tag == "p":
+            if rest[0] not in self.tensors:
+                self._take(rest[1], message)
+                self.loose.append(rest[0])
+            return self.tensors[rest[0]].tensor
+        if tag == "module":
+            return self._adopt(rest[0], message)
+        if tag == "generator":
+            if rest[0] not in self.generators:
+                state = torch.frombuffer(bytearray(message.blobs[rest[1]]), dtype=torch.uint8)
+                made = torch.Generator()
+                made.set_state(state)
+                self.generators[rest[0]] = made, message.blobs[rest[1]]
+            return self.generators[rest[0]][0]
+        if tag == "iterator":
+            return iter(self.read(rest[0], message))
         return super().read_object(tag, rest, message)
 
     def _folder(self, name: str, files: list, message) -> str:
@@ -534,8 +611,21 @@ class Worker(wire.Peer):
 
     def of_given(self, gid: int, what: str, name: str | None, *args, **kwargs) -> object:
         """Ask the judge to do something with an object of its own."""
-        body = {"gid": gid, "what": what, "name": name}
-        answer, _ = self.over("given", body, args, kwargs)
+        parts = wire.Parts()
+        body = {
+            "gid": gid,
+            "what": what,
+            "name": name,
+            "args": self.write(list(args), parts),
+            "kwargs": self.write(dict(kwargs), parts),
+            "grad": torch.is_grad_enabled(),
+            "autocast": wire.autocast_now(),
+        }
+        inputs = [t for t in parts.sources if t.requires_grad]
+        answer = self.ask("given", body, parts)
+        if "pids" in answer.body:
+            inputs += self.read(answer.body["pids"], answer)
+        self.link(answer, inputs)
         return self.read(answer.body.get("value"), answer)
 
     def error(self, message) -> BaseException:
@@ -639,7 +729,108 @@ class Worker(wire.Peer):
         about = self._describe(module, parts, root, told)
         if root == oid:
             self.prints[oid] = self._print(module)
+            if "_modules" in vars(module):
+                self.modes[oid] = self._modes(module)
         return about
+
+    def _modes(self, root: nn.Module) -> list[int]:
+        return [int(vars(m).get("training") is True) for m in nn.Module.modules(root)]
+
+    # what comes from the judge, and what is told it with every message
+
+    def _take(self, about: dict, message) -> Tensor:
+        """A parameter or buffer of a module that the judge gives."""
+        number = about["pid"]
+        if number not in self.tensors:
+            t = message.tensor(about["x"]).clone()
+            if about["parameter"]:
+                t = nn.Parameter(t, requires_grad=about["grad"])
+            elif about["grad"]:
+                t.requires_grad_()
+            self.tensor_ids[id(t)] = number
+            self._remember(number, t)
+            if about["g"] is not None:
+                t.grad = message.tensor(about["g"]).clone()
+                self.tensors[number].grad = wire.raw(t.grad.contiguous())
+        return self.tensors[number].tensor
+
+    def _adopt(self, about: dict, message, root: int = 0) -> nn.Module:
+        """A module of the judge's: of the same class where that is PyTorch's or the course's, else
+        one whose forward runs there.
+        """
+        oid = about["oid"]
+        if oid in self.objects:
+            return self.objects[oid]
+        root = root or oid
+        home, place = about["cls"]
+        cls = getattr(sys.modules.get(home), place, None) if home else None
+        made = nn.Module.__new__(cls or GivenModule)
+        nn.Module.__init__(made)
+        if cls is None:
+            object.__setattr__(made, "_given", (self, about["gid"]))
+            self.gifts[about["gid"]] = made
+        self.objects[oid], self.ids[id(made)], self.roots[oid] = made, oid, root
+        inside = vars(made)
+        inside["training"] = about["training"]
+        for name, told in about["parameters"]:
+            inside["_parameters"][name] = None if told is None else self._take(told, message)
+        for name, told, lasting in about["buffers"]:
+            inside["_buffers"][name] = None if told is None else self._take(told, message)
+            if not lasting:
+                inside["_non_persistent_buffers_set"].add(name)
+        for name, told in about["modules"]:
+            inner = None if told is None else self._adopt(told, message, root)
+            inside["_modules"][name] = inner
+        for name, told in about["attributes"]:
+            inside[name] = self.read(told, message)
+        if root == oid:
+            self.prints[oid] = self._print(made)
+            self.modes[oid] = self._modes(made)
+        return made
+
+    def changes_out(self, body: dict, parts) -> None:
+        updates = []
+        for oid in self.prints:
+            root = self.objects[oid]
+            change = self._changes(root, parts)
+            if change is None:
+                continue
+            if "module" not in change:
+                if not change["tensors"] and change["modes"] == self.modes.get(oid):
+                    continue
+                self.modes[oid] = change["modes"]
+            updates.append(change)
+        loose = []
+        for number in self.loose:
+            t = self.tensors[number].tensor
+            if not self._is_known(t, number):
+                loose.append(self._tensor(t, parts))
+        gradients = []
+        for number, seen in self.tensors.items():
+            g = seen.tensor.grad if seen.tensor.is_leaf else None
+            data = None if g is None else wire.raw(g.detach().contiguous())
+            if data != seen.grad:
+                seen.grad = data
+                n = None
+                if g is not None:
+                    parts.tensors.append(wire.write_tensor(g, parts))
+                    n = len(parts.tensors) - 1
+                gradients.append([number, n])
+        told = (("updates", updates), ("loose", loose), ("grads", gradients))
+        body |= {name: value for name, value in told if value}
+        self._told(body)
+
+    def changes_in(self, message) -> None:
+        self._push(message.body, message)
+        for number, n in message.body.get("grads", []):
+            seen = self.tensors[number]
+            g = None if n is None else message.tensor(n)
+            with wire.NO_OVERRIDES(), torch.no_grad():
+                if g is None or seen.tensor.grad is None:
+                    seen.tensor.grad = g
+                else:
+                    seen.tensor.grad.copy_(g)
+            seen.grad = None if g is None else wire.raw(g.contiguous())
 
     def _describe(self, module: nn.Module, parts, root: int, told: set[int]) -> dict:
         oid = self.oid(module)
@@ -651,6 +842,8 @@ class Worker(wire.Peer):
         inside = object.__getattribute__(module, "__dict__")
         about["cls"] = self._class(type(module))
         about["module"] = True
+        if self._is_hooked(module):
+            about["hooked"] = True
         about["training"] = inside.get("training") is True
         if "_parameters" not in inside:
             about["bare"] = True
@@ -674,6 +867,12 @@ class Worker(wire.Peer):
             if not name.startswith("_") and name != "training"
         ]
         return about
+
+    def _is_hooked(self, module: nn.Module) -> bool:
+        """Whether more than its class's forward runs when it is called."""
+        inside = object.__getattribute__(module, "__dict__")
+        hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        return "forward" in inside or any(inside.get(name) for name in hooks)
 
     def _attribute(self, value: object, parts, root: int, told: set[int]) -> object:
         if isinstance(value, nn.Module):
@@ -715,7 +914,9 @@ class Worker(wire.Peer):
     def _remember(self, number: int, t: Tensor) -> None:
         with wire.NO_OVERRIDES(), torch.no_grad():
             whole = t.device.type != "meta" and t.numel() <= COMPARED
-            self.tensors[number] = Seen(t, _key(t), t.detach().clone() if whole else None)
+            before = self.tensors.get(number)
+            grad = None if before is None else before.grad
+            self.tensors[number] = Seen(t, _key(t), t.detach().clone() if whole else None, grad)
 
     def _place(self, plain: Tensor, parts) -> dict:
         """Dtype, shape, strides and offset in a storage, whose bytes go along the first time."""
@@ -748,7 +949,7 @@ class Worker(wire.Peer):
             inside = object.__getattribute__(module, "__dict__")
             if "_parameters" not in inside:
                 return
-            found.append((id(module), type(module), tuple(inside)))
+            found.append((id(module), type(module), tuple(inside), self._is_hooked(module)))
             for group in ("_parameters", "_buffers"):
                 found.append(tuple((n, id(t)) for n, t in inside.get(group, {}).items()))
             for name, value in inside.items():
@@ -777,18 +978,17 @@ class Worker(wire.Peer):
             return None
         for module in nn.Module.modules(root):
             modes.append(1 if vars(module).get("training") is True else 0)
-        with wire.NO_OVERRIDES(), torch.no_grad():
-            for group in (nn.Module.parameters(root), nn.Module.buffers(root)):
-                for t in group:
-                    number = self.tensor_ids[id(t)]
-                    seen = self.tensors[number]
-                    key = _key(t)
-                    same = key == seen.key and (
-                        seen.copy is None or torch.equal(t.detach(), seen.copy)
-                    )
-                    if not same:
-                        tensors.append(self._tensor(t, parts))
+        for group in (nn.Module.parameters(root), nn.Module.buffers(root)):
+            for t in group:
+                if not self._is_known(t, self.tensor_ids[id(t)]):
+                    tensors.append(self._tensor(t, parts))
         return {"root": oid, "modes": modes, "tensors": tensors}
+
+    def _is_known(self, t: Tensor, number: int) -> bool:
+        """Whether a parameter or buffer is as the judge knows it."""
+        seen = self.tensors[number]
+        with wire.NO_OVERRIDES(), torch.no_grad():
+            return _key(t) == seen.key and (seen.copy is None or torch.equal(t.detach(), seen.copy))
 
     def _push(self, body: dict, message) -> None:
         """Take over what the judge has set: modes and numbers."""

@@ -436,6 +436,18 @@ def test_foreign_weights(folder: Path, start: bytes, named: str) -> None:
         GPT2Model.from_pretrained(folder)
 
 
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408, 0x3C, 0x13C, 0x10280])
+def test_a_header_whose_length_looks_like_another_format(tmp_path: Path, length: int) -> None:
+    """Catches a whole file refused because the first bytes of its header's length are those of a
+    pickle (0x80 0x02) or of a web page (<).
+    """
+    path = tmp_path / "a.safetensors"
+    header = json.dumps({"a": F32}, separators=(",", ":")).encode().ljust(length)
+    path.write_bytes(struct.pack("<Q", length) + header + bytes(8))
+    assert len(header) == length
+    assert read_header(path)["a"].shape == (2,)
+
+
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from learn_gpt2 import manifest
 from learn_gpt2.assembly import swap
 from learn_gpt2.assembly.sections import split
 from learn_gpt2.checking.runner import verdict
@@ -184,3 +185,52 @@ def test_a_file_that_cannot_be_loaded_is_told_once(course: Path, text: str, says
     assert re.search(r"None of the \d+ checks could run\.", said)
     assert "✗" not in said
     assert "learn hint" not in said
+
+
+# ── eighteen ────────────────────────────────────────────────────────────────────────────────────
+
+
+def finish(course: Path, numbers: range) -> None:
+    """The solutions as the learner's files, and swapped in."""
+    solve(course, *numbers)
+    texts = swap.assemble_files(course, dict.fromkeys(numbers, "yours"))
+    swap.write_together(course, {swap.file_path(course, m): t.encode() for m, t in texts.items()})
+
+
+def test_the_board_has_two_parts(course: Path) -> None:
+    """Catches a board of twelve, or one that doesn't say where part two begins."""
+    lines = learn(course, "status").stdout.splitlines()
+    assert lines[12] == "  Part two: the engine around it"
+    numbers = [int(line.split()[1]) for line in lines[:12] + lines[13:19]]
+    assert numbers == list(range(1, 19))
+    assert lines[19] == "0 of 18 passed, 0 of yours run in src/gpt2/."
+
+
+def test_after_the_twelve_part_two_is_next(course: Path) -> None:
+    """Catches a course that ends at twelve, or that leads on without a word of what is done."""
+    finish(course, range(1, 13))
+    said = learn(course, "status").stdout
+    assert "12 of 18 passed, 12 of yours run in src/gpt2/." in said
+    assert "Next: learn next    (the model is yours, and `gpt2 generate` lets it write" in said
+    assert "problems/13-text-generation/README.md" in said
+    assert "13 Text generation (medium, 60–90 min)" in learn(course, "next").stdout
+    solve(course, 13)
+    assert "Next: learn check 13" in learn(course, "status").stdout
+
+
+def test_the_end_says_what_share_is_the_learners(course: Path) -> None:
+    """Catches an ending that nobody notices, or a share that counts what is not the learner's."""
+    finish(course, range(1, 19))
+    said = learn(course, "status").stdout
+    assert "18 of 18 passed, 18 of yours run in src/gpt2/." in said
+    found = re.search(r"That was all of it: ([\d,]+) of the ([\d,]+) lines .* \((\d+) %\)", said)
+    own, whole, percent = (int(part.replace(",", "")) for part in found.groups())
+    assert (own, whole) == progress.share(course)
+    text = swap.read_model(course)
+    head = text[: text.index("# ── 01 ")]
+    assert whole - own == sum(bool(line.strip()) for line in head.splitlines())
+    assert percent == round(100 * own / whole) > 90
+    swap.swap(course, [manifest.get(14)], "reference")
+    assert "That was all of it" not in learn(course, "status").stdout
+    gone = [line for line in swap.read_model(course, "cache.py").splitlines()[1:] if line.strip()]
+    assert progress.share(course) == (own - len(gone), whole)

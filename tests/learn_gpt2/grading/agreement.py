@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from learn_gpt2 import manifest
-from learn_gpt2.checking import runner
+from learn_gpt2.checking import child, runner
 from learn_gpt2.checking.runner import Report
 from learn_gpt2.grading import gradebook
 from tests import class_of_40
@@ -44,7 +44,7 @@ def by_check(number: int, sources: list[str], folder: Path) -> list[Verdict]:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     before = dict(os.environ)
-    os.environ.update(runner.surroundings(ROOT))
+    os.environ.update(child.surroundings(ROOT))
     verdicts = []
     try:
         for source in sources:

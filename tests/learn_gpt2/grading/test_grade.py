@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -639,12 +640,40 @@ def learn(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120)
 
 
+def test_a_class_of_part_one_is_the_default() -> None:
+    """Catches a class whose marks fall by a third when the course gets six more problems."""
+    from learn_gpt2.commands.export import command as export
+    from learn_gpt2.commands.grade import command as grade
+
+    assert gradebook.Options().problems == tuple(range(1, 13))
+    for command in (grade, export.commands["gradescope"]):
+        option = next(p for p in command.params if p.name == "problems")
+        chosen = [problem.number for problem in manifest.select([option.default])]
+        assert chosen == list(range(1, 13))
+
+
+@pytest.mark.parametrize(
+    ("words", "numbers"),
+    [
+        ("1-18", range(1, 19)),
+        ("13-18", range(13, 19)),
+        ("all", range(1, 19)),
+        ("part-one", range(1, 13)),
+        ("Part Two", range(13, 19)),
+        ("part-two,5", [5, *range(13, 19)]),
+    ],
+)
+def test_which_problems(words: str, numbers: Iterable[int]) -> None:
+    """Catches words for a part that mean the other one, or half of it."""
+    assert [problem.number for problem in manifest.select([words])] == list(numbers)
+
+
 def test_the_command_says_what_it_needs(root: Path, tmp_path: Path) -> None:
     """Catches a traceback, and a wrong exit code, for a wrong call."""
     there = ("--root", str(root), "grade")
     assert learn(*there).returncode == 2
     assert learn(*there, str(tmp_path)).returncode == 2
-    assert learn(*there, "--problems", "13").returncode == 2
+    assert learn(*there, "--problems", "19").returncode == 2
     empty = learn(*there, str(tmp_path), "--out", str(tmp_path.parent / "out"))
     assert empty.returncode == 1
     assert empty.stderr.count("\n") == 1

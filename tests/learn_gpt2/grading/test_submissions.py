@@ -845,7 +845,7 @@ STYLES = [
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("broken", [False, True], ids=["right", "unreadable"])
-def test_all_twelve_are_told_apart_by_name(style: str, broken: bool) -> None:
+def test_all_are_told_apart_by_name(style: str, broken: bool) -> None:
     """Catches a way of naming that mixes two problems up, or that needs the file to be right."""
     root, files, expected = Path(__file__).resolve().parents[3], [], {}
     for problem in manifest.PROBLEMS:
@@ -865,6 +865,67 @@ def test_all_twelve_are_told_apart_by_name(style: str, broken: bool) -> None:
         expected[n] = place
     got = recognizing.recognize(files, list(manifest.PROBLEMS), {})
     assert got.where == expected
+
+
+@pytest.mark.parametrize(
+    ("stem", "number"),
+    [
+        ("sampling", 13),
+        ("keep_top_p", 13),
+        ("text generation", 13),
+        ("kv_cache", 14),
+        ("cache", 14),
+        ("KVCache_final", 14),
+        ("training_step", 15),
+        ("finetuning", 15),
+        ("lora", 16),
+        ("gpt2_lora", 16),
+        ("my LoRA", 16),
+        ("LoRALinear", 16),
+        ("quantize", 17),
+        ("data_parallel", 18),
+        ("DataParallel_v2", 18),
+    ],
+)
+def test_files_of_part_two_by_name(stem: str, number: int) -> None:
+    """Catches a file that is called like the product's file, or like what it defines."""
+    for text, _ in recognizing.versions(stem):
+        if said := recognizing.problem_of(text, manifest.PROBLEMS):
+            assert said[0].number == number
+    assert said is not None
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [
+        *("Shardul Patel", "shardul", "sample", "sample_submission", "samples", "Lora Smith"),
+        *("lora_smith", "smith_lora", "Flora", "collate", "ignore", "please ignore", "sharding"),
+    ],
+)
+def test_words_and_people_are_no_problem_of_part_two(stem: str) -> None:
+    """Catches a student, or a folder of samples, that is taken for a piece."""
+    assert recognizing.problem_of(stem, manifest.PROBLEMS) is None
+    if "smith" not in stem.lower():
+        assert recognizing.without_problem(stem, manifest.PROBLEMS)
+
+
+def test_part_two_beside_part_one(tmp_path: Path) -> None:
+    """Catches a hand-in of all eighteen in which two pieces are mixed up or one is lost, in a copy
+    of the course and in a flat folder.
+    """
+    root = Path(__file__).resolve().parents[3]
+    sources = {p.number: p.solution_path(root).read_bytes() for p in manifest.PROBLEMS}
+    folders = {f"ann/problems/{p.folder}/problem.py": sources[p.number] for p in manifest.PROBLEMS}
+    folders |= {f"ann/src/gpt2/{p.module}": b"x = 1\n" for p in manifest.PROBLEMS}
+    flat = {f"bob/{p.slug}.py": sources[p.number] for p in manifest.PROBLEMS}
+    modules = {f"eve/{p.module}": sources[p.number] for p in manifest.MODULE_PROBLEMS}
+    write(tmp_path / "in", folders | flat | modules)
+    found = read(tmp_path / "in", tuple(range(1, 19)))
+    assert found["ann"].files == sources
+    assert found["bob"].files == sources
+    assert found["eve"].files == {n: sources[n] for n in range(13, 19)}
+    part_one = read(tmp_path / "in", tuple(range(1, 13)))
+    assert part_one["ann"].files == {n: sources[n] for n in range(1, 13)}
 
 
 def test_a_tie_is_to_be_looked_at(tmp_path: Path) -> None:

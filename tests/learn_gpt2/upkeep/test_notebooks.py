@@ -468,17 +468,17 @@ def test_the_three_states(state: str, tmp_path: Path) -> None:
     untouched = [p.number for p in PROBLEMS if backups.untouched(copy, p)]
     swapped = [row.number for row in swap.board(copy) if row.owner == "yours"]
     if state == "mix":
-        assert untouched == [2, 4, 10, 12]
-        assert swapped == [1, 3, 5]
+        assert untouched == [2, 4, 10, 12, 14, 16, 18]
+        assert swapped == [1, 3, 5, 13, 15]
     else:
-        assert untouched == ([] if state == "solutions" else list(range(1, 13)))
+        assert untouched == ([] if state == "solutions" else list(range(1, 19)))
         assert swapped == []
     assert (
         sorted(n for n in serves if serves[n])
         == {
             "skeletons": [],
-            "solutions": list(range(1, 13)),
-            "mix": [1, 3, 5, 7, 9, 11],
+            "solutions": list(range(1, 19)),
+            "mix": list(range(1, 19, 2)),
         }[state]
     )
 
