@@ -20,5 +20,5 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = next(device for device, found in there.items() if found)
     if not there[name]:
-        raise ValueError(f"no {name} device here; --device auto takes what there is")
+        raise ValueError(f"this machine has no {name} device; use --device auto")
     return torch.device(name)

@@ -166,7 +166,7 @@ def encode_piece(tokenizer: Tokenizer, piece: Piece) -> np.ndarray:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"{piece.origin} (or a document behind it) is not UTF-8: {error}"
+                f"{piece.origin} (or a document after it) is not UTF-8: {error}"
             ) from None
         ids.append(np.array(tokenizer.encode(text), dtype=dtype))
         if end and tokenizer.eos_token_id is not None:
@@ -222,7 +222,7 @@ def _model_tokenizer(name: str) -> Tokenizer:
         found = load_tokenizer(name)
     except ValueError as error:
         raise ValueError(
-            f"tokenizer {name!r} is none of char, bpe and gpt2, and as a model's: {error}"
+            f"tokenizer {name!r} is not char, bpe or gpt2, and no model either: {error}"
         ) from None
     if found.adds_space:
         raise ValueError(

@@ -355,7 +355,7 @@ def _files(name: str, paths: list[Path], without: Path | None) -> Source:
         verb = "ends" if count == 1 else "end"
         ending = f"that {verb} in {_shown(suffix)}" if suffix else "without an ending"
         left_out.append(
-            LeftOut(f"{_count(count, 'file')} {ending}", "name a file by itself to read it")
+            LeftOut(f"{_count(count, 'file')} {ending}", "name such a file itself to read it")
         )
     if not documents:
         why = "; ".join(f"{_shown(item.name)} ({item.reason})" for item in left_out[:3])
@@ -421,7 +421,7 @@ def _why_not_folder(path: Path, avoided: str | None) -> str | None:
     if _hidden(path):
         return "hidden"
     if path.is_symlink():
-        return "a link to a folder; name it by itself to read it"
+        return "a link to a folder; name it itself to read it"
     if path.name in FOREIGN_FOLDERS:
         return FOREIGN_FOLDERS[path.name]
     if any((path / mark).exists() for mark in ENVIRONMENT_MARKS):

@@ -173,7 +173,7 @@ def find_local(model_name: str | os.PathLike[str]) -> Path | None:
         raise ValueError(f"no folder {name!r}; a model is a folder with config.json and {WEIGHTS}")
     if "/" not in name and name not in HUB_NAMES:
         raise ValueError(
-            f"no model {name!r}: it is neither a folder here nor one of {', '.join(HUB_NAMES)}; "
+            f"no model {name!r}: it is neither a folder nor one of {', '.join(HUB_NAMES)}; "
             "any other model on the Hugging Face hub is owner/name"
         )
     return None

@@ -63,7 +63,7 @@ def language_model(
         twice = next(key for key in shapes if outer and f"{outer}{key}" in shapes)
         raise ValueError(f"{place}: {short(twice)} and {short(outer + twice)} are both there")
     if outer:
-        notes.append(f"{place}: names begin with {short(outer)}, which was taken off")
+        notes.append(f"{place}: names begin with {short(outer)}, which was removed")
     for name in [name for name in names if f"{PREFIX}{name}" in names]:
         raise ValueError(f"{place}: {short(name)} and {PREFIX}{short(name)} are both there")
     heads = _heads(names, shapes, C)
@@ -71,7 +71,7 @@ def language_model(
         shown = ", ".join(short(key) for key in heads[:MAX_SHOWN])
         more = f" and {len(heads) - MAX_SHOWN} more" if len(heads) > MAX_SHOWN else ""
         notes.append(
-            f"{place}: the language model is loaded; another head was left out: {shown}{more}"
+            f"{place}: the language model was loaded without another head: {shown}{more}"
         )
         names = {name: key for name, key in names.items() if name not in heads}
     table = next((name for name in (TABLE, PREFIX + TABLE) if name in names), None)

@@ -98,7 +98,7 @@ def read_roles(
                 table = "that a tokenizer has" if rows is None else f"of the model's {rows}"
                 notes.append(
                     f"{folder / name}: {key} {', '.join(dropped[:4])} is not a row {table}, "
-                    "so it is passed over"
+                    "so it is ignored"
                 )
             # `generate` of transformers takes a null here as "nowhere", and asks no other file
             nowhere = kind == "eos" and name == MODEL_FILES[0] and key in content and not ids
