@@ -151,7 +151,7 @@ def _why_not_yours(root: Path, problem: Problem) -> str:
     if not path.is_file():
         return "there is no problem.py"
     if backups.untouched(root, problem):
-        return "your problem.py is untouched"
+        return "your problem.py is still the skeleton"
     seen = progress.entry(root, problem)
     digest = backups.source_digest(path)
     if not (digest and seen.get("digest") == digest and seen.get("total")):

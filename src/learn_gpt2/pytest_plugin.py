@@ -263,7 +263,7 @@ def pytest_exception_interact(
         if reporter is not None:
             reporter.ensure_newline()
             reporter.write_line(
-                "Your code had returned when this check failed: the debugger stands in the check. "
+                "Your code had returned when this check failed: the debugger is in the check. "
                 f"To stop in your own code, write breakpoint() into {loading.shown(path)}."
             )
 

@@ -82,7 +82,7 @@ def show(course: Course, problem: Problem, report: Report, brief: bool = False) 
         say(f"{report.words[:1].upper()}{report.words[1:]}.", fg="green")
         row = progress.standings(course.root)[problem.number - 1]
         if row.fails_in_model:
-            say(f"In the model there still stands the one that fails: learn swap {number}")
+            say(f"The model still runs the piece that fails: learn swap {number}")
         return
     say()
     if not report.unloadable:

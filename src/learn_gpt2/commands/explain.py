@@ -47,7 +47,7 @@ def command(course: Course, problem: str | None, as_json: bool) -> None:
         row = next(r for r in progress.standings(course.root) if r.number == chosen.number)
         if row.state != progress.PASSED:
             click.echo(
-                f"If a check fails, it is about another case: learn check {chosen.number:02d}"
+                f"If a check fails, it concerns another case: learn check {chosen.number:02d}"
             )
         return
     click.echo(click.style(f"  ✗ {found.differs}: {found.clue}", fg="red"))

@@ -133,7 +133,7 @@ def command(
     means = sandbox.probe()
     if why is not None:
         if submissions is None:
-            raise click.UsageError("say which SUBMISSIONS the student's work is in")
+            raise click.UsageError("say in which SUBMISSIONS the student's work is")
         options = gradebook.Options((_one(why[1]),), limits, 1, own_pieces, people)
         _why(course.root, submissions, out, options, means, why[0], as_json)
         return
@@ -155,7 +155,7 @@ def command(
             report = work.grade(progress)
     except gradebook.Interrupted as stopped:
         click.echo(
-            f"stopped: {stopped.done} of {stopped.total} files are graded and kept in "
+            f"stopped: the results of {stopped.done} of {stopped.total} files are kept in "
             f"{out / '.cache'}; the same command goes on from there",
             err=True,
         )
@@ -178,7 +178,7 @@ def _one(text: str) -> int:
     try:
         (problem,) = manifest.select([text])
     except ValueError as error:
-        raise click.UsageError(f"--why takes one problem: {error}") from None
+        raise click.UsageError(f"--why takes a single problem: {error}") from None
     return problem.number
 
 
@@ -211,7 +211,7 @@ def _why(root, folder: Path, out: Path | None, options, means, name: str, as_jso
             if result["line"]:
                 click.echo(f"    (line {result['line']})")
     for unusual in problem["unusual"]:
-        click.echo(f"! uses what a piece has no need for: {one_line(unusual)}")
+        click.echo(f"! uses things that no piece needs: {one_line(unusual)}")
     click.echo(f"{problem['points']} of {problem['max']} points ({problem['percent']:g} %)")
 
 
@@ -318,7 +318,7 @@ def _print_weights(
     total = sum(points for checks in weights.values() for _, points in checks)
     click.echo(f"{total} points in all")
     if any(reported.values()):
-        click.echo("· in part goes by what the process reports that runs the file")
+        click.echo("· relies in part on what the process that runs the file reports")
 
 
 def _summary(report: dict, out: Path, written: list[str]) -> None:
@@ -347,7 +347,7 @@ def _summary(report: dict, out: Path, written: list[str]) -> None:
         click.echo(f"{many} {word} of the same work: see statistics.md")
     strange = sum(bool(p["unusual"]) for s in report["students"] for p in s["problems"])
     if strange:
-        click.echo(f'{strange} files use what a piece has no need for: see "To look at" there')
+        click.echo(f'{strange} files use things that no piece needs: see "To look at" there')
     # notes are sentences; what was written are names of files
     for note in (name for name in written if ": " in name):
         click.echo(one_line(note))

@@ -30,7 +30,7 @@ def command(course: Course, problem: str | None, number: int | None, as_json: bo
     if problem is None:
         row = progress.current(progress.standings(root))
         if row is None:
-            click.echo("All eighteen have passed; there is nothing left to hint at.")
+            click.echo("All eighteen have passed; no hints are needed.")
             return
         chosen = manifest.get(row.number)
     else:
@@ -49,7 +49,7 @@ def command(course: Course, problem: str | None, number: int | None, as_json: bo
             return
     if number is None and EARLIER & set(seen.get("mistakes") or ()):
         say(
-            f"What fails in problem {chosen.number:02d} comes from an earlier piece in the model: "
+            f"The failure in problem {chosen.number:02d} comes from an earlier piece in the model: "
             f"learn check {chosen.number:02d} says which."
         )
         return

@@ -17,7 +17,7 @@ def command(folder: Path) -> None:
     from learn_gpt2.course import layout
 
     made = layout.make(folder)
-    click.echo(f"Made {made}: the eighteen problems, and a GPT-2 to put your pieces into.")
+    click.echo(f"Made {made}, with the eighteen problems and a GPT-2 to put your pieces into.")
     if made != Path.cwd():
         shown = os.path.relpath(made) if made.is_relative_to(Path.cwd()) else str(made)
         click.echo(f'Next: cd "{shown}"' if " " in shown else f"Next: cd {shown}")

@@ -37,6 +37,6 @@ def command(course: Course, open_it: bool, as_json: bool) -> None:
         say(f"edit  problems/{row.folder}/problem.py")
         say(f"then  learn check {row.number:02d}")
         if row.state == progress.FORCED:
-            say("Your piece fails its checks; it runs in the model because it was forced in.")
+            say("Your piece fails its checks; it runs in the model because of --force.")
     if open_it:
         click.edit(filename=str(path))

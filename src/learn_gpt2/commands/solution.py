@@ -37,7 +37,7 @@ def command(course: Course, problem: str, diff: bool, peek: bool, yes: bool) -> 
             )
         instead = "`learn solution --peek --yes` shows it without asking."
         if not yes and not ask("Look at the solution before yours passes?", instead=instead):
-            say(f"It stays closed. `learn hint {chosen.number:02d}` gives away less.")
+            say(f"The solution was not shown. `learn hint {chosen.number:02d}` gives away less.")
             return
         progress.update(course.root, chosen, peeked=True)
     reference = chosen.solution_path(course.root).read_text(encoding="utf-8")

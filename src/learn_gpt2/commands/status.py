@@ -51,8 +51,8 @@ def command(course: Course, as_json: bool) -> None:
     if all(progress.mine(row) for row in rows):
         own, whole = progress.share(course.root)
         say(
-            f"That was all of it: {own:,} of the {whole:,} lines in the seven files of src/gpt2/ "
-            f"({100 * own / whole:.0f} %) are your code. problems/README.md ends with five "
+            f"You have finished the course: {own:,} of the {whole:,} lines in the seven files of "
+            f"src/gpt2/ ({100 * own / whole:.0f} %) are your code. problems/README.md ends with "
             "commands to run it from end to end, and with where to go from here."
         )
     say(f"Next: {progress.next_step(rows)}")

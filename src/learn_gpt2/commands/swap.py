@@ -165,7 +165,7 @@ def _board(course: Course, as_json: bool) -> None:
     say("The pieces in src/gpt2/model.py:")
     for row in rows:
         if row.number == manifest.MODULE_PROBLEMS[0].number:
-            say("The files around it, each of them one piece:")
+            say("The files around it, one piece each:")
         line = f"  {row.number:02d} {row.title:<26} {row.owner:<9} "
         line += f"{row.path}:{row.line}" if row.path else f"src/gpt2/{row.module}"
         line += f"  {row.digest}" if row.digest else ""

@@ -53,6 +53,6 @@ def _how_to_renew() -> str:
     except (importlib.metadata.PackageNotFoundError, ValueError, KeyError):
         pass
     return (
-        "It is the one that is installed. For a newer one: "
+        "It is the installed version. To get a newer one, run: "
         f"pip install --force-reinstall --no-deps {address}, then learn update"
     )
