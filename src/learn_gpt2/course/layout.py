@@ -155,7 +155,7 @@ folder's own `src/`, whatever else is installed.
 | folder | contents |
 |---|---|
 | [`problems/`](problems) | the READMEs, your files, the checks, the notebooks |
-| [`src/gpt2/`](src/gpt2) | the GPT-2; your pieces go into [`model.py`](src/gpt2/model.py) and the six files beside it |
+| [`src/gpt2/`](src/gpt2) | the GPT-2: seven files that your pieces go into |
 | [`solutions/`](solutions) | our pieces, to compare with afterwards |
 | [`docs/`](docs) | training, formats of checkpoints, grading a class |
 

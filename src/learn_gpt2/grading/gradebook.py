@@ -521,7 +521,7 @@ class Class:
                 try:
                     return answers.answer(answer, self._asked(task.problem))
                 except answers.BadAnswer as error:
-                    reason = f"its answer has not the form of one: {error}"
+                    reason = f"its answer is malformed: {error}"
                     continue
             reason = answers.message(str(answer.get("error", "")))
         return {"error": reason}

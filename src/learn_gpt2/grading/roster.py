@@ -169,7 +169,7 @@ def read(path: Path) -> Roster:
         if person is not None:
             people.append(person)
     if not people:
-        raise ValueError(f"the roster {path} names nobody")
+        raise ValueError(f"the roster {path} contains no students")
     return Roster(path, people, columns, rows, header, delimiter)
 
 

@@ -11,7 +11,7 @@ import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-EXACT, LAYOUT, NAMES = "equal", "equal but for comments and layout", "equal but for names"
+EXACT, LAYOUT, NAMES = "equal", "equal except for comments and layout", "equal except for names"
 # So little beyond the skeleton that most right answers look alike.
 SHORT = 60
 

@@ -81,7 +81,7 @@ def read_all(
     """
     root = _root(folder)
     if out is not None and out.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"--out {out} lies inside {folder}: it would be graded as a student")
+        raise ValueError(f"--out {out} is inside {folder}: it would be graded as a student")
     intake = _Intake(problems, skeletons or {})
     try:
         intake.look(root)
@@ -687,7 +687,7 @@ def _enroll(found: list[Submission], roster: Roster) -> None:
     for same in by_person.values():
         for submission in same if len(same) > 1 else ():
             others = named([s.source for s in same if s is not submission])
-            _attend(submission, f"another hand-in belongs to the same person: {others}")
+            _attend(submission, f"another submission belongs to the same person: {others}")
     for person in roster.people:
         if person.line not in by_person:
             missing = Submission(

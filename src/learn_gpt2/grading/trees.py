@@ -217,7 +217,7 @@ class Node:
             if not child.holds:
                 yield child
             elif depth >= MAX_DEPTH or inside > MAX_NESTED:
-                child.note = "lies too deep; it is not looked into"
+                child.note = "is nested too deep and is not examined"
                 yield child
             elif child.kind == "folder" and _is_code(child.name) and not child.listed:
                 child.note = child.note or "is a folder and not a file"
