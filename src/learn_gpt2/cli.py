@@ -59,7 +59,7 @@ class Course:
 
 
 class Commands(LazyGroup):
-    """The subcommands; a problem's name alone is asked back about, since it is none."""
+    """The subcommands; for the name of a problem, which is not one, a command is suggested."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

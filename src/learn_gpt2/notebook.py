@@ -1,4 +1,4 @@
-"""What the notebooks of the problems run on: which piece, which model, which files are at hand.
+"""What the problems' notebooks run on: which piece, which model, and which files.
 
 `open_piece(5)` is the learner's piece when its checks pass and the reference otherwise, and says
 which. Run its cell again after editing `problem.py`: the file is read again.

@@ -120,7 +120,7 @@ def _examination(item: pytest.Function) -> runner.Examination:
 
 def _no_problem(path: Path) -> str:
     """What to say of checks that lie in no problem's folder: it may have been renamed."""
-    text = f"{loading.shown(path)} holds checks, and its folder is none of the eighteen problems'."
+    text = f"{loading.shown(path)} contains checks, but its folder is not a problem's."
     problem = next((p for p in PROBLEMS if p.test_file == path.name), None)
     return text + (f" Was it renamed? It was called {problem.folder}." if problem else "")
 

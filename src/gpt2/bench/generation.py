@@ -421,7 +421,8 @@ def measure_speculation(
     quick: bool = False, device: str = "cpu", rounds: int = 3, model: str | None = None
 ) -> Table:
     """Speculative decoding: what checking several tokens in one pass gains at best, and what it
-    costs when a draft is always wrong. A real draft lies between, by how often it is right.
+    costs when a draft is always wrong. A real draft lies in between, depending on how often it is
+    right.
     """
     own = subject(quick, device, model)
     drafted, new = 4, 20 if quick else 60

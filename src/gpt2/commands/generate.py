@@ -306,8 +306,8 @@ def read_prompt() -> str:
 
 
 def start_ids(opened: Opened, prompt: str) -> list[int]:
-    """The prompt's ids, behind the token that begins a text where the tokenizer puts one; of an
-    empty prompt that token, the end-of-text token, or a line feed's without either.
+    """The prompt's ids, after the token that begins a text if the tokenizer puts one. For an empty
+    prompt, that token, else the end-of-text token, else a line feed.
     """
     roles, tokenizer = opened.roles, opened.tokenizer
     first = [roles.bos] if tokenizer.begins and roles.bos is not None else []

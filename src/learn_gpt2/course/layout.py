@@ -1,9 +1,9 @@
 """A course's folder made from the package that runs: `learn init`, and the files for it.
 
-What lies outside `src/` travels in the wheel as `learn_gpt2/course_files/`, which setup.py fills
-from the repository's own folders (`outside` says with what). The folder has the layout of the
+Everything outside `src/` is shipped in the wheel as `learn_gpt2/course_files/`, which setup.py
+fills from the repository's own folders (`outside` says with what). The folder has the layout of the
 repository, a `src/` with both packages included: the model that a learner's pieces go into is
-theirs, and every command goes on with the packages of the course that it is called in.
+theirs, and every command then uses the packages of the course that it is called in.
 """
 
 from __future__ import annotations
