@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def pick_device(name: str) -> torch.device:
-    """auto: CUDA, else Apple's GPU, else the CPU. ValueError for a device that this machine lacks."""
+    """auto: CUDA, else Apple's GPU, else the CPU. ValueError for a device that is missing."""
     import torch
 
     there = {

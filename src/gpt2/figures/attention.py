@@ -60,7 +60,7 @@ def attention_weights(model: GPT2Model, ids: Tensor) -> Tensor:
     """
     ids = ids[None] if ids.dim() == 1 else ids
     if ids.dim() != 2 or ids.size(0) != 1:
-        raise ValueError(f"give one text, ids of shape (T,) or (1, T), got {tuple(ids.shape)}")
+        raise ValueError(f"give one text at a time, ids (T,) or (1, T), got {tuple(ids.shape)}")
     inference = Inference(model)  # may try the layers out, before they are watched
     with _watched(model) as layers, inference:
         model(ids.to(next(model.parameters()).device))
