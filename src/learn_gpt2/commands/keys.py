@@ -37,7 +37,7 @@ def _windows_key(console: Any) -> str:
 
 
 def _unix_key(data: bytes) -> str:
-    """What was read at once → a key; arrow and function keys, which come as several, are ignored."""
+    """What was read → a key; arrow and function keys, which come as several, are ignored."""
     if not data:
         return "q"  # end of input: quit
     return "" if data.startswith(b"\x1b") else data.decode("utf-8", "ignore")[:1]
