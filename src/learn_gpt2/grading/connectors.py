@@ -57,7 +57,8 @@ class Row:
 
 
 def matched(report: dict, roster: Roster, written: Written) -> list[Row]:
-    """Everybody on the list with their marks, in the list's order; notes name whoever is left.
+    """Everybody on the list with their marks, in the list's order; notes name everybody who is left
+    over.
 
     A student is found by what their download tells of them: the platform's id, login, email, name.
     """
@@ -117,7 +118,7 @@ def score(student: dict, most: float | None) -> str:
 
 
 def _amount(text: str | None) -> float | None:
-    """A number from a cell, in either way of writing its fraction; None when it is none."""
+    """A number from a cell, with a decimal point or comma; None when it is not a number."""
     try:
         value = float((text or "").strip().replace(",", "."))
     except ValueError:

@@ -246,7 +246,7 @@ def small_files(archive: Zip | Tar | Gzip) -> dict[int, str]:
     found, total = {}, 0
     for index, (name, kind, size, _) in enumerate(archive.entries):
         if kind == "file" and size <= EAGER and name.lower().endswith(EAGER_ENDINGS):
-            with contextlib.suppress(Exception):  # asked for by itself, it is refused by name
+            with contextlib.suppress(Exception):  # if it is asked for itself, the error names it
                 data = archive.read(index, EAGER + 1)
                 total += len(data)
                 if len(data) <= EAGER:

@@ -1,5 +1,5 @@
-"""Which students handed in the same work: equal files, equal but for comments and formatting, or
-equal but for names.
+"""Which students submitted the same work: equal files, equal except for comments and formatting, or
+equal except for names.
 """
 
 from __future__ import annotations
