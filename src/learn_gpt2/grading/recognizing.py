@@ -56,7 +56,7 @@ COURSE_FILES = re.compile(
 
 DOCUMENT = re.compile(r"(?i).*\.(?:pdf|docx?|odt|rtf|pages|zip|tar|t?gz|7z|rar)")
 
-# Endings of a name that tell one submission of a file from another: (what, rank). A higher rank is a
+# Endings of a name that tell submissions of a file apart: (what, rank). A higher rank is a
 # later one; a number in it (group n) counts inside the rank.
 SUFFIXES: tuple[tuple[str, int], ...] = (
     (r"[-_ .]*[(\[](?P<n>\d{1,4})[)\]]", 1),  # a browser's second download, Windows' second file
