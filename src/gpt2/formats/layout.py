@@ -71,7 +71,7 @@ def language_model(
     if heads:
         shown = ", ".join(short(key) for key in heads[:MAX_SHOWN])
         more = f" and {len(heads) - MAX_SHOWN} more" if len(heads) > MAX_SHOWN else ""
-        notes.append(f"{place}: the language model was loaded without another head: {shown}{more}")
+        notes.append(f"{place}: the language model is loaded, another head left out: {shown}{more}")
         names = {name: key for name, key in names.items() if name not in heads}
     table = next((name for name in (TABLE, PREFIX + TABLE) if name in names), None)
     if table is None and HEAD in names:
