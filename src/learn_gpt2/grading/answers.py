@@ -99,7 +99,7 @@ def mistake_id(text: object) -> str:
 
 
 def names(data: object) -> list[str]:
-    """A short list of short texts; what is none of it is left out."""
+    """A short list of short texts; everything else is left out."""
     if not isinstance(data, list):
         return []
     return [message(text)[:200] for text in data[:20] if isinstance(text, str)]
