@@ -166,6 +166,7 @@ def ways(device: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {"float32": {}, "bfloat16": {"dtype": torch.bfloat16}}
     if device == "cpu":
         found |= {"float16": {"dtype": torch.float16}, "int8": {"quantize": "int8"}}
+        found["int4"] = {"quantize": "int4"}
     return found
 
 
