@@ -154,7 +154,7 @@ folder's own `src/`, whatever else is installed.
 | folder | holds |
 |---|---|
 | [`problems/`](problems) | the texts, your files, the checks, the notebooks |
-| [`src/gpt2/`](src/gpt2) | the GPT-2; your pieces go into [`model.py`](src/gpt2/model.py) and the six files beside it |
+| [`src/gpt2/`](src/gpt2) | the GPT-2; your pieces go into the seven files that lie in it |
 | [`solutions/`](solutions) | our pieces, for afterwards |
 | [`docs/`](docs) | training, formats of checkpoints, grading a class |
 
