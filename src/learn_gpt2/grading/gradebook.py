@@ -747,5 +747,5 @@ def sentence(message: str, mistake: str) -> str:
     """The line of a message that names a mistake, without its marks."""
     lines = message.splitlines() or [""]
     line = next((text for text in lines if f"[{mistake}]" in text), lines[0])
-    line = re.sub(r" ?\(hint \d+\)| ?\[[a-z0-9-]+\]", "", line[:1000])
+    line = re.sub(r" ?\(hint \d+\)| ?\[[a-z0-9.-]+\]", "", line[:1000])
     return line.removeprefix("- ").strip()[:200]

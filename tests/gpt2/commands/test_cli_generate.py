@@ -485,6 +485,38 @@ def test_int8_reaches_the_layers(run, folder: Path, monkeypatch: pytest.MonkeyPa
     assert "float32" in err
 
 
+def test_an_adapter_changes_the_text(run, folder: Path, tmp_path: Path) -> None:
+    """Catches --adapter that has no effect, in generate, eval's loader or export, and one that
+    does not fit and is passed over.
+    """
+    import torch
+
+    from gpt2.formats.adapters import write_adapter
+    from gpt2.formats.opening import open_model
+    from gpt2.inference.loading import load_model
+    from gpt2.lora import adapter_state, add_lora
+
+    model = load_model(open_model(folder))
+    add_lora(model, 2, 5)
+    torch.manual_seed(0)
+    state = {k: torch.randn_like(v) for k, v in adapter_state(model).items()}
+    adapter = write_adapter(tmp_path / "adapter", state, 5)
+    base = ("--prompt", "a", "--max-new-tokens", 20, "--temperature", 0, "--device", "cpu")
+    texts = []
+    for more in ((), ("--adapter", adapter)):
+        code, out, err = run("generate", "--model", folder, *base, *more)
+        assert code == 0, err
+        texts.append(out)
+    assert texts[0] != texts[1]
+    code, _, err = run("export", folder, "--adapter", adapter, "--out", tmp_path / "merged")
+    assert code == 0, err
+    code, out, err = run("generate", "--model", tmp_path / "merged", *base)
+    assert (code, out) == (0, texts[1]), err
+    code, _, err = run("generate", *base, "--adapter", adapter)  # the bundled model is wider
+    assert code == 1
+    assert "has the shape" in err or "lacks" in err
+
+
 # ------------------------------------------------------------------------------------------ bench
 
 
