@@ -144,8 +144,8 @@ def _stop_texts(
 @click.option(
     "--quantize",
     type=click.Choice(["int8", "int4"]),
-    help="Decode with 8-bit or 4-bit weights on the CPU: a quarter or an eighth of the bytes to read "
-    "per token.",
+    help="Decode with 8-bit or 4-bit weights on the CPU: a quarter or an eighth of the bytes to "
+    "read per token.",
 )
 @click.option(
     "--device",
