@@ -154,15 +154,9 @@ folder's own `src/`, whatever else is installed.
 
 | folder | contents |
 |---|---|
-<<<<<<< HEAD
 | [`problems/`](problems) | the READMEs, your files, the checks, the notebooks |
-| [`src/gpt2/`](src/gpt2) | the GPT-2: seven files that your pieces go into |
-| [`solutions/`](solutions) | our pieces, to compare with afterwards |
-=======
-| [`problems/`](problems) | the texts, your files, the checks, the notebooks |
 | [`src/gpt2/`](src/gpt2) | the GPT-2; your pieces go into the seven files that lie in it |
-| [`solutions/`](solutions) | our pieces, for afterwards |
->>>>>>> h5
+| [`solutions/`](solutions) | our pieces, to compare with afterwards |
 | [`docs/`](docs) | training, formats of checkpoints, grading a class |
 
 The notebooks need Jupyter and a plotting library: `pip install jupyterlab matplotlib`. When a newer
