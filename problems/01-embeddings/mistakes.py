@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from learn_gpt2.checking.catalog import Catalog, way
+from learn_gpt2.checking.families import of_one_dropout
 from learn_gpt2.checking.textbook import count, gelu
 
 KNOWN = Catalog()
@@ -19,29 +20,25 @@ def sinusoids(positions, width):
 lookup = KNOWN.section("lookup", hint=4)
 lookup(
     "positions-ignore-start",
-    "The positions always count from 0. With start_pos tokens in the cache, the first new one "
-    "stands at position start_pos.",
+    "The positions always count from 0. With start_pos tokens in the cache, the first new one stands at position start_pos.",
     hint=3,
     positions=lambda ids, start: count(ids),
 )
 lookup(
     "positions-from-one",
-    "Your positions are one too high: the first token of all stands at position 0, and the first "
-    "new one at start_pos.",
+    "Your positions are one too high: the first token of all stands at position 0, and the first new one at start_pos.",
     hint=3,
     positions=lambda ids, start: count(ids, start + 1),
 )
 lookup(
     "positions-one-too-low",
-    "Your positions are one too low: start_pos tokens hold positions 0 … start_pos-1, so the next "
-    "one is start_pos itself.",
+    "Your positions are one too low: start_pos tokens hold positions 0 … start_pos-1, so the next one is start_pos itself.",
     hint=3,
     positions=lambda ids, start: count(ids, start - 1),
 )
 lookup(
     "positions-too-few",
-    "torch.arange(a, b) ends at b, it does not count to b: T positions from start_pos on end at "
-    "start_pos + T.",
+    "torch.arange(a, b) ends at b, it does not count to b: T positions from start_pos on end at start_pos + T.",
     hint=3,
     positions=lambda ids, start: torch.arange(start, ids.size(1)),
 )
@@ -97,8 +94,7 @@ lookup(
 )
 lookup(
     "positions-along-batch",
-    "Your positions run along the batch: every token of a row gets the row's number. They must run "
-    "along T, the second axis, the same in every row.",
+    "Your positions run along the batch: every token of a row gets the row's number. They must run along T, the second axis, the same in every row.",
     way(positions=lambda ids, start: torch.arange(start, start + ids.size(0))[:, None]),
     way(
         says=(
@@ -110,32 +106,26 @@ lookup(
 )
 lookup(
     "positions-wrong-axis",
-    "The position vectors have the shape (T, 1, C), so they line up with the batch. They must line "
-    "up with T: (T, C) or (1, T, C).",
+    "The position vectors have the shape (T, 1, C), so they line up with the batch. They must line up with T: (T, C) or (1, T, C).",
     hint=3,
     positions=lambda ids, start: count(ids, start)[:, None],
 )
 lookup(
     "positions-through-batch",
-    "The positions count on from one row of the batch to the next. Each row is a text of its own "
-    "and starts at start_pos.",
+    "The positions count on from one row of the batch to the next. Each row is a text of its own and starts at start_pos.",
     hint=3,
     positions=lambda ids, start: torch.arange(start, start + ids.numel()).view(ids.shape),
 )
 lookup(
     "positions-mixed-with-batch",
-    "The positions are repeated in the wrong order for the batch: B times each in a row. Every row "
-    "must count start_pos, start_pos+1, … (broadcasting does it with no repeat).",
+    "The positions are repeated in the wrong order for the batch: B times each in a row. Every row must count start_pos, start_pos+1, … (broadcasting does it with no repeat).",
     way(
         positions=lambda ids, start: (
             count(ids, start).repeat_interleave(ids.size(0)).view(ids.shape)
         )
     ),
     way(
-        says=(
-            "The positions are reshaped to (T, B) and back, which mixes rows and columns. Every row must "
-            "count start_pos, start_pos+1, … (broadcasting does it with no repeat)."
-        ),
+        says="The positions are reshaped to (T, B) and back, which mixes rows and columns. Every row must count start_pos, start_pos+1, … (broadcasting does it with no repeat).",
         positions=lambda ids, start: (
             count(ids, start).repeat(ids.size(0)).view(ids.size(1), -1).t()
         ),
@@ -148,10 +138,7 @@ lookup(
     way(positions=lambda ids, start: count(ids, start) % ids.size(1)),
     way(
         "wrapped",
-        says=(
-            "Positions past the table are wrapped round (%), so distant tokens share a position. Refuse "
-            "them with a ValueError."
-        ),
+        says="Positions past the table are wrapped round (%), so distant tokens share a position. Refuse them with a ValueError.",
         family="",
     ),
     hint=2,
@@ -164,21 +151,16 @@ lookup(
 )
 lookup(
     "positions-are-ids",
-    "You look the token ids up in wpe as well. What goes into wpe is where a token stands: "
-    "start_pos … start_pos+T-1.",
+    "You look the token ids up in wpe as well. What goes into wpe is where a token stands: start_pos … start_pos+T-1.",
     hint=3,
     positions=lambda ids, start: ids,
 )
 lookup(
     "positions-are-ranks",
-    "A token's position is the rank of its id here (argsort), or counts only some tokens. It is "
-    "where it stands in the text, whatever its id is.",
+    "A token's position is the rank of its id here (argsort), or counts only some tokens. It is where it stands in the text, whatever its id is.",
     way(positions=lambda ids, start: start + ids.argsort(-1)),
     way(
-        says=(
-            "The positions skip tokens with id 0, as models with padding do. GPT-2 has no padding: every "
-            "token counts."
-        ),
+        says="The positions skip tokens with id 0, as models with padding do. GPT-2 has no padding: every token counts.",
         positions=lambda ids, start: start + ((ids != 0).cumsum(-1) - 1).clamp(min=0),
     ),
     hint=3,
@@ -216,21 +198,16 @@ lookup(
 )
 lookup(
     "table-not-cut",
-    "All n_positions rows of wpe are added, whatever the length of the text. Look up the T rows "
-    "from start_pos on.",
+    "All n_positions rows of wpe are added, whatever the length of the text. Look up the T rows from start_pos on.",
     hint=3,
     place=lambda wpe, pos: wpe,
 )
 lookup(
     "sinusoidal-positions",
-    "You add the fixed sines and cosines of the 2017 Transformer. GPT-2 learns its positions: they "
-    "are rows of wpe.",
+    "You add the fixed sines and cosines of the 2017 Transformer. GPT-2 learns its positions: they are rows of wpe.",
     way(place=lambda wpe, pos: sinusoids(pos, wpe.size(-1))),
     way(
-        says=(
-            "You add the fixed sines and cosines of the 2017 Transformer to learned positions. GPT-2 has "
-            "only the learned ones, wpe."
-        ),
+        says="You add the fixed sines and cosines of the 2017 Transformer to learned positions. GPT-2 has only the learned ones, wpe.",
         place=lambda wpe, pos: F.embedding(pos, wpe) + sinusoids(pos, wpe.size(-1)),
     ),
 )
@@ -284,8 +261,7 @@ lookup(
 )
 lookup(
     "layer-norm-added",
-    "The sum is normalized. GPT-2's first layer norm stands inside the first block (problem 08); "
-    "here the sum goes out as it is.",
+    "The sum is normalized. GPT-2's first layer norm stands inside the first block (problem 08); here the sum goes out as it is.",
     embedded=lambda y, wte: F.layer_norm(y, y.shape[-1:]),
 )
 lookup(
@@ -351,8 +327,7 @@ hint_1(
 )
 hint_1(
     "padding-idx",
-    "padding_idx sets a row to 0 and keeps it from learning. In GPT-2 every token is a token: "
-    "leave it out.",
+    "padding_idx sets a row to 0 and keeps it from learning. In GPT-2 every token is a token: leave it out.",
 )
 hint_1(
     "table-shape", "A table has a row for each thing that can be looked up, and rows of width C."
@@ -372,13 +347,11 @@ hint_2(
 )
 hint_2(
     "bound-missing",
-    "Too many positions meet no check of yours. Compare start_pos + T with n_positions and raise a "
-    "ValueError that names both, before anything is looked up.",
+    "Too many positions meet no check of yours. Compare start_pos + T with n_positions and raise a ValueError that names both, before anything is looked up.",
 )
 hint_2(
     "bound-too-loose",
-    "One position too many gets through. The last position is start_pos + T - 1, and the table's "
-    "last row n_positions - 1: refuse start_pos + T > n_positions.",
+    "One position too many gets through. The last position is start_pos + T - 1, and the table's last row n_positions - 1: refuse start_pos + T > n_positions.",
 )
 hint_2(
     "bound-too-strict",
@@ -390,38 +363,24 @@ hint_2(
 )
 hint_2(
     "positions-clamped",
-    "Positions past the table are clamped to its last row: several tokens then share one. Refuse "
-    "them with a ValueError.",
+    "Positions past the table are clamped to its last row: several tokens then share one. Refuse them with a ValueError.",
 )
 
 hint_3 = KNOWN.section(hint=3)
 hint_3(
     "module-remembers",
-    "A second call gives something else: forward keeps a count in the module. Positions come from "
-    "start_pos alone; whoever generates keeps count.",
+    "A second call gives something else: forward keeps a count in the module. Positions come from start_pos alone; whoever generates keeps count.",
 )
 
 hint_5 = KNOWN.section(hint=5)
 hint_5(
     "dropout-apart",
-    "Dropout does not act on the sum: the token's and the position's vectors are dropped apart, or "
-    "something is added afterwards. Add first, drop once.",
+    "Dropout does not act on the sum: the token's and the position's vectors are dropped apart, or something is added afterwards. Add first, drop once.",
 )
-hint_5(
-    "dropout-in-eval",
-    "Dropout is active in eval mode. nn.Dropout follows train() and eval() by itself; F.dropout "
-    "needs training=self.training.",
-)
-hint_5("dropout-rate", "Dropout does not use the `dropout` that the module was made with.")
-hint_5(
-    "dropout-whole-rows",
-    "Dropout takes whole vectors, or the same places in every row. Each number is dropped by "
-    "itself.",
-)
+KNOWN.include(of_one_dropout(5))
 
 KNOWN.add(
     "positions-in-state-dict",
     3,
-    "Your positions are a persistent buffer, which a checkpoint does not hold. Make them in forward "
-    "(or register the buffer with persistent=False).",
+    "Your positions are a persistent buffer, which a checkpoint does not hold. Make them in forward (or register the buffer with persistent=False).",
 )

@@ -12,13 +12,11 @@ from learn_gpt2.checking.checks import (
     check,
     compare,
     expect_also_larger,
-    expect_copies,
     expect_dropout,
     expect_finite_gradients,
     expect_mode_kept,
     expect_module,
     expect_no_memory,
-    expect_one_device,
     expect_own_start,
     expect_signature,
     expect_state,
@@ -28,6 +26,7 @@ from learn_gpt2.checking.checks import (
     tensor,
     weights,
 )
+from learn_gpt2.checking.recurring import Recurring
 from learn_gpt2.checking.textbook import count, embeddings
 
 # Sizes that all differ, so that a swapped axis can't hide.
@@ -80,7 +79,7 @@ def examine(layer, ids, start=0, call=None):
             read_back(tensor(run()), wte, wpe, ids, start)
         raise
     if any(not torch.equal(w[name], value) for name, value in weights(layer).items()):
-        fail("A lookup must not change the tables. [edits-weights]")
+        fail("A lookup must not change the tables.", id="edits-weights")
     if not torch.allclose(run(), want, rtol=1e-4, atol=1e-5):
         fail(KNOWN["module-remembers"])
 
@@ -103,7 +102,8 @@ def read_back(got, wte, wpe, ids, start):
             used = ["none" if int(i) == len(table) else str(int(i)) for i in found[b]]
             fail(
                 f"Row {b} of the batch gets the vectors of {name} {' '.join(used)}, expected "
-                f"{' '.join(str(int(i)) for i in expected[b])}. (hint 3) [wrong-{name}]",
+                f"{' '.join(str(int(i)) for i in expected[b])}.",
+                id=f"wrong-{name}",
                 hint=3,
             )
     parts = torch.stack((tokens.flatten(), places.flatten()), 1).double()
@@ -111,7 +111,8 @@ def read_back(got, wte, wpe, ids, start):
     if torch.allclose(parts @ torch.stack((a, b)), got.flatten().double(), atol=1e-4):
         fail(
             f"You add {a:.4g} times the token's vector and {b:.4g} times the position's. GPT-2 "
-            "takes both as they are. (hint 4) [vectors-scaled]",
+            "takes both as they are.",
+            id="vectors-scaled",
             hint=4,
         )
 
@@ -145,10 +146,14 @@ def test_builds(piece):
                     f"{name} was made with {option}={getattr(table, option)}.",
                 )
         if table.weight.dtype != torch.float32:
-            fail(f"{name} has dtype {table.weight.dtype}, expected torch.float32. [fixed-dtype]")
+            fail(
+                f"{name} has dtype {table.weight.dtype}, expected torch.float32.", id="fixed-dtype"
+            )
         if not table.weight.requires_grad:
             fail(
-                f"{name} is frozen (requires_grad=False): GPT-2 learns both tables. (hint 1) [frozen-table]"
+                f"{name} is frozen (requires_grad=False): GPT-2 learns both tables.",
+                id="frozen-table",
+                hint=1,
             )
     drop = attribute(layer, "drop", nn.Dropout, "other code looks for it and sets its p")
     default = cls(V, P, C).drop.p
@@ -237,8 +242,8 @@ def test_too_many_positions(piece):
         own = error is not None and _raised_by(piece, error)
         if own:
             fail(
-                f"Too many positions raise {type(error).__name__}; make it a ValueError. "
-                "(hint 2) [wrong-error-type]",
+                f"Too many positions raise {type(error).__name__}; make it a ValueError.",
+                id="wrong-error-type",
                 hint=2,
             )
         says = f"{type(error).__name__}: {error}".splitlines()[0] if error else "nothing"
@@ -273,8 +278,8 @@ def _expect_numbers(layer, start, t, p):
             return
         fail(
             f"The ValueError must name both numbers, start_pos + T and n_positions. With {start} + "
-            f"{t} and {p} it says: {str(error)[:120]!r}. (hint 2) "
-            "[unhelpful-error]",
+            f"{t} and {p} it says: {str(error)[:120]!r}.",
+            id="unhelpful-error",
             hint=2,
         )
 
@@ -374,7 +379,7 @@ def test_gradients(piece):
     compare(layer.wpe.weight.grad, wpe.grad, what="the gradient of wpe.weight", axes="P C")
     after = weights(layer)
     if any(not torch.equal(after[name], w[name]) for name in after):
-        fail("A lookup must not change the tables. [edits-weights]")
+        fail("A lookup must not change the tables.", id="edits-weights")
 
 
 @check(todo=4, needs=test_start_pos)
@@ -387,26 +392,21 @@ def test_dtypes(piece):
         if got.dtype != dtype:
             fail(
                 f"With tables in {dtype} the output comes out as {got.dtype}: is a dtype written "
-                "into forward? [fixed-dtype]"
+                "into forward?",
+                id="fixed-dtype",
             )
         w = weights(layer.double())
         want = w["wte.weight"][ids] + w["wpe.weight"][1 : 1 + T]
         compare(got.double(), want, what=f"the output in {dtype}", rtol=tolerance, atol=tolerance)
 
 
-@check(todo=4, needs=test_start_pos)
-def test_device(piece):
-    """Works on whatever device the ids are on"""
-    layer = layer_of(piece)
-    expect_one_device(layer, lambda module, move: module(move(ids_of()), 2), hint=3)
-
-
-@check(todo=4, needs=test_start_pos)
-def test_copies(piece):
-    """A deep copy, and a second module that loads its state_dict, give the same"""
-    layer = layer_of(piece)
-    ids = ids_of(3, 7)
-    expect_copies(layer, lambda module: module(ids, 4))
+again = Recurring(
+    layer_of, ids_of, call=lambda module, ids: module(ids, 4), todo=4, needs=test_start_pos
+)
+test_device = again.device("Works on whatever device the ids are on", hint=3)
+test_copies = again.copies(
+    "A deep copy, and a second module that loads its state_dict, give the same", *(3, 7)
+)
 
 
 @check(todo=4, needs=test_start_pos, follows=(test_up_to_the_last_position, test_in_pieces))

@@ -87,14 +87,12 @@ attention(
 )
 attention(
     "self-excluded",
-    "A token's score with itself is masked. Here every token looks at every token, itself "
-    "included.",
+    "A token's score with itself is masked. Here every token looks at every token, itself included.",
     unmasked=lambda s: s.masked_fill(torch.eye(s.size(-1), dtype=torch.bool), -torch.inf),
 )
 attention(
     "softmax-over-queries",
-    "Your softmax runs over the queries, so the columns sum to 1. It must run over the keys, the "
-    "last axis, so that each query's weights do.",
+    "Your softmax runs over the queries, so the columns sum to 1. It must run over the keys, the last axis, so that each query's weights do.",
     hint=4,
     softmax=lambda s: s.softmax(-2),
 )
@@ -146,15 +144,13 @@ attention(
 )
 attention(
     "no-exponential",
-    "You divide the scores by their sum. A softmax divides their exponentials: a score may be "
-    "negative, a weight may not.",
+    "You divide the scores by their sum. A softmax divides their exponentials: a score may be negative, a weight may not.",
     hint=4,
     softmax=lambda s: s / s.sum(-1, keepdim=True),
 )
 attention(
     "hard-maximum",
-    "Each query takes the value of its best key alone. A softmax mixes all values, and only so can "
-    "it be learned.",
+    "Each query takes the value of its best key alone. A softmax mixes all values, and only so can it be learned.",
     hint=4,
     softmax=lambda s: F.one_hot(s.argmax(-1), s.size(-1)).to(s.dtype),
 )
@@ -169,10 +165,7 @@ attention(
     "Query and key are swapped: rows of the scores must be queries, q @ kᵀ and not k @ qᵀ.",
     way(scores=lambda q, k: k @ q.mT),
     way(
-        says=(
-            "Query and key are swapped: queries come from the layer `query`, keys from `key`, and rows of "
-            "the scores are queries."
-        ),
+        says="Query and key are swapped: queries come from the layer `query`, keys from `key`, and rows of the scores are queries.",
         hint=2,
         family="rotated",
         to_q=of("key"),
@@ -181,8 +174,7 @@ attention(
 )
 attention(
     "keys-not-transposed",
-    "k is not transposed: a score is the dot product of a query with a key, so the last two axes "
-    "of k swap before the product.",
+    "k is not transposed: a score is the dot product of a query with a key, so the last two axes of k swap before the product.",
     scores=lambda q, k: q @ k,
 )
 attention(
@@ -190,23 +182,18 @@ attention(
     "The wrong axes of k are swapped. The last two must be: transpose(-2, -1).",
     way(scores=lambda q, k: q @ k.transpose(0, 1)),
     way(
-        says=(
-            "The wrong axes of k are swapped: `.T` turns all three round. Only the last two must be: "
-            "transpose(-2, -1)."
-        ),
+        says="The wrong axes of k are swapped: `.T` turns all three round. Only the last two must be: transpose(-2, -1).",
         scores=lambda q, k: q @ k.permute(2, 1, 0),
     ),
 )
 attention(
     "keys-reshaped",
-    "k is reshaped where it must be transposed: the shape is the same, the numbers end up "
-    "elsewhere.",
+    "k is reshaped where it must be transposed: the shape is the same, the numbers end up elsewhere.",
     scores=lambda q, k: q @ k.reshape(k.size(0), k.size(2), k.size(1)),
 )
 attention(
     "elementwise-product",
-    "You multiply q and k number by number. A score is a dot product: one number for each pair of "
-    "a query and a key, (B, T, T).",
+    "You multiply q and k number by number. A score is a dot product: one number for each pair of a query and a key, (B, T, T).",
     way(scores=lambda q, k: q * k, average=lambda w, v: w * v),
     way(scores=lambda q, k: q * k),
 )
@@ -255,8 +242,7 @@ attention(
 )
 attention(
     "attends-over-batch",
-    "Batch and tokens are mixed up: each token looks at the tokens at its place in the other "
-    "texts. x is (B, T, C), and tokens of the same text look at each other.",
+    "Batch and tokens are mixed up: each token looks at the tokens at its place in the other texts. x is (B, T, C), and tokens of the same text look at each other.",
     batch=lambda x: x.transpose(0, 1),
 )
 attention(
@@ -267,22 +253,19 @@ attention(
 )
 attention(
     "product-order",
-    "The last product is the wrong way round: v @ weights. The weights stand on the left, one row "
-    "for each query, and the values on the right: weights @ v.",
+    "The last product is the wrong way round: v @ weights. The weights stand on the left, one row for each query, and the values on the right: weights @ v.",
     hint=5,
     average=lambda w, v: v @ w,
 )
 attention(
     "values-transposed",
-    "The values are transposed before the last product. Only the keys are; the values go in as "
-    "they are, (B, T, C).",
+    "The values are transposed before the last product. Only the keys are; the values go in as they are, (B, T, C).",
     hint=5,
     average=lambda w, v: w @ v.mT,
 )
 attention(
     "summed-over-queries",
-    "The weighted values are summed over the queries. The sum runs over the keys: output i is the "
-    "sum of weight (i, j) times value j over all j.",
+    "The weighted values are summed over the queries. The sum runs over the keys: output i is the sum of weight (i, j) times value j over all j.",
     hint=5,
     average=lambda w, v: w.sum(-2).unsqueeze(-1) * v,
 )
@@ -368,8 +351,7 @@ attention(
 
 attention(
     "bias-not-used",
-    "The layers' biases are left out: call the layer, query(x), instead of multiplying by its "
-    "weight.",
+    "The layers' biases are left out: call the layer, query(x), instead of multiplying by its weight.",
     hint=2,
     to_q=lambda x, w: x @ w["query.weight"].mT,
     to_k=lambda x, w: x @ w["key.weight"].mT,
@@ -385,8 +367,7 @@ attention(
 )
 rotated(
     "not-projected",
-    "query, key and value are made and not used: x attends to itself as it is. Pass x through each "
-    "of them.",
+    "query, key and value are made and not used: x attends to itself as it is. Pass x through each of them.",
     to_q=same,
     to_k=same,
     to_v=same,
@@ -399,15 +380,13 @@ hint_1("bias-missing", "The layers have no bias. GPT-2's have one: nn.Linear mak
 hint_1("layer-shape", "query, key and value each take C numbers and give C: nn.Linear(C, C).")
 hint_1(
     "shared-layers",
-    "query, key and value are not three layers of their own: two are the same one. Each needs its "
-    "own weights, or a token could not look for one thing and offer another.",
+    "query, key and value are not three layers of their own: two are the same one. Each needs its own weights, or a token could not look for one thing and offer another.",
 )
 
 hint_3 = KNOWN.section(hint=3)
 hint_3(
     "masked",
-    "Some tokens get no weight at all. Here every token looks at every token; the mask is problem "
-    "05.",
+    "Some tokens get no weight at all. Here every token looks at every token; the mask is problem 05.",
     way(
         says=(
             "Later tokens are masked. Here every token looks at every token; the mask is problem 05."
@@ -457,16 +436,13 @@ hint_5(
 )
 hint_5(
     "extra-projection",
-    "There is one layer too many. This attention has query, key and value alone; the output "
-    "projection comes with problem 04.",
+    "There is one layer too many. This attention has query, key and value alone; the output projection comes with problem 04.",
 )
 hint_5(
     "output-not-of-values",
-    "What comes out is not an average of the values: something else than value(x) is averaged, or "
-    "something is done to it afterwards.",
+    "What comes out is not an average of the values: something else than value(x) is averaged, or something is done to it afterwards.",
 )
 hint_5(
     "returns-a-pair",
-    "forward returns more than the output. Here it returns one tensor (B, T, C); the weights go "
-    "out as well from problem 03 on.",
+    "forward returns more than the output. Here it returns one tensor (B, T, C); the weights go out as well from problem 03 on.",
 )

@@ -11,13 +11,9 @@ from learn_gpt2.checking.checks import (
     check,
     compare,
     expect_also_larger,
-    expect_copies,
-    expect_finite_gradients,
     expect_mode_kept,
     expect_module,
-    expect_no_edit,
     expect_no_memory,
-    expect_one_device,
     expect_own_start,
     expect_signature,
     expect_state,
@@ -27,6 +23,7 @@ from learn_gpt2.checking.checks import (
     tensor,
     weights,
 )
+from learn_gpt2.checking.recurring import Recurring
 from learn_gpt2.checking.textbook import linear as affine
 from learn_gpt2.checking.textbook import simple_attention
 
@@ -135,7 +132,9 @@ def test_builds(piece):
         if linear.bias is None:
             fail(KNOWN["bias-missing"], f"{name}.bias is None.")
         if linear.weight.dtype != torch.float32:
-            fail(f"{name} has dtype {linear.weight.dtype}, expected torch.float32. [fixed-dtype]")
+            fail(
+                f"{name} has dtype {linear.weight.dtype}, expected torch.float32.", id="fixed-dtype"
+            )
     if len({id(linear.weight) for linear in layers}) < 3:
         fail(KNOWN["shared-layers"])
     names = [f"{name}.{kind}" for name in ROLES for kind in ("weight", "bias")]
@@ -211,7 +210,8 @@ def test_large_scores_stay_finite(piece):
     if not torch.isfinite(tensor(call(layer, x))).all():
         fail(
             "Large scores give NaN: exp() overflows. torch.softmax subtracts the largest score "
-            "first. (hint 4) [softmax-overflows]",
+            "first.",
+            id="softmax-overflows",
             hint=4,
         )
     examine(layer, x, rtol=1e-3, atol=1e-2)
@@ -232,49 +232,18 @@ def test_no_dropout(piece):
             fail(KNOWN["dropout-added"])
 
 
-@check(todo=5, needs=test_attention)
-def test_gradients(piece):
-    """Gradients reach x and the three layers, and equal those of PyTorch's attention"""
-    layer = layer_of(piece, seed=5)
-    mine, theirs = x_of(seed=5).requires_grad_(), x_of(seed=5).requires_grad_()
+again = Recurring(layer_of, x_of, oracle, call, todo=5, needs=test_attention)
+test_gradients = again.gradients(
+    "Gradients reach x and the three layers, and equal those of PyTorch's attention",
+    seed=5,
     # a key's bias adds the same to all scores of a query, so the softmax undoes it
-    expect_finite_gradients(layer, call(layer, mine).pow(2).sum(), optional=("key.bias",))
-    if mine.grad is None:
-        fail("No gradient reaches x: is it detached? [no-gradient]")
-    w = {name: value.requires_grad_() for name, value in weights(layer).items()}
-    oracle(theirs, w).pow(2).sum().backward()
-    compare(mine.grad, theirs.grad, what="the gradient of x", rtol=1e-3, atol=1e-4)
-    for name, parameter in layer.named_parameters():
-        if name != "key.bias":
-            grad = w[name].grad
-            compare(parameter.grad, grad, what=f"the gradient of {name}", rtol=1e-3, atol=1e-4)
-
-
-@check(todo=5, needs=test_attention)
-def test_dtypes(piece):
-    """float64 and bfloat16 stay what they are"""
-    for dtype, tolerance in ((torch.float64, 1e-6), (torch.bfloat16, 6e-2)):
-        layer, x = layer_of(piece, seed=6, scale=0.3).to(dtype), x_of(seed=6, dtype=dtype)
-        got = call(layer, x)
-        if got.dtype != dtype:
-            fail(
-                f"With {dtype} input the output comes out as {got.dtype}: is a dtype written into "
-                "forward? [fixed-dtype]"
-            )
-        want = oracle(x.double(), weights(layer.double()))
-        compare(got.double(), want, what=f"the output in {dtype}", rtol=tolerance, atol=tolerance)
-
-
-@check(todo=5, needs=test_attention)
-def test_device(piece):
-    """Works on whatever device x is on"""
-    expect_one_device(layer_of(piece), lambda module, move: module(move(x_of())))
-
-
-@check(todo=5, needs=test_attention)
-def test_copies(piece):
-    """x stays as it was; a copy, and a module that loads the state_dict, give the same"""
-    layer = layer_of(piece, seed=7)
-    x = x_of(3, 5, seed=7)
-    expect_no_edit(layer, x, "x")
-    expect_copies(layer, lambda module: call(module, x))
+    optional=("key.bias",),
+)
+test_dtypes = again.dtypes("float64 and bfloat16 stay what they are", seed=6, scale=0.3)
+test_device = again.device("Works on whatever device x is on")
+test_copies = again.copies(
+    "x stays as it was; a copy, and a module that loads the state_dict, give the same",
+    *(3, 5),
+    seed=7,
+    untouched="x",
+)

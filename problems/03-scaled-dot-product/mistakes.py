@@ -9,23 +9,19 @@ KNOWN = Catalog()
 attention = KNOWN.section("attention", hint=4)
 attention(
     "product-order",
-    "The last product is the wrong way round: v @ weights. The weights stand on the left, one row "
-    "for each query, and the values on the right: weights @ v.",
+    "The last product is the wrong way round: v @ weights. The weights stand on the left, one row for each query, and the values on the right: weights @ v.",
     hint=5,
     average=lambda w, v: v @ w,
 )
 attention(
     "values-transposed",
-    "The values are transposed before the last product. Only the keys are; the values go in as "
-    "they are.",
+    "The values are transposed before the last product. Only the keys are; the values go in as they are.",
     hint=5,
     average=lambda w, v: w @ v.transpose(-2, -1),
 )
 attention(
     "mask-after-softmax",
-    "The mask comes after the softmax, and the rows are brought to the sum 1 again. Where hidden "
-    "scores lie far above the allowed ones, the softmax leaves nothing to bring back: set the "
-    "scores to −inf before it.",
+    "The mask comes after the softmax, and the rows are brought to the sum 1 again. Where hidden scores lie far above the allowed ones, the softmax leaves nothing to bring back: set the scores to −inf before it.",
     way(
         "renormalized",
         masking=lambda s, m: s,
@@ -41,8 +37,7 @@ attention(
 )
 attention(
     "mask-times-infinity",
-    "The mask is multiplied by infinity, and 0 · ∞ is NaN. Choose instead of multiplying: "
-    "masked_fill or torch.where.",
+    "The mask is multiplied by infinity, and 0 · ∞ is NaN. Choose instead of multiplying: masked_fill or torch.where.",
     masking=lambda s, m: s + (~m).float() * -torch.inf,
 )
 attention(
@@ -53,8 +48,7 @@ attention(
 )
 attention(
     "scale-by-d",
-    "You divide the scores by d_k; divide by its square root: it is the standard deviation that "
-    "grows as √d_k.",
+    "You divide the scores by d_k; divide by its square root: it is the standard deviation that grows as √d_k.",
     hint=2,
     divisor=lambda n: n.D,
 )
@@ -73,8 +67,7 @@ attention(
 )
 attention(
     "scale-by-heads",
-    "You divide by the root of axis 1's size, the heads where there are four axes; d_k is the last "
-    "axis.",
+    "You divide by the root of axis 1's size, the heads where there are four axes; d_k is the last axis.",
     hint=2,
     divisor=lambda n: n.shape[1] ** 0.5,
 )
@@ -112,8 +105,7 @@ attention(
 )
 attention(
     "softmax-over-queries",
-    "Your softmax runs over the queries: columns sum to 1. It must run over the keys, the last "
-    "axis, so that each query's weights do.",
+    "Your softmax runs over the queries: columns sum to 1. It must run over the keys, the last axis, so that each query's weights do.",
     hint=3,
     softmax=lambda s: s.softmax(-2),
 )
@@ -171,8 +163,7 @@ attention(
 )
 attention(
     "mask-zero",
-    "Masked scores are set to 0 (or to a tiny number: 1e-9 is not −1e9), and exp(0) = 1 is weight. "
-    "Set them to −inf, whose exponential is 0.",
+    "Masked scores are set to 0 (or to a tiny number: 1e-9 is not −1e9), and exp(0) = 1 is weight. Set them to −inf, whose exponential is 0.",
     masking=lambda s, m: s.masked_fill(~m, 0.0),
 )
 attention(
@@ -182,8 +173,7 @@ attention(
 )
 attention(
     "mask-added",
-    "The bool mask is added to the scores as 0 and 1. Where it is False the score must become "
-    "−inf.",
+    "The bool mask is added to the scores as 0 and 1. Where it is False the score must become −inf.",
     masking=lambda s, m: s + m,
 )
 attention(
@@ -193,15 +183,11 @@ attention(
 )
 attention(
     "masked-without-mask",
-    "More is masked than the mask says: later keys, too. Whoever calls decides (the causal mask "
-    "comes with problem 05).",
+    "More is masked than the mask says: later keys, too. Whoever calls decides (the causal mask comes with problem 05).",
     way(masking=lambda s, m: s.masked_fill(~m.tril(), -torch.inf)),
     way(
         "unmasked",
-        says=(
-            "Later keys are masked although no mask was given. Whoever calls decides: with mask=None every "
-            "query may attend to every key (the causal mask comes with problem 05)."
-        ),
+        says="Later keys are masked although no mask was given. Whoever calls decides: with mask=None every query may attend to every key (the causal mask comes with problem 05).",
         family="unmasked",
         unmasked=lambda s: s.masked_fill(~s.new_ones(s.shape[-2:]).bool().tril(), -torch.inf),
     ),
@@ -228,10 +214,7 @@ attention(
     "Queries are scored against the values. They are scored against the keys: q @ kᵀ.",
     way(keys=lambda k, v: v),
     way(
-        says=(
-            "k and v have changed places: queries are scored against the keys, and the weights average the "
-            "values."
-        ),
+        says="k and v have changed places: queries are scored against the keys, and the weights average the values.",
         keys=lambda k, v: v,
         values=lambda q, k, v: k,
     ),
@@ -239,15 +222,13 @@ attention(
 )
 attention(
     "keys-not-transposed",
-    "k is not transposed: a score is the dot product of a query with a key, so k's last two axes "
-    "swap before the product.",
+    "k is not transposed: a score is the dot product of a query with a key, so k's last two axes swap before the product.",
     hint=1,
     scores=lambda q, k: q @ k,
 )
 attention(
     "keys-wrong-transpose",
-    "The wrong axes of k are swapped. The last two must be, whatever stands before them: "
-    "transpose(-2, -1).",
+    "The wrong axes of k are swapped. The last two must be, whatever stands before them: transpose(-2, -1).",
     way(scores=lambda q, k: q @ k.transpose(0, 1)),
     way(scores=lambda q, k: q @ k.transpose(1, 2)),
     hint=1,
@@ -281,28 +262,22 @@ returned(
 hint_3 = KNOWN.section(hint=3)
 hint_3(
     "softmax-overflows",
-    "Large scores give NaN or infinity, as exp() does when it overflows. torch.softmax subtracts "
-    "the largest score of each row first.",
+    "Large scores give NaN or infinity, as exp() does when it overflows. torch.softmax subtracts the largest score of each row first.",
 )
 
 hint_4 = KNOWN.section(hint=4)
 hint_4(
     "mask-cut-square",
-    "The mask is cut to T columns, or to S rows. It has a row for each query and a column for each "
-    "key: use it as it is, it broadcasts.",
+    "The mask is cut to T columns, or to S rows. It has a row for each query and a column for each key: use it as it is, it broadcasts.",
     family="mask-cut",
     masking=lambda s, m: s.masked_fill(~m[..., : s.size(-2), : s.size(-2)], -torch.inf),
 )
 hint_4(
     "mask-finite",
-    "Masked scores get a number that float16 does not have (it ends at 65504). Use −inf, or "
-    "torch.finfo(scores.dtype).min.",
+    "Masked scores get a number that float16 does not have (it ends at 65504). Use −inf, or torch.finfo(scores.dtype).min.",
     way(
         "too-high",
-        says=(
-            "Masked scores get a number that is not low enough: when scores are large, masked positions "
-            "still get weight. Use −inf."
-        ),
+        says="Masked scores get a number that is not low enough: when scores are large, masked positions still get weight. Use −inf.",
     ),
 )
 
@@ -315,8 +290,7 @@ hint_6(
 hint_7 = KNOWN.section(hint=7)
 hint_7(
     "dropout-in-eval",
-    "Dropout is active in eval mode. nn.Dropout follows train() and eval() by itself; F.dropout "
-    "needs training=self.training.",
+    "Dropout is active in eval mode. nn.Dropout follows train() and eval() by itself; F.dropout needs training=self.training.",
 )
 hint_7(
     "dropout-missing",
@@ -336,8 +310,7 @@ hint_7(
 )
 hint_7(
     "dropout-renormalised",
-    "After dropout each row of weights is brought back to the sum 1 (or the dropout is made with "
-    "−inf before the softmax). nn.Dropout on the weights scales the rest by 1/(1-p) itself.",
+    "After dropout each row of weights is brought back to the sum 1 (or the dropout is made with −inf before the softmax). nn.Dropout on the weights scales the rest by 1/(1-p) itself.",
 )
 hint_7(
     "dropout-twice",

@@ -105,7 +105,8 @@ def read_scale(weights, q, k):
     if factor and torch.allclose(logs, factor * scores, rtol=1e-3, atol=1e-3):
         fail(
             f"The scores come out as q kᵀ / {1 / factor:.4g}. They must be q kᵀ / √d_k, here "
-            f"{q.size(-1) ** 0.5:.4g} (d_k = {q.size(-1)}). (hint 2) [wrong-scale]",
+            f"{q.size(-1) ** 0.5:.4g} (d_k = {q.size(-1)}).",
+            id="wrong-scale",
             hint=2,
         )
 
@@ -237,7 +238,10 @@ def test_mask_against_large_scores(piece):
                 KNOWN["mask-after-softmax:renormalized"],
                 "With large scores whole rows of weights are NaN.",
             )
-        fail("With large scores and a mask, the weights hold NaN or infinite numbers. [not-finite]")
+        fail(
+            "With large scores and a mask, the weights hold NaN or infinite numbers.",
+            id="not-finite",
+        )
     if not torch.isfinite(weights).all():
         fail(KNOWN["softmax-overflows"], "With large scores the weights hold NaN.")
     if weights.masked_select(~mask).any():
@@ -352,7 +356,7 @@ def test_gradients(piece):
     F.scaled_dot_product_attention(*theirs, attn_mask=mask).pow(2).sum().backward()
     for name, a, b in zip(("q", "k", "v"), mine, theirs, strict=True):
         if a.grad is None:
-            fail(f"No gradient reaches {name}: is something detached? [no-gradient]")
+            fail(f"No gradient reaches {name}: is something detached?", id="no-gradient")
         compare(a.grad, b.grad, what=f"the gradient of {name}")
 
 
@@ -367,7 +371,8 @@ def test_dtypes(piece):
             if got.dtype != dtype:
                 fail(
                     f"With {dtype} input the {what} come out as {got.dtype}: is a dtype written into "
-                    "forward? [fixed-dtype]"
+                    "forward?",
+                    id="fixed-dtype",
                 )
         want = F.scaled_dot_product_attention(*(t.double() for t in (q, k, v)))
         compare(

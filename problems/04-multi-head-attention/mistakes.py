@@ -7,10 +7,16 @@ import torch.nn.functional as F
 
 from learn_gpt2.checking.catalog import Catalog, way
 from learn_gpt2.checking.families import (
+    of_both_dropouts,
     of_one_split,
+    of_the_layouts,
     of_the_order,
     of_the_product,
+    of_the_projection,
+    of_the_root,
     of_the_scale,
+    of_the_shares,
+    of_the_softmax,
     other_layout,
 )
 from learn_gpt2.checking.textbook import bottom_right, gelu, linear, merge, split
@@ -50,31 +56,25 @@ def cut(pieces, says=""):
 splits = KNOWN.section("split", hint=3)
 splits(
     "split-by-view-alone",
-    "split_heads views straight to (B, H, T, D): that gives the right shape and hands a head "
-    "pieces of several tokens. View to (B, T, H, D), then swap T and H.",
+    "split_heads views straight to (B, H, T, D): that gives the right shape and hands a head pieces of several tokens. View to (B, T, H, D), then swap T and H.",
     family="split in-forward",
     splitting=lambda x, h: x.reshape(x.size(0), h, x.size(1), -1),
 )
 splits(
     "split-not-transposed",
-    "split_heads leaves T ahead of H. Attention works on the last two axes, so each head's (T, D) "
-    "must stand there: swap axes 1 and 2.",
+    "split_heads leaves T ahead of H. Attention works on the last two axes, so each head's (T, D) must stand there: swap axes 1 and 2.",
     family="split in-forward",
     splitting=lambda x, h: x.reshape(*x.shape[:2], h, -1),
 )
 splits(
     "heads-interleaved",
-    "split_heads gives head h every n_head-th column. It must get D columns in a row, h·D … "
-    "(h+1)·D − 1, as in GPT-2's weights.",
+    "split_heads gives head h every n_head-th column. It must get D columns in a row, h·D … (h+1)·D − 1, as in GPT-2's weights.",
     way(
         family="split in-forward",
         splitting=lambda x, h: x.reshape(*x.shape[:2], -1, h).permute(0, 3, 1, 2),
     ),
     way(
-        says=(
-            "merge_heads interleaves the heads' columns: D ahead of H. Each head's D columns must lie side "
-            "by side, head after head."
-        ),
+        says="merge_heads interleaves the heads' columns: D ahead of H. Each head's D columns must lie side by side, head after head.",
         hint=4,
         family="merge in-forward",
         merging=lambda y: y.permute(0, 2, 3, 1).reshape(y.size(0), y.size(2), -1),
@@ -128,8 +128,7 @@ splits(
 )
 splits(
     "split-across-tokens",
-    "split_heads reads the numbers in an order that mixes tokens up: a head gets pieces of several "
-    "tokens. View to (B, T, H, D), so that each token stays whole, then swap T and H.",
+    "split_heads reads the numbers in an order that mixes tokens up: a head gets pieces of several tokens. View to (B, T, H, D), so that each token stays whole, then swap T and H.",
     *(
         way(splitting=laid_out(order, turned))
         for turned in (False, True)
@@ -142,8 +141,7 @@ splits(
 merges = KNOWN.section("merge", hint=4)
 merges(
     "merge-not-transposed",
-    "merge_heads flattens (B, H, T, D) as it lies: rows of several heads and tokens get mixed up. "
-    "Bring T back in front of H first, then flatten H and D.",
+    "merge_heads flattens (B, H, T, D) as it lies: rows of several heads and tokens get mixed up. Bring T back in front of H first, then flatten H and D.",
     family="merge in-forward",
     merging=lambda y: y.reshape(y.size(0), y.size(2), -1),
 )
@@ -154,17 +152,13 @@ merges(
 )
 merges(
     "merge-axes-permuted",
-    "merge_heads swaps the wrong axes. From (B, H, T, D), swap H and T (axes 1 and 2), then "
-    "flatten the last two.",
+    "merge_heads swaps the wrong axes. From (B, H, T, D), swap H and T (axes 1 and 2), then flatten the last two.",
     way(merging=lambda y: y.transpose(-2, -1).reshape(y.size(0), y.size(2), -1)),
     way(merging=lambda y: y.transpose(1, 3).reshape(y.size(0), y.size(2), -1)),
     way(merging=lambda y: y.permute(2, 0, 1, 3).reshape(y.size(0), y.size(2), -1)),
     *(
         way(
-            says=(
-                "merge_heads brings the axes into the wrong order before it flattens. From "
-                "(B, H, T, D), swap H and T (axes 1 and 2), then flatten the last two."
-            ),
+            says="merge_heads brings the axes into the wrong order before it flattens. From (B, H, T, D), swap H and T (axes 1 and 2), then flatten the last two.",
             general=True,
             merging=lambda y, axes=axes: y.permute(axes).reshape(y.size(0), y.size(2), -1),
         )
@@ -179,8 +173,7 @@ merges(
 )
 merges(
     "merge-averages-heads",
-    "merge_heads gives each head's columns the mean of all heads. Every head keeps its own D "
-    "columns, side by side.",
+    "merge_heads gives each head's columns the mean of all heads. Every head keeps its own D columns, side by side.",
     way(merging=lambda y: merge(y.mean(1, keepdim=True).expand_as(y))),
     way(
         says=(
@@ -194,37 +187,24 @@ KNOWN.include(
     of_the_order(
         5,
         "order",
-        "You take c_attn's thirds as {} (or pass them on in another order). It is query, key, "
-        "value.",
+        "You take c_attn's thirds as {} (or pass them on in another order). It is query, key, value.",
     )
 )
 
 unpacking = KNOWN.section("unpacking", hint=5)
-unpacking(
-    "qkv-per-head",
-    "You read c_attn's columns head by head, each with its own q, k and v. First come all queries "
-    "(C columns), then all keys, then all values.",
-    unpack=lambda a, h: other_layout(a, h, lambda h, d: (h, 3, d), lambda p, i: p[:, :, :, i]),
-)
-unpacking(
+KNOWN.include(of_the_layouts(5, "unpacking"))
+KNOWN.put(
     "qkv-interleaved",
-    "You take every third column for the queries. c_attn's first C columns are the queries, the "
-    "next C the keys, the last C the values.",
-    way(unpack=lambda a, h: other_layout(a, h, lambda h, d: (h * d, 3), lambda p, i: p[..., i])),
+    5,
+    "You take c_attn's columns apart as (head_dim, 3, …). The first C columns are the queries, the next C the keys, the last C the values, each head by head.",
     way(
-        says=(
-            "You take c_attn's columns apart as (head_dim, 3, …). The first C columns are the queries, the "
-            "next C the keys, the last C the values, each head by head."
-        ),
         unpack=lambda a, h: other_layout(
             a, h, lambda h, d: (d, 3, h), lambda p, i: p[:, :, :, i].transpose(-2, -1)
         ),
     ),
+    family="unpacking",
 )
-_OTHER_AXIS = (
-    "You cut c_attn's output along axis {}. Query, key and value lie side by side in the last "
-    "axis: dim=-1."
-)
+_OTHER_AXIS = "You cut c_attn's output along axis {}. Query, key and value lie side by side in the last axis: dim=-1."
 unpacking(
     "chunk-wrong-axis",
     _OTHER_AXIS.format("1, the tokens"),
@@ -233,8 +213,7 @@ unpacking(
 )
 unpacking(
     "split-takes-sizes",
-    "Tensor.split takes the size of a piece, chunk takes their number: cut c_attn's output into "
-    "pieces of n_embd columns.",
+    "Tensor.split takes the size of a piece, chunk takes their number: cut c_attn's output into pieces of n_embd columns.",
     *cut(lambda a, h, d: a.split(3, -1)),
     *cut(lambda a, h, d: a.split(h, -1)),
     *cut(lambda a, h, d: a.split(d, -1)),
@@ -246,38 +225,24 @@ unpacking(
 )
 
 shared = KNOWN.section("shared", hint=5)
-shared(
-    "values-are-keys",
-    "You average the keys. The weights choose among the values.",
-    share=lambda q, k, v: (q, k, k),
-)
-shared(
-    "values-are-queries",
-    "You average the queries. The weights choose among the values.",
-    share=lambda q, k, v: (q, k, q),
-)
+KNOWN.include(of_the_shares(5, "shared"))
 shared(
     "keys-are-queries",
     "Queries are compared with queries. Compare each query with every key.",
     share=lambda q, k, v: (q, q, v),
 )
-shared(
-    "queries-are-keys",
-    "Keys are compared with keys. Compare each query with every key.",
-    share=lambda q, k, v: (k, k, v),
-)
-shared(
+KNOWN.put(
     "one-projection-for-all",
+    5,
     "Query, key and value are all the same third of c_attn. Each has its own.",
-    way(share=lambda q, k, v: (q, q, q)),
     way(share=lambda q, k, v: (v, v, v)),
+    family="shared",
 )
 
 heads = KNOWN.section("heads", hint=5)
 heads(
     "attends-across-heads",
-    "T and H are not swapped before the attention, so a token's heads attend to one another and "
-    "tokens never meet. Split the heads: (B, T, C) → (B, H, T, D).",
+    "T and H are not swapped before the attention, so a token's heads attend to one another and tokens never meet. Split the heads: (B, T, C) → (B, H, T, D).",
     splitting=lambda x, h: x.reshape(*x.shape[:2], h, -1),
     merging=lambda y: y.flatten(2),
 )
@@ -286,11 +251,6 @@ heads(
     "There is one head of width n_embd: split q, k and v into n_head heads before the attention.",
     way(splitting=lambda x, h: x[:, None]),
     way(splitting=lambda x, h: x[:, None], divisor=lambda n: (n.C // n.H) ** 0.5),
-)
-heads(
-    "one-head-for-all",
-    "Every head works on the first head's columns. Head h owns columns h·D … (h+1)·D − 1.",
-    splitting=lambda x, h: split(x, h)[:, :1].expand(-1, h, -1, -1),
 )
 heads(
     "heads-averaged",
@@ -302,8 +262,7 @@ heads(
 scale = KNOWN.section("scale", hint=5)
 scale(
     "scale-by-n-embd",
-    "The scores are divided by √n_embd. A query is one head wide: give ScaledDotProductAttention "
-    "head_dim, and it divides by √head_dim.",
+    "The scores are divided by √n_embd. A query is one head wide: give ScaledDotProductAttention head_dim, and it divides by √head_dim.",
     way(divisor=lambda n: n.C**0.5),
     way(
         says="The scores are divided by √head_dim and √n_embd. Once by √head_dim is right.",
@@ -316,26 +275,12 @@ scale(
     "The scores are not scaled: divide them by √head_dim (ScaledDotProductAttention does).",
     divisor=lambda n: 1.0,
 )
-scale(
-    "scale-by-d",
-    "The scores are divided by head_dim; it must be its square root, once.",
-    divisor=lambda n: n.D * 1.0,
-)
+KNOWN.include(of_the_root(5, "scale"))
 scale(
     "scale-by-n-head",
     "The scores are divided by √n_head. The width of one query counts: √head_dim.",
     hint=2,
     divisor=lambda n: n.H**0.5,
-)
-scale(
-    "scale-multiplied",
-    "The scores are multiplied by √head_dim instead of divided by it.",
-    divisor=lambda n: n.D**-0.5,
-)
-scale(
-    "scale-by-length",
-    "The scores are divided by the root of the sequence length. It must be √head_dim.",
-    divisor=lambda n: n.T**0.5,
 )
 scale(
     "scale-by-c-attn",
@@ -345,33 +290,7 @@ scale(
 )
 
 softmax = KNOWN.section("softmax", hint=5)
-softmax(
-    "softmax-over-queries",
-    "Your softmax runs over the queries; it must run over the keys, the last axis.",
-    softmax=lambda s: s.softmax(-2),
-)
-softmax(
-    "softmax-over-heads",
-    "Your softmax runs over the heads; it must run over the keys, the last axis.",
-    softmax=lambda s: s.softmax(1),
-)
-softmax(
-    "softmax-over-batch",
-    "Your softmax runs over the batch; it must run over the keys, the last axis.",
-    softmax=lambda s: s.softmax(0),
-)
-softmax("no-softmax", "There is no softmax: the weights are raw scores.", softmax=lambda s: s)
-softmax(
-    "softmax-twice",
-    "The softmax is applied twice. Once is enough.",
-    softmax=lambda s: s.softmax(-1).softmax(-1),
-)
-softmax(
-    "weights-for-output",
-    "You go on with the attention weights. ScaledDotProductAttention returns the output first, "
-    "then the weights.",
-    average=lambda p, v: p,
-)
+KNOWN.include(of_the_softmax(5, "softmax"))
 softmax(
     "scores-transposed",
     "The scores are transposed: rows must be queries and columns keys.",
@@ -386,20 +305,10 @@ softmax(
 out = KNOWN.section("out", hint=6)
 out(
     "c-proj-missing",
-    "c_proj is never applied. It mixes what the heads found: without it they can't speak to one "
-    "another.",
+    "c_proj is never applied. It mixes what the heads found: without it they can't speak to one another.",
     out=lambda y, w: y,
 )
-out(
-    "c-proj-twice",
-    "c_proj is applied twice.",
-    out=lambda y, w: linear(linear(y, w, "c_proj"), w, "c_proj"),
-)
-out(
-    "c-proj-transposed",
-    "c_proj's weight is used untransposed: nn.Linear computes x Wᵀ + b. Call the module.",
-    out=lambda y, w: y @ w["c_proj.weight"] + w["c_proj.bias"],
-)
+KNOWN.include(of_the_projection(6, "out"))
 out(
     "residual-added",
     "You add the input to the output. The residual is problem 07's; return what c_proj gives.",
@@ -469,13 +378,11 @@ hint_2(
 )
 hint_2(
     "inner-attention-dropout",
-    "`attention` is made with another dropout than attn_dropout (or, where that is None, dropout). "
-    "Your forward does not call it, and problem 05 inherits it and may.",
+    "`attention` is made with another dropout than attn_dropout (or, where that is None, dropout). Your forward does not call it, and problem 05 inherits it and may.",
 )
 hint_2(
     "inner-attention-width",
-    "`attention` is made for another width than one head's, n_embd // n_head. Your forward does "
-    "not call it, and problem 05 inherits it and may.",
+    "`attention` is made for another width than one head's, n_embd // n_head. Your forward does not call it, and problem 05 inherits it and may.",
 )
 hint_2(
     "wrong-c-attn",
@@ -486,22 +393,19 @@ hint_2("wrong-c-proj", "c_proj maps the merged heads back: n_embd to n_embd.")
 hint_3 = KNOWN.section(hint=3)
 hint_3(
     "size-hard-coded",
-    "A size is written into the code: it works for one shape and not for another. Take sizes from "
-    "x.shape, n_head and head_dim.",
+    "A size is written into the code: it works for one shape and not for another. Take sizes from x.shape, n_head and head_dim.",
 )
 
 hint_5 = KNOWN.section(hint=5)
 hint_5(
     "heads-in-a-loop",
-    "The heads are computed one after the other: more of them take more operations. A matrix "
-    "product treats all axes before the last two as a batch, so one call does for all heads.",
+    "The heads are computed one after the other: more of them take more operations. A matrix product treats all axes before the last two as a batch, so one call does for all heads.",
 )
 
 hint_7 = KNOWN.section(hint=7)
 hint_7(
     "attn-dropout-ignored",
-    "attn_dropout has no effect: the attention weights are dropped with p = dropout. None means "
-    "the same as dropout; any number is its own.",
+    "attn_dropout has no effect: the attention weights are dropped with p = dropout. None means the same as dropout; any number is its own.",
 )
 hint_7(
     "attn-dropout-missing",
@@ -512,37 +416,20 @@ hint_7(
     "With attn_dropout=None the weights must be dropped with p = dropout; here they are not.",
 )
 hint_7(
-    "attn-dropout-on-output",
-    "attn_dropout acts on the output. It is for the attention weights alone.",
-)
-hint_7(
     "attn-dropout-on-scores",
-    "attn_dropout acts before the softmax (on scores, queries or keys), where a dropped 0 still "
-    "has weight. It belongs on the weights.",
+    "attn_dropout acts before the softmax (on scores, queries or keys), where a dropped 0 still has weight. It belongs on the weights.",
 )
 hint_7(
     "attn-dropout-on-values",
-    "attn_dropout acts on single numbers of the heads' output. It belongs on the weights, where "
-    "dropping one hides a whole token from a head.",
+    "attn_dropout acts on single numbers of the heads' output. It belongs on the weights, where dropping one hides a whole token from a head.",
 )
 hint_7("attn-dropout-rate", "The attention weights are dropped with another p than asked for.")
 hint_7(
     "attn-dropout-zero-ignored",
-    "attn_dropout=0.0 is taken for “not given” (0.0 is false in `attn_dropout or dropout`): ask "
-    "whether it is None.",
+    "attn_dropout=0.0 is taken for “not given” (0.0 is false in `attn_dropout or dropout`): ask whether it is None.",
 )
 hint_7("dropout-before-c-proj", "Dropout stands before c_proj; it is the last step, after c_proj.")
-hint_7(
-    "dropout-in-eval",
-    "Dropout is active in eval mode. Modules follow train() and eval() by themselves; functions "
-    "need training=self.training (or p = 0 in eval mode).",
-)
-hint_7(
-    "dropout-misplaced",
-    "Dropout is not the last step, and the only one, between the heads and the output: in training "
-    "each number must be 0 or 1/(1-p) times the plain one.",
-)
-hint_7("dropout-twice", "The output goes through dropout twice. Once is enough.")
+KNOWN.include(of_both_dropouts(7))
 hint_7(
     "dropout-whole-tokens",
     "Dropout hits whole tokens or columns at once. nn.Dropout drops single numbers.",
@@ -551,5 +438,4 @@ hint_7(
     "dropouts-swapped",
     "The two dropouts are swapped: `dropout` is for the output, `attn_dropout` for the weights.",
 )
-hint_7("resid-dropout-missing", "There is no dropout on the output: resid_dropout comes last.")
 hint_7("resid-dropout-rate", "resid_dropout's p must be the argument `dropout`.")

@@ -5,13 +5,19 @@ import torch.nn.functional as F
 
 from learn_gpt2.checking.catalog import Catalog, way
 from learn_gpt2.checking.families import (
+    of_both_dropouts,
     of_one_split,
+    of_the_layouts,
     of_the_order,
     of_the_product,
+    of_the_projection,
+    of_the_root,
     of_the_scale,
+    of_the_shares,
+    of_the_softmax,
     of_written_out_attention,
 )
-from learn_gpt2.checking.textbook import keep, linear, lower, unmasked
+from learn_gpt2.checking.textbook import keep, lower, unmasked
 
 KNOWN = Catalog()
 
@@ -23,8 +29,7 @@ mask(
 )
 mask(
     "blocks-itself",
-    "A position does not see itself: the mask's diagonal is one too low. It must block what is "
-    "later than i, and position i is not.",
+    "A position does not see itself: the mask's diagonal is one too low. It must block what is later than i, and position i is not.",
     way(mask=lambda t, s, cached: lower(t, s, s - t - 1)),
     way(
         mask=lambda t, s, cached: lower(t, s, s - t - 1),
@@ -35,10 +40,7 @@ mask(
         softmax=lambda s: s.softmax(-1).nan_to_num(0.0),
     ),
     way(
-        says=(
-            "With a past, a position does not see itself: the mask's diagonal is one too low. Row i is "
-            "position S − T + i."
-        ),
+        says="With a past, a position does not see itself: the mask's diagonal is one too low. Row i is position S − T + i.",
         hint=5,
         family="past",
         mask=lambda t, s, cached: lower(t, s, s - t - 1 if s > t else 0),
@@ -59,8 +61,7 @@ mask(
 )
 mask(
     "mask-transposed",
-    "Your mask is transposed: each position sees itself and what comes later. Rows are queries, "
-    "columns keys, and the lower triangle is allowed.",
+    "Your mask is transposed: each position sees itself and what comes later. Rows are queries, columns keys, and the lower triangle is allowed.",
     way(mask=lambda t, s, cached: torch.ones(t, s, dtype=torch.bool).triu(s - t)),
     way(
         says=(
@@ -107,11 +108,7 @@ mask(
     ),
     way(
         "renormalized",
-        says=(
-            "The mask comes after the softmax, and the rows are brought to the sum 1 again. Where blocked "
-            "scores lie far above the allowed ones, the softmax leaves nothing to bring back: set the "
-            "scores to −inf before it."
-        ),
+        says="The mask comes after the softmax, and the rows are brought to the sum 1 again. Where blocked scores lie far above the allowed ones, the softmax leaves nothing to bring back: set the scores to −inf before it.",
         family="",
         masking=lambda s, m: s,
         masked=lambda p, m: (p * m) / (p * m).sum(-1, keepdim=True),
@@ -138,10 +135,7 @@ mask(
     way(masking=lambda s, m: s + m),
     way(masking=lambda s, m: s - (~m).float()),
     way(
-        says=(
-            "The mask's 0 and 1 are added the wrong way: blocked scores get 1 more, or 1 less. They must "
-            "become −inf."
-        ),
+        says="The mask's 0 and 1 are added the wrong way: blocked scores get 1 more, or 1 less. They must become −inf.",
         masking=lambda s, m: s + (~m).float(),
     ),
 )
@@ -149,15 +143,12 @@ mask(
 past = KNOWN.section("past", hint=5)
 past(
     "mask-top-left",
-    "With a past, your mask starts at the top left corner: the first new token sees the oldest key "
-    "alone. The T queries are the last T of S positions: row i is position S − T + i. "
-    "(is_causal=True means the top left, too.)",
+    "With a past, your mask starts at the top left corner: the first new token sees the oldest key alone. The T queries are the last T of S positions: row i is position S − T + i. (is_causal=True means the top left, too.)",
     mask=lambda t, s, cached: lower(t, s),
 )
 past(
     "mask-only-without-cache",
-    "With a cache there is no mask: the new tokens of one piece see those after them. A piece of "
-    "several tokens needs it.",
+    "With a cache there is no mask: the new tokens of one piece see those after them. A piece of several tokens needs it.",
     mask=lambda t, s, cached: None if cached else lower(t, s),
 )
 past(
@@ -167,63 +158,48 @@ past(
 )
 past(
     "mask-ignores-past",
-    "With a past, the mask does not fit the scores: there are T new queries (rows) and S = past + "
-    "T keys (columns), and your mask is square, (S, S).",
+    "With a past, the mask does not fit the scores: there are T new queries (rows) and S = past + T keys (columns), and your mask is square, (S, S).",
     way(mask=lambda t, s, cached: lower(s, s)),
     way(
         "error",
-        says=(
-            "With a past, the mask does not fit the scores: there are T new queries (rows) and S = past + "
-            "T keys (columns), and your mask is square."
-        ),
+        says="With a past, the mask does not fit the scores: there are T new queries (rows) and S = past + T keys (columns), and your mask is square.",
         family="",
     ),
 )
 past(
     "mask-shifted-too-far",
-    "With a past, the diagonal of the mask is shifted the wrong way. It is S − T, the length of "
-    "the past: row i is position S − T + i.",
+    "With a past, the diagonal of the mask is shifted the wrong way. It is S − T, the length of the past: row i is position S − T + i.",
     way(mask=lambda t, s, cached: lower(t, s, t - s)),
     way(
-        says=(
-            "With a past, the diagonal of the mask is shifted by S or T. It is S − T, the length of the "
-            "past: row i is position S − T + i."
-        ),
+        says="With a past, the diagonal of the mask is shifted by S or T. It is S − T, the length of the past: row i is position S − T + i.",
         mask=lambda t, s, cached: lower(t, s, t if s > t else 0),
     ),
 )
 past(
     "past-masked",
-    "With a cache the past is hidden: new tokens see new tokens alone. All S − T old keys are "
-    "allowed for every new query.",
+    "With a cache the past is hidden: new tokens see new tokens alone. All S − T old keys are allowed for every new query.",
     mask=lambda t, s, cached: torch.cat((torch.zeros(t, s - t, dtype=torch.bool), lower(t, t)), 1),
 )
 past(
     "new-tokens-masked",
-    "With a cache the new tokens see the past alone. Each sees itself and the new ones before it "
-    "as well.",
+    "With a cache the new tokens see the past alone. Each sees itself and the new ones before it as well.",
     mask=lambda t, s, cached: lower(t, s) if s == t else (torch.arange(s) < s - t).expand(t, s),
 )
 
 result = KNOWN.section("result", hint=4)
 result(
     "cache-result-ignored",
-    "What append returns is not used: new tokens attend to new tokens alone. It returns all keys "
-    "and all values, of the past as well.",
+    "What append returns is not used: new tokens attend to new tokens alone. It returns all keys and all values, of the past as well.",
     append=lambda stored, k, v: (None, (k, v)),
 )
 result(
     "cache-unpacked-swapped",
     "What append returns is taken in the wrong order: it is keys, then values.",
-    append=lambda stored, k, v: (
-        keep(stored, k, v)[0],
-        keep(stored, k, v)[0][::-1],
-    ),
+    append=lambda stored, k, v: (keep(stored, k, v)[0], keep(stored, k, v)[0][::-1]),
 )
 result(
     "cache-order",
-    "The new keys and values are put in front of the old ones. append returns them in the order of "
-    "the sequence: use them as they are.",
+    "The new keys and values are put in front of the old ones. append returns them in the order of the sequence: use them as they are.",
     append=lambda stored, k, v: (
         keep(stored, k, v)[0],
         (k, v) if stored is None else (torch.cat((k, stored[0]), 2), torch.cat((v, stored[1]), 2)),
@@ -243,8 +219,7 @@ KNOWN.include(
     of_the_order(
         7,
         "forward",
-        "You take c_attn's thirds as {} (or pass them on in another order). It is query, key, "
-        "value.",
+        "You take c_attn's thirds as {} (or pass them on in another order). It is query, key, value.",
     )
 )
 forward(
@@ -253,20 +228,10 @@ forward(
     divisor=lambda n: n.C**0.5,
 )
 forward("no-scale", "The scores are not scaled: divide them by √head_dim.", divisor=lambda n: 1.0)
-forward(
-    "scale-by-d",
-    "The scores are divided by head_dim; it must be its square root, once.",
-    divisor=lambda n: n.D * 1.0,
-)
-forward(
-    "scale-multiplied",
-    "The scores are multiplied by √head_dim instead of divided by it.",
-    divisor=lambda n: n.D**-0.5,
-)
+KNOWN.include(of_the_root(7, "forward"))
 forward(
     "split-by-view-alone",
-    "q, k and v are viewed straight to (B, H, T, D), which mixes tokens and heads up. Use "
-    "split_heads.",
+    "q, k and v are viewed straight to (B, H, T, D), which mixes tokens and heads up. Use split_heads.",
     splitting=lambda x, h: x.reshape(x.size(0), h, x.size(1), -1),
 )
 KNOWN.include(of_one_split(7, "forward"))
@@ -295,16 +260,7 @@ forward(
 forward(
     "c-proj-missing", "c_proj is never applied. It mixes what the heads found.", out=lambda y, w: y
 )
-forward(
-    "c-proj-twice",
-    "c_proj is applied twice.",
-    out=lambda y, w: linear(linear(y, w, "c_proj"), w, "c_proj"),
-)
-forward(
-    "c-proj-transposed",
-    "c_proj's weight is used untransposed: nn.Linear computes x Wᵀ + b. Call the module.",
-    out=lambda y, w: y @ w["c_proj.weight"] + w["c_proj.bias"],
-)
+KNOWN.include(of_the_projection(7, "forward"))
 forward(
     "bias-missing",
     "c_proj's bias is not added.",
@@ -322,50 +278,16 @@ forward(
     "You add the input to the output. The residual is problem 07's.",
     last=lambda y, x: y + x,
 )
-forward(
-    "values-are-keys",
-    "You average the keys. The weights choose among the values.",
-    share=lambda q, k, v: (q, k, k),
-)
-forward(
-    "values-are-queries",
-    "You average the queries. The weights choose among the values.",
-    share=lambda q, k, v: (q, k, q),
-)
+KNOWN.include(of_the_shares(7, "forward"))
 forward(
     "keys-are-queries",
     "Queries are compared with queries. Compare each query with the keys.",
     share=lambda q, k, v: (q, q, v),
 )
-forward(
-    "softmax-over-queries",
-    "Your softmax runs over the queries; it must run over the keys, the last axis.",
-    softmax=lambda s: s.softmax(-2),
-)
-forward(
-    "softmax-over-heads",
-    "Your softmax runs over the heads; it must run over the keys, the last axis.",
-    softmax=lambda s: s.softmax(1),
-)
-forward(
-    "weights-for-output",
-    "You go on with the attention weights. ScaledDotProductAttention returns the output first, "
-    "then the weights.",
-    average=lambda p, v: p,
-)
-forward(
-    "no-softmax",
-    "There is no softmax: the weights are raw scores.",
-    masking=lambda s, m: s.masked_fill(~m, 0.0),
-    softmax=lambda s: s,
-)
-forward(
-    "softmax-twice",
-    "The softmax is applied twice. Once is enough.",
-    softmax=lambda s: s.softmax(-1).softmax(-1),
-)
+KNOWN.include(of_the_softmax(7, "forward"))
 KNOWN.include(of_the_scale(7, "forward"))
 KNOWN.include(of_the_product(7, "forward"))
+KNOWN.include(of_the_layouts(7, "forward"))
 KNOWN.include(of_written_out_attention(7, "forward"))
 
 # ── found by a check, not by its numbers ──
@@ -373,8 +295,7 @@ KNOWN.include(of_written_out_attention(7, "forward"))
 hint_1 = KNOWN.section(hint=1)
 hint_1(
     "attn-dropout-ignored",
-    "attn_dropout does not reach the attention weights: they are dropped with p = dropout. Pass it "
-    "on to the parent.",
+    "attn_dropout does not reach the attention weights: they are dropped with p = dropout. Pass it on to the parent.",
 )
 hint_1(
     "attn-dropout-rate",
@@ -382,8 +303,7 @@ hint_1(
 )
 hint_1(
     "attn-dropout-zero-ignored",
-    "attn_dropout=0.0 is taken for “not given” (0.0 is false in `attn_dropout or dropout`): ask "
-    "whether it is None.",
+    "attn_dropout=0.0 is taken for “not given” (0.0 is false in `attn_dropout or dropout`): ask whether it is None.",
 )
 hint_1("dropout-not-passed-on", "`dropout` does not reach resid_dropout: pass it on to the parent.")
 hint_1(
@@ -392,37 +312,29 @@ hint_1(
 )
 hint_1(
     "not-a-multi-head-attention",
-    "CausalMultiHeadAttention must be a MultiHeadAttention: it inherits problem 04's modules and "
-    "methods.",
+    "CausalMultiHeadAttention must be a MultiHeadAttention: it inherits problem 04's modules and methods.",
 )
 hint_1(
     "parent-arguments-mixed-up",
-    "The parent is given its arguments in the wrong places. It takes n_embd, n_head, dropout and "
-    "attn_dropout; n_positions is not among them.",
+    "The parent is given its arguments in the wrong places. It takes n_embd, n_head, dropout and attn_dropout; n_positions is not among them.",
 )
 hint_1(
     "super-init-missing",
-    "The parent's __init__ is never called: it makes c_attn, c_proj and the rest. Start with "
-    "super().__init__(…).",
+    "The parent's __init__ is never called: it makes c_attn, c_proj and the rest. Start with super().__init__(…).",
 )
 
 hint_2 = KNOWN.section(hint=2)
 hint_2(
     "mask-finite",
-    "Blocked scores get a number that is not low enough: with large scores the future still gets "
-    "weight. Use −inf.",
+    "Blocked scores get a number that is not low enough: with large scores the future still gets weight. Use −inf.",
     way(
         "half-precision",
-        says=(
-            "Blocked scores get a number that float16 does not have (it ends at 65504). Use −inf, or "
-            "torch.finfo(scores.dtype).min."
-        ),
+        says="Blocked scores get a number that float16 does not have (it ends at 65504). Use −inf, or torch.finfo(scores.dtype).min.",
     ),
 )
 hint_2(
     "mask-not-bool",
-    "The mask that the attention gets is not bool. Make it with dtype=torch.bool, True where a "
-    "query may attend.",
+    "The mask that the attention gets is not bool. Make it with dtype=torch.bool, True where a query may attend.",
 )
 hint_2(
     "past-lost",
@@ -430,30 +342,25 @@ hint_2(
 )
 hint_2(
     "row-without-keys",
-    "A query has no key left that it may see, and the softmax of nothing but −inf is NaN. Each "
-    "position sees at least itself.",
+    "A query has no key left that it may see, and the softmax of nothing but −inf is NaN. Each position sees at least itself.",
 )
 hint_2(
     "sees-the-future",
-    "An output depends on a later token: the mask lets something through that it must block, or "
-    "something else mixes tokens (a mean or a norm over T).",
+    "An output depends on a later token: the mask lets something through that it must block, or something else mixes tokens (a mean or a norm over T).",
 )
 
 hint_3 = KNOWN.section(hint=3)
 hint_3(
     "mask-in-state-dict",
-    "The mask is in state_dict(): a persistent buffer. No checkpoint has it. Make it in forward, "
-    "or register the buffer with persistent=False.",
+    "The mask is in state_dict(): a persistent buffer. A mask is not a weight. Make it in forward, or register the buffer with persistent=False.",
 )
 hint_3(
     "mask-is-a-parameter",
-    "The mask is a parameter: training would change it, and checkpoints have none. Make it in "
-    "forward, or a buffer with persistent=False.",
+    "The mask is a parameter: training would change it, and checkpoints have none. Make it in forward, or a buffer with persistent=False.",
 )
 hint_3(
     "mask-not-cut",
-    "The mask has the size of n_positions and the scores have (T, S): cut the mask to the rows and "
-    "columns in use.",
+    "The mask has the size of n_positions and the scores have (T, S): cut the mask to the rows and columns in use.",
 )
 hint_3(
     "size-hard-coded",
@@ -468,8 +375,7 @@ hint_4(
 hint_4("cache-axes-swapped", "append is given its axes in another order. It takes (B, H, T, D).")
 hint_4(
     "cache-edited",
-    "What append returned is changed in place. It is the cache's own memory: the next call would "
-    "find the changed keys and values. Make new tensors.",
+    "What append returned is changed in place. It is the cache's own memory: the next call would find the changed keys and values. Make new tensors.",
 )
 hint_4(
     "cache-never-appended",
@@ -509,15 +415,13 @@ hint_4(
 )
 hint_4(
     "state-kept-in-module",
-    "The module remembers something from one call to the next. Whoever generates owns the cache: "
-    "keep nothing in self.",
+    "The module remembers something from one call to the next. Whoever generates owns the cache: keep nothing in self.",
 )
 
 hint_6 = KNOWN.section(hint=6)
 hint_6(
     "limit-ignores-past",
-    "With a cache only the new tokens are counted. It is S = past + T that must not exceed "
-    "n_positions.",
+    "With a cache only the new tokens are counted. It is S = past + T that must not exceed n_positions.",
 )
 hint_6("limit-missing", "More than n_positions tokens are accepted. Refuse them with a ValueError.")
 hint_6("limit-off-by-one", "n_positions + 1 tokens are accepted: the limit is off by one.")
@@ -529,29 +433,12 @@ hint_6(
 hint_7 = KNOWN.section(hint=7)
 hint_7("attn-dropout-missing", "There is no dropout on the attention weights in training.")
 hint_7(
-    "attn-dropout-on-output",
-    "attn_dropout acts on the output. It is for the attention weights alone.",
-)
-hint_7(
     "attn-dropout-on-scores",
-    "Dropout acts before the softmax (on scores, queries or keys), where a dropped 0 still has "
-    "weight. It belongs on the weights.",
+    "Dropout acts before the softmax (on scores, queries or keys), where a dropped 0 still has weight. It belongs on the weights.",
 )
 hint_7(
     "attn-dropout-on-values",
-    "attn_dropout acts on single numbers of values or of the heads' output. It belongs on the "
-    "weights, where dropping one hides a whole token from a head.",
+    "attn_dropout acts on single numbers of values or of the heads' output. It belongs on the weights, where dropping one hides a whole token from a head.",
 )
 hint_7("dropout-before-c-proj", "Dropout stands before c_proj; it is the last step.")
-hint_7(
-    "dropout-in-eval",
-    "Dropout is active in eval mode. Modules follow train() and eval() by themselves; functions "
-    "need training=self.training (or p = 0 in eval mode).",
-)
-hint_7(
-    "dropout-misplaced",
-    "Dropout is not the last step, and the only one, between the heads and the output: in training "
-    "each number must be 0 or 1/(1-p) times the plain one.",
-)
-hint_7("dropout-twice", "The output goes through dropout twice. Once is enough.")
-hint_7("resid-dropout-missing", "There is no dropout on the output: resid_dropout comes last.")
+KNOWN.include(of_both_dropouts(7))

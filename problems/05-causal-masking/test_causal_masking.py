@@ -13,13 +13,11 @@ from learn_gpt2.checking.checks import (
     attribute,
     check,
     compare,
-    expect_copies,
     expect_dropout,
     expect_error,
     expect_finite_gradients,
     expect_mode_kept,
     expect_module,
-    expect_no_edit,
     expect_no_memory,
     expect_one_device,
     expect_signature,
@@ -30,6 +28,7 @@ from learn_gpt2.checking.checks import (
     tensor,
     weights,
 )
+from learn_gpt2.checking.recurring import Recurring
 from learn_gpt2.checking.textbook import keep, merge, multi_head, split
 
 # Sizes that all differ, so that a swapped axis can't hide, and no root of a size is a whole number,
@@ -310,7 +309,8 @@ def test_builds(piece):
     for name, kind, want in (("n_head", int, H), ("head_dim", int, D)):
         if attribute(made, name, kind, why) != want:
             fail(
-                f"{name} is {getattr(made, name)}, expected {want}. [wrong-{name.replace(chr(95), chr(45))}]",
+                f"{name} is {getattr(made, name)}, expected {want}.",
+                id=f"wrong-{name.replace(chr(95), chr(45))}",
                 hint=1,
             )
     for name, kind in (
@@ -374,7 +374,7 @@ def test_causality(piece):
     direction = stream(1, seed=2)[0, 0]
     output = tensor(module(x))
     if not output.requires_grad:
-        fail("No gradient flows from the output to the input. [no-gradient]")
+        fail("No gradient flows from the output to the input.", id="no-gradient")
     rows = [
         torch.autograd.grad(output[0, i] @ direction, x, retain_graph=True)[0][0].abs().amax(-1)
         for i in range(T)
@@ -390,7 +390,8 @@ def test_causality(piece):
             if depends:
                 fail(
                     f"Output {i} depends on input {j}, and no gradient flows back from it: "
-                    "something is detached (detach, .data, no_grad). [no-gradient]"
+                    "something is detached (detach, .data, no_grad).",
+                    id="no-gradient",
                 )
         if moved[i, j] != (j <= i):
             says = "depends on" if moved[i, j] else "does not depend on"
@@ -439,7 +440,7 @@ def test_mask_against_large_scores(piece):
     x = torch.stack((torch.arange(1.0, 6) * 300, torch.arange(5.0)), -1)[None]
     got = tensor(module(x)).detach()
     if not torch.isfinite(got).all():
-        fail("With large scores the output holds NaN or infinite numbers. [not-finite]")
+        fail("With large scores the output holds NaN or infinite numbers.", id="not-finite")
     if (got[0, :, 0] > torch.arange(5.0) + 1e-3).any():
         fail(KNOWN["mask-finite"])
     # and with queries of the keys' sign: every blocked score lies far above the allowed ones
@@ -452,7 +453,7 @@ def test_mask_against_large_scores(piece):
         )
         if torch.equal(torch.isfinite(got), torch.isfinite(late)):
             fail(KNOWN["mask-after-softmax:renormalized"], "With large scores whole rows are NaN.")
-        fail("With large scores the output holds NaN or infinite numbers. [not-finite]")
+        fail("With large scores the output holds NaN or infinite numbers.", id="not-finite")
     compare(
         got[0, :, 0],
         torch.arange(5.0),
@@ -645,7 +646,7 @@ def test_kv_cache(piece):
         layer.length = 0  # compare may run it again
         examine_fed(module, x, H, (1, 4, 2), lambda layer=layer: layer)
     if cache.length != T:
-        fail(f"The cache holds {cache.length} tokens after {T}. [cache-length]")
+        fail(f"The cache holds {cache.length} tokens after {T}.", id="cache-length")
 
 
 @check(todo=6, needs=test_cache_token_by_token, follows=test_keeps_nothing)
@@ -785,7 +786,7 @@ def test_gradients(piece):
     multi_head(other, w, H).pow(2).mean().backward()
     for name, third in zip(WORDS, module.c_attn.weight.grad.split(C), strict=True):
         if not third.any():
-            fail(f"No gradient reaches c_attn's part for the {name}. [no-gradient]")
+            fail(f"No gradient reaches c_attn's part for the {name}.", id="no-gradient")
     for name, parameter in module.named_parameters():
         compare(parameter.grad, w[name].grad, what=f"{name}'s gradient")
     compare(mine.grad, other.grad, what="the gradient of the input")
@@ -808,7 +809,7 @@ def test_dtype_and_device(piece):
         with torch.no_grad():
             for got in outputs:
                 if got.dtype != dtype:
-                    fail(f"With {dtype} input the output is {got.dtype}. [fixed-dtype]")
+                    fail(f"With {dtype} input the output is {got.dtype}.", id="fixed-dtype")
                 compare(
                     got.double(),
                     want,
@@ -821,9 +822,9 @@ def test_dtype_and_device(piece):
     expect_one_device(module, lambda m, to: fed(m, to(stream()), (3, 4), Spy()), hint=3)
 
 
-@check(todo=6, needs=test_output)
-def test_leaves_no_trace(piece):
-    """The input stays as it was, and a copy or a saved module gives the same"""
-    module, x = module_of(piece), stream(seed=15)
-    expect_no_edit(module, x)
-    expect_copies(module, lambda m: m(x))
+test_leaves_no_trace = Recurring(module_of, stream, todo=6, needs=test_output).copies(
+    "The input stays as it was, and a copy or a saved module gives the same",
+    seed=15,
+    untouched="the input",
+    name="test_leaves_no_trace",
+)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from learn_gpt2.checking.catalog import Catalog, way
+from learn_gpt2.checking.families import of_one_dropout
 from learn_gpt2.checking.textbook import CUBIC, INNER, gelu, linear, same
 
 KNOWN = Catalog()
@@ -381,8 +382,7 @@ hint_1(
 )
 hint_1(
     "wrong-gradient",
-    "NewGELU's numbers are right and its gradient is not: is a part of it detached, or turned into "
-    "numbers and back?",
+    "NewGELU's numbers are right and its gradient is not: is a part of it detached, or turned into numbers and back?",
 )
 
 hint_3 = KNOWN.section(hint=3)
@@ -397,18 +397,8 @@ hint_3(
 )
 
 hint_5 = KNOWN.section(hint=5)
-hint_5(
-    "dropout-in-eval",
-    "Dropout is active in eval mode. nn.Dropout follows train() and eval() by itself; F.dropout "
-    "needs training=self.training.",
-)
+KNOWN.include(of_one_dropout(5))
 hint_5(
     "dropout-misplaced",
     "Dropout is not the last step, or not the only one: it acts once, after c_proj.",
-)
-hint_5("dropout-rate", "Dropout does not use the `dropout` that the module was made with.")
-hint_5(
-    "dropout-whole-rows",
-    "Dropout takes whole vectors, or the same places in every row. Each number is dropped by "
-    "itself.",
 )

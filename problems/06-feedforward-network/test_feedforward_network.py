@@ -11,12 +11,9 @@ from learn_gpt2.checking.checks import (
     check,
     compare,
     expect_also_larger,
-    expect_copies,
     expect_dropout,
-    expect_finite_gradients,
     expect_mode_kept,
     expect_module,
-    expect_no_edit,
     expect_one_device,
     expect_own_start,
     expect_signature,
@@ -27,6 +24,7 @@ from learn_gpt2.checking.checks import (
     tensor,
     weights,
 )
+from learn_gpt2.checking.recurring import Recurring
 from learn_gpt2.checking.textbook import INNER, feed_forward, gelu
 
 # Sizes that all differ, so that a swapped axis can't hide; N is n_inner.
@@ -126,7 +124,7 @@ def test_gelu_by_hand(piece):
     compare(got, torch.tensor([0.841192, -0.158808, 1.954598, 0.0]), what="gelu(1, -1, 2, 0)")
 
 
-@check(todo=1, needs=test_gelu_by_hand, points=2)
+@check(todo=1, needs=test_gelu_by_hand, points=3)
 def test_gelu_everywhere(piece):
     """NewGELU equals PyTorch's tanh form, to seven digits in float64"""
     act = activation_of(piece)
@@ -184,12 +182,12 @@ def test_gelu_gradient(piece):
     act = activation_of(piece)
     expect_state(act, ())
     if list(act.parameters()):
-        fail("NewGELU has parameters; its constants are fixed. [extra-parameters]")
+        fail("NewGELU has parameters; its constants are fixed.", id="extra-parameters")
     mine = torch.linspace(-5, 5, 41, requires_grad=True)
     theirs = mine.detach().clone().requires_grad_()
     out = act(mine)
     if not out.requires_grad:
-        fail("No gradient flows back through NewGELU: is something detached? [no-gradient]")
+        fail("No gradient flows back through NewGELU: is something detached?", id="no-gradient")
     out.sum().backward()
     F.gelu(theirs, approximate="tanh").sum().backward()
     if not torch.allclose(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5):
@@ -221,7 +219,9 @@ def test_builds(piece):
         if linear.bias is None:
             fail(KNOWN["bias-missing"], f"{name}.bias is None.")
         if linear.weight.dtype != torch.float32:
-            fail(f"{name} has dtype {linear.weight.dtype}, expected torch.float32. [fixed-dtype]")
+            fail(
+                f"{name} has dtype {linear.weight.dtype}, expected torch.float32.", id="fixed-dtype"
+            )
     if fc.weight.data_ptr() == proj.weight.data_ptr():
         fail(KNOWN["shared-layers"])
     attribute(layer, "act", piece.NewGELU, "the contract says that act is a NewGELU")
@@ -260,7 +260,7 @@ def test_worked_example(piece):
     compare(layer(x), want, rtol=1e-4, axes="B T C")
 
 
-@check(todo=3, needs=test_worked_example, points=2)
+@check(todo=3, needs=test_worked_example, points=3)
 def test_network(piece):
     """c_proj(act(c_fc(x))), as PyTorch's operators compute it, for wide and narrow n_inner"""
     examine(layer_of(piece), x_of())
@@ -279,8 +279,8 @@ def test_each_token_by_itself(piece):
     moved = (tensor(layer(changed)) - y).abs().amax(-1) > 1e-6
     if moved.sum() != 1 or not moved[1, 2]:
         fail(
-            "Tokens are mixed: a change in one token reaches others. Each goes through by itself. "
-            "(hint 4) [mixes-tokens]",
+            "Tokens are mixed: a change in one token reaches others. Each goes through by itself.",
+            id="mixes-tokens",
             hint=4,
         )
 
@@ -328,39 +328,23 @@ def test_no_dropout(piece):
     examine(layer_of(piece, dropout=0.0, seed=3).train(), x_of(seed=3))
 
 
-@check(todo=3, needs=test_network, follows=test_gelu_gradient)
-def test_gradients(piece):
-    """Gradients reach x and both layers, and equal those of PyTorch's operators"""
-    layer = layer_of(piece, seed=4)
-    mine, theirs = x_of(seed=4).requires_grad_(), x_of(seed=4).requires_grad_()
-    expect_finite_gradients(layer, layer(mine).pow(2).sum())
-    if mine.grad is None:
-        fail("No gradient reaches x: is it detached? [no-gradient]")
-    w = {name: value.requires_grad_() for name, value in weights(layer).items()}
-    oracle(theirs, w).pow(2).sum().backward()
-    compare(mine.grad, theirs.grad, what="the gradient of x", rtol=1e-3, atol=1e-4)
-    for name, parameter in layer.named_parameters():
-        grad = w[name].grad
-        compare(parameter.grad, grad, what=f"the gradient of {name}", rtol=1e-3, atol=1e-4)
-
-
-@check(todo=3, needs=test_network, follows=(test_gelu_dtypes, test_gelu_everywhere))
-def test_dtypes(piece):
-    """float64 and bfloat16 stay what they are"""
-    for dtype, tolerance in ((torch.float64, 1e-6), (torch.bfloat16, 6e-2)):
-        layer, x = layer_of(piece, seed=5).to(dtype), x_of(seed=5, dtype=dtype)
-        got = tensor(layer(x))
-        if got.dtype != dtype:
-            fail(KNOWN["fixed-dtype"], f"{dtype} goes in, {got.dtype} comes out.")
-        want = oracle(x.double(), weights(layer.double()))
-        compare(got.double(), want, what=f"the output in {dtype}", rtol=tolerance, atol=tolerance)
-
-
-@check(todo=3, needs=test_network)
-def test_device_and_copies(piece):
-    """Works on x's device, leaves x as it was; a copy and a loaded state_dict give the same"""
-    layer = layer_of(piece, seed=6)
-    x = x_of(3, 5, C, seed=6)
-    expect_no_edit(layer, x, "x")
-    expect_copies(layer, lambda module: module(x))
-    expect_one_device(layer, lambda module, move: module(move(x)))
+again = Recurring(layer_of, x_of, oracle, todo=3, needs=test_network)
+test_gradients = again.gradients(
+    "Gradients reach x and both layers, and equal those of PyTorch's operators",
+    seed=4,
+    follows=test_gelu_gradient,
+)
+test_dtypes = again.dtypes(
+    "float64 and bfloat16 stay what they are",
+    seed=5,
+    fixed=KNOWN["fixed-dtype"],
+    follows=(test_gelu_dtypes, test_gelu_everywhere),
+)
+test_device_and_copies = again.copies(
+    "Works on x's device, leaves x as it was; a copy and a loaded state_dict give the same",
+    *(3, 5, C),
+    seed=6,
+    untouched="x",
+    device=True,
+    name="test_device_and_copies",
+)

@@ -10,8 +10,7 @@ KNOWN = Catalog()
 norm = KNOWN.section("norm", hint=2)
 norm(
     "unbiased-variance",
-    "Your variance divides by C − 1 (PyTorch's default, an estimate from a sample). Layer norm "
-    "divides by C, the biased variance: the C numbers are all there are.",
+    "Your variance divides by C − 1 (PyTorch's default, an estimate from a sample). Layer norm divides by C, the biased variance: the C numbers are all there are.",
     hint=3,
     correction=1,
 )
@@ -47,8 +46,7 @@ norm(
 )
 norm(
     "weight-ignored",
-    "The weight has no effect: after normalizing, each of the C numbers is multiplied by its own "
-    "weight.",
+    "The weight has no effect: after normalizing, each of the C numbers is multiplied by its own weight.",
     hint=5,
     affine=lambda y, w, b: y + b,
 )
@@ -60,8 +58,7 @@ norm(
 )
 norm(
     "no-affine",
-    "Weight and bias have no effect: the normalized numbers are scaled by the one, then shifted by "
-    "the other.",
+    "Weight and bias have no effect: the normalized numbers are scaled by the one, then shifted by the other.",
     hint=5,
     affine=lambda y, w, b: y,
 )
@@ -97,8 +94,7 @@ norm(
 )
 norm(
     "weight-plus-one",
-    "You multiply by 1 + weight. Here the weight starts at 1 itself, so multiply by it alone: the "
-    "checkpoint's weights are meant so.",
+    "You multiply by 1 + weight. Here the weight starts at 1 itself, so multiply by it alone: the checkpoint's weights are meant so.",
     hint=5,
     affine=lambda y, w, b: y * (1 + w) + b,
 )
@@ -122,14 +118,10 @@ norm(
 )
 norm(
     "weight-before",
-    "The weight is applied before normalizing, which undoes part of it. Normalize first, then "
-    "scale and shift.",
+    "The weight is applied before normalizing, which undoes part of it. Normalize first, then scale and shift.",
     way(norm_input=lambda x, w, b: x * w, affine=lambda y, w, b: y + b),
     way(
-        says=(
-            "Weight and bias are applied before normalizing, which undoes part of them. Normalize first, "
-            "then scale and shift."
-        ),
+        says="Weight and bias are applied before normalizing, which undoes part of them. Normalize first, then scale and shift.",
         norm_input=lambda x, w, b: x * w + b,
         affine=lambda y, w, b: y,
     ),
@@ -137,8 +129,7 @@ norm(
 )
 norm(
     "rms-norm",
-    "The mean is neither subtracted nor taken out of the spread: that is RMSNorm, a later "
-    "invention. Subtract the mean first.",
+    "The mean is neither subtracted nor taken out of the spread: that is RMSNorm, a later invention. Subtract the mean first.",
     shift=lambda m: 0.0,
     spread=lambda x, m, v: v + m**2,
 )
@@ -159,15 +150,13 @@ norm(
 )
 norm(
     "root-squared",
-    "You square where the root must be: (variance + eps) ** 2. Divide by √(variance + eps), which "
-    "is (variance + eps) ** 0.5.",
+    "You square where the root must be: (variance + eps) ** 2. Divide by √(variance + eps), which is (variance + eps) ** 0.5.",
     hint=3,
     root=lambda v, eps: (v + eps) ** 2,
 )
 norm(
     "root-taken-twice",
-    "The root is taken twice: √(std + eps), and std is a root already. Take the variance, or no "
-    "second root.",
+    "The root is taken twice: √(std + eps), and std is a root already. Take the variance, or no second root.",
     hint=3,
     root=lambda v, eps: (v.sqrt() + eps).sqrt(),
 )
@@ -191,8 +180,7 @@ norm(
 )
 norm(
     "variance-is-absolute",
-    "You take the mean distance from the mean, without squares. The variance is the mean of the "
-    "squared distances.",
+    "You take the mean distance from the mean, without squares. The variance is the mean of the squared distances.",
     way(root=lambda v, eps: v + eps, spread=lambda x, m, v: (x - m).abs().mean(-1, keepdim=True)),
     way(spread=lambda x, m, v: (x - m).abs().mean(-1, keepdim=True)),
     hint=3,
@@ -209,14 +197,12 @@ norm(
 )
 norm(
     "normalised-over-tokens",
-    "Mean and variance run over the tokens (axis T): each token then depends on the others, later "
-    "ones too. They run over the last axis, each token by itself.",
+    "Mean and variance run over the tokens (axis T): each token then depends on the others, later ones too. They run over the last axis, each token by itself.",
     axes=lambda x: (-2,),
 )
 norm(
     "axis-from-the-left",
-    "The axis is counted from the left (dim=2), which is the last only when x has three axes. "
-    "Count from the right: dim=-1.",
+    "The axis is counted from the left (dim=2), which is the last only when x has three axes. Count from the right: dim=-1.",
     way(axes=lambda x: (2,)),
     way(
         says=(
@@ -228,27 +214,21 @@ norm(
 )
 norm(
     "normalised-over-batch",
-    "Mean and variance run over the batch (axis 0): a sequence then depends on which others are in "
-    "the batch. They run over the last axis.",
+    "Mean and variance run over the batch (axis 0): a sequence then depends on which others are in the batch. They run over the last axis.",
     axes=lambda x: (0,),
 )
 norm(
     "batch-norm",
-    "Mean and variance run over batch and tokens: that is batch normalization. Layer norm takes "
-    "them over the last axis, for each token by itself.",
+    "Mean and variance run over batch and tokens: that is batch normalization. Layer norm takes them over the last axis, for each token by itself.",
     way(axes=lambda x: tuple(range(x.dim() - 1))),
     way(
-        says=(
-            "Batch normalization takes axis 1 for the features, and mean and variance over the batch. "
-            "Layer norm takes them over the last axis, for each token by itself."
-        ),
+        says="Batch normalization takes axis 1 for the features, and mean and variance over the batch. Layer norm takes them over the last axis, for each token by itself.",
         norm=lambda x, w, b, eps: F.batch_norm(x, None, None, w, b, True, 0.1, eps),
     ),
 )
 norm(
     "normalised-over-sequence",
-    "Mean and variance run over tokens and features together: a token then depends on the others, "
-    "later ones too. They run over the last axis alone.",
+    "Mean and variance run over tokens and features together: a token then depends on the others, later ones too. They run over the last axis alone.",
     way(axes=lambda x: (-2, -1)),
     way(
         says=(
@@ -260,8 +240,7 @@ norm(
 )
 norm(
     "normalised-over-everything",
-    "There is one mean and one variance for the whole tensor (.mean() without dim). Each token has "
-    "its own: over the last axis.",
+    "There is one mean and one variance for the whole tensor (.mean() without dim). Each token has its own: over the last axis.",
     axes=lambda x: tuple(range(x.dim())),
 )
 norm(
@@ -302,14 +281,12 @@ norm(
 )
 norm(
     "keepdim-missing",
-    "Mean and variance have lost the last axis, so they line up with the wrong one of x. "
-    "keepdim=True leaves it there, with size 1.",
+    "Mean and variance have lost the last axis, so they line up with the wrong one of x. keepdim=True leaves it there, with size 1.",
     keepdim=False,
 )
 norm(
     "length-one",
-    "You divide each token by its length. Divide by the standard deviation, after subtracting the "
-    "mean: the spread becomes 1, not the length.",
+    "You divide each token by its length. Divide by the standard deviation, after subtracting the mean: the spread becomes 1, not the length.",
     hint=3,
     shift=lambda m: 0.0,
     root=lambda v, eps: v.sqrt(),
@@ -334,8 +311,7 @@ norm(
 )
 norm(
     "min-max",
-    "You scale each token to lie between 0 and 1. Subtract the mean and divide by the standard "
-    "deviation.",
+    "You scale each token to lie between 0 and 1. Subtract the mean and divide by the standard deviation.",
     norm=lambda x, w, b, eps: (
         (x - x.amin(-1, True)) / (x.amax(-1, True) - x.amin(-1, True)) * w + b
     ),
@@ -344,8 +320,7 @@ norm(
 gradient = KNOWN.section("gradient", hint=6)
 gradient(
     "statistics-detached",
-    "The gradient does not flow through mean and variance (detach, no_grad, .data). They depend on "
-    "x, and so must the gradient.",
+    "The gradient does not flow through mean and variance (detach, no_grad, .data). They depend on x, and so must the gradient.",
     way(detach="mean variance"),
     way(
         says=(
@@ -369,15 +344,13 @@ gradient(
 residual = KNOWN.section("residual", hint=8)
 residual(
     "post-norm",
-    "That is post-norm, ln(x + sublayer(x)): the stream itself is normalized. In GPT-2 only the "
-    "branch is: x + sublayer(ln(x)).",
+    "That is post-norm, ln(x + sublayer(x)): the stream itself is normalized. In GPT-2 only the branch is: x + sublayer(ln(x)).",
     hint=7,
     residual=lambda x, ln, f: ln(x + f(x)),
 )
 residual(
     "norm-twice",
-    "The branch is normalized and the sum again: ln(x + sublayer(ln(x))). Leave the sum as it is, "
-    "nothing normalizes the stream.",
+    "The branch is normalized and the sum again: ln(x + sublayer(ln(x))). Leave the sum as it is, nothing normalizes the stream.",
     hint=7,
     residual=lambda x, ln, f: ln(x + f(ln(x))),
 )
@@ -468,10 +441,7 @@ residual(
     ),
     way(
         "called-often",
-        says=(
-            "The sublayer is called more than once. That costs twice the time, and a sublayer with dropout "
-            "or a cache gives something else each time."
-        ),
+        says="The sublayer is called more than once. That costs twice the time, and a sublayer with dropout or a cache gives something else each time.",
         family="",
     ),
 )
@@ -536,8 +506,7 @@ hint_1(
 )
 hint_1(
     "not-a-parameter",
-    "weight and bias must be nn.Parameter: a plain tensor is neither trained nor saved nor moved "
-    "to the GPU, and a buffer is not trained.",
+    "weight and bias must be nn.Parameter: a plain tensor is neither trained nor saved nor moved to the GPU, and a buffer is not trained.",
 )
 hint_1(
     "parameter-shape",
@@ -545,8 +514,7 @@ hint_1(
 )
 hint_1(
     "wrong-start",
-    "weight starts as ones and bias as zeros, so that a new layer norm normalizes and does nothing "
-    "else.",
+    "weight starts as ones and bias as zeros, so that a new layer norm normalizes and does nothing else.",
 )
 
 hint_4 = KNOWN.section(hint=4)
@@ -557,15 +525,13 @@ hint_4(
 )
 hint_4(
     "eps-misplaced",
-    "The result is right where the variance is large, and wrong where it is near eps: eps is added "
-    "to the variance, once, before the root is taken.",
+    "The result is right where the variance is large, and wrong where it is near eps: eps is added to the variance, once, before the root is taken.",
 )
 hint_4("eps-squared", "You add eps² under the root. It is eps itself: √(variance + eps).")
 hint_4("eps-wrong", "The eps under the root is another than was asked for (the default is 1e-5).")
 hint_4(
     "epsilon-not-passed",
-    "The block's norm has another epsilon than layer_norm_epsilon: hand the argument on to "
-    "LayerNorm.",
+    "The block's norm has another epsilon than layer_norm_epsilon: hand the argument on to LayerNorm.",
 )
 
 hint_5 = KNOWN.section(hint=5)
@@ -583,24 +549,18 @@ hint_5(
 hint_6 = KNOWN.section(hint=6)
 hint_6(
     "dtype-changed",
-    "The result has another dtype than x. If you compute in float32, go back to x.dtype at the "
-    "end.",
+    "The result has another dtype than x. If you compute in float32, go back to x.dtype at the end.",
 )
 hint_6(
     "running-statistics",
-    "There are running statistics, as in batch normalization. Layer norm keeps none: mean and "
-    "variance are those of the token at hand, in training and in eval mode.",
+    "There are running statistics, as in batch normalization. Layer norm keeps none: mean and variance are those of the token at hand, in training and in eval mode.",
 )
 hint_6(
     "train-differs",
-    "In training mode the result is another than in eval mode. Layer norm has no dropout and no "
-    "running statistics: it does the same in both.",
+    "In training mode the result is another than in eval mode. Layer norm has no dropout and no running statistics: it does the same in both.",
     way(
         "block-train-differs",
-        says=(
-            "In training mode the result is another than in eval mode. There is no dropout here: the "
-            "sublayers have their own."
-        ),
+        says="In training mode the result is another than in eval mode. There is no dropout here: the sublayers have their own.",
         hint=7,
     ),
 )
@@ -608,8 +568,7 @@ hint_6(
 hint_7 = KNOWN.section(hint=7)
 hint_7(
     "sublayer-not-called",
-    "A sublayer is any function. Call it: sublayer(…), not sublayer.forward(…), which also skips a "
-    "module's hooks.",
+    "A sublayer is any function. Call it: sublayer(…), not sublayer.forward(…), which also skips a module's hooks.",
 )
 hint_7(
     "wrong-argument-order",
@@ -619,11 +578,9 @@ hint_7(
 hint_8 = KNOWN.section(hint=8)
 hint_8(
     "residual-detached",
-    "No gradient flows along the stream: x is detached where it is added. With a sublayer that "
-    "gives 0, the gradient must pass through the block unchanged.",
+    "No gradient flows along the stream: x is detached where it is added. With a sublayer that gives 0, the gradient must pass through the block unchanged.",
 )
 hint_8(
     "sublayer-kept",
-    "The block keeps the sublayer as an attribute, so its weights are in the block's state_dict(). "
-    "It is handed over at each call: use it and forget it.",
+    "The block keeps the sublayer as an attribute, so its weights are in the block's state_dict(). It is handed over at each call: use it and forget it.",
 )

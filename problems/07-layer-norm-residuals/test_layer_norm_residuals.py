@@ -16,7 +16,6 @@ from learn_gpt2.checking.checks import (
     expect_copies,
     expect_finite_gradients,
     expect_module,
-    expect_no_memory,
     expect_one_device,
     expect_own_start,
     expect_signature,
@@ -27,6 +26,7 @@ from learn_gpt2.checking.checks import (
     tensor,
     weights,
 )
+from learn_gpt2.checking.recurring import Recurring
 from learn_gpt2.checking.textbook import layer_norm
 
 # Sizes that all differ, so that a swapped axis can't hide.
@@ -144,7 +144,7 @@ def test_weight_and_bias(piece):
         {"running": KNOWN["running-statistics"], "num_batches": KNOWN["running-statistics"]},
     )
     if layer.weight is layer.bias or layer.weight.data_ptr() == layer.bias.data_ptr():
-        fail("weight and bias are one and the same tensor; they are two. [shared-parameters]")
+        fail("weight and bias are one and the same tensor; they are two.", id="shared-parameters")
     expect_own_start(lambda: piece.LayerNorm(C))
 
 
@@ -194,12 +194,12 @@ def test_values(piece):
     examine(layer_of(piece), random(B, T, C))
 
 
-@check(todo=2, needs=test_values)
-def test_remembers_nothing(piece):
-    """What a call gives does not depend on the calls before it"""
-    inputs = [random(*shape, seed=i) for i, shape in enumerate(((B, T, C), (B, T, C), (1, H, C)))]
-    calls = [lambda module, x=x: tensor(module(x)) for x in (*inputs, inputs[0])]
-    expect_no_memory(layer_of(piece), calls, 6)
+test_remembers_nothing = Recurring(layer_of, random, todo=2, needs=test_values).memory(
+    "What a call gives does not depend on the calls before it",
+    *((B, T, C), (B, T, C), (1, H, C)),
+    hint=6,
+    name="test_remembers_nothing",
+)
 
 
 @check(todo=2, needs=test_remembers_nothing)
@@ -242,7 +242,8 @@ def test_equal_numbers(piece):
     if x.grad is not None and not torch.isfinite(x.grad).all():
         fail(
             "The gradient is NaN when the variance is 0: the slope of √v at 0 is infinite. With eps "
-            "under the root it is finite. [bad-gradient]"
+            "under the root it is finite.",
+            id="bad-gradient",
         )
 
 
@@ -424,8 +425,8 @@ def test_stream_carries_the_gradient(piece):
         fail(KNOWN["residual-detached"])
     if torch.allclose(got, up, atol=1e-6):
         fail(
-            "No gradient flows back through the sublayer: its input or its output is detached. "
-            "[no-gradient]"
+            "No gradient flows back through the sublayer: its input or its output is detached.",
+            id="no-gradient",
         )
     compare(got, up + branch, what="the gradient of x", axes="B T C")
 

@@ -177,14 +177,10 @@ for id, rows in HALVES.items():
 block = KNOWN.section("block", hint=4)
 block(
     "parallel",
-    "Attention and feed-forward both read the x that came in. The feed-forward network reads the "
-    "stream after attention has written to it.",
+    "Attention and feed-forward both read the x that came in. The feed-forward network reads the stream after attention has written to it.",
     way(block=lambda x, n1, n2, attn, mlp: x + attn(n1(x)) + mlp(n2(x))),
     way(
-        says=(
-            "Attention and feed-forward both read ln_1 of the x that came in. The feed-forward network "
-            "reads ln_2 of the stream after attention has written to it."
-        ),
+        says="Attention and feed-forward both read ln_1 of the x that came in. The feed-forward network reads ln_2 of the stream after attention has written to it.",
         block=lambda x, n1, n2, attn, mlp: x + attn(n1(x)) + mlp(n1(x)),
     ),
 )
@@ -193,18 +189,14 @@ block(
     "The feed-forward network comes first. Attention does: tokens talk, then each thinks.",
     way(block=lambda x, n1, n2, attn, mlp: pre(pre(x, n2, mlp), n1, attn)),
     way(
-        says=(
-            "The feed-forward network comes first, with ln_1. Attention does: tokens talk, then each "
-            "thinks."
-        ),
+        says="The feed-forward network comes first, with ln_1. Attention does: tokens talk, then each thinks.",
         block=lambda x, n1, n2, attn, mlp: pre(pre(x, n1, mlp), n2, attn),
     ),
     hint=3,
 )
 block(
     "norms-swapped",
-    "The norms are swapped: ln_1 belongs to the attention, ln_2 to the feed-forward network. The "
-    "checkpoint's weights are meant so.",
+    "The norms are swapped: ln_1 belongs to the attention, ln_2 to the feed-forward network. The checkpoint's weights are meant so.",
     hint=3,
     norms=(2, 1),
 )
@@ -232,18 +224,14 @@ KNOWN.put(
     "ln_2 is on what attention returns. Each norm stands before a sublayer, none behind it.",
     way(block=lambda x, n1, n2, attn, mlp: pre(x + n2(attn(n1(x))), n2, mlp)),
     way(
-        says=(
-            "ln_2 is on what attention returns, and the feed-forward network reads the stream itself. Each "
-            "norm stands before a sublayer, none behind it."
-        ),
+        says="ln_2 is on what attention returns, and the feed-forward network reads the stream itself. Each norm stands before a sublayer, none behind it.",
         block=lambda x, n1, n2, attn, mlp: pre(x + n2(attn(n1(x))), lambda y: y, mlp),
     ),
     family="block",
 )
 block(
     "attention-lost",
-    "What attention wrote is lost: the feed-forward network's result is added to the x that came "
-    "in. Add it to the stream after attention.",
+    "What attention wrote is lost: the feed-forward network's result is added to the x that came in. Add it to the stream after attention.",
     block=lambda x, n1, n2, attn, mlp: x + mlp(n2(pre(x, n1, attn))),
 )
 block(
@@ -251,10 +239,7 @@ block(
     "The feed-forward network reads what attention wrote, without the stream. It reads the sum.",
     way(block=lambda x, n1, n2, attn, mlp: pre(x, n1, attn) + mlp(n2(attn(n1(x))))),
     way(
-        says=(
-            "The feed-forward network reads what attention wrote, without the stream, and its result is "
-            "added to the x that came in. Add attention's result to x first, then go on from the sum."
-        ),
+        says="The feed-forward network reads what attention wrote, without the stream, and its result is added to the x that came in. Add attention's result to x first, then go on from the sum.",
         block=lambda x, n1, n2, attn, mlp: x + mlp(n2(attn(n1(x)))),
     ),
 )
@@ -267,8 +252,7 @@ KNOWN.put(
 )
 block(
     "norm-at-the-end",
-    "The block's result is normalized. Nothing normalizes the stream; one norm follows after the "
-    "last block, and it is the model's (problem 10).",
+    "The block's result is normalized. Nothing normalizes the stream; one norm follows after the last block, and it is the model's (problem 10).",
     hint=3,
     block=lambda x, n1, n2, attn, mlp: n1(pre(pre(x, n1, attn), n2, mlp)),
 )
@@ -286,14 +270,14 @@ block(
 block(
     "epsilon-not-passed",
     "ln_1 does not get layer_norm_epsilon: it has PyTorch's default, 1e-5.",
-    way(eps=lambda e1, e2: (1e-5, e2)),
+    way(epsilons=lambda e1, e2: (1e-5, e2)),
     way(
         says="ln_2 does not get layer_norm_epsilon: it has PyTorch's default, 1e-5.",
-        eps=lambda e1, e2: (e1, 1e-5),
+        epsilons=lambda e1, e2: (e1, 1e-5),
     ),
     way(
         says="The norms do not get layer_norm_epsilon: they have the default, 1e-5.",
-        eps=lambda e1, e2: (1e-5, 1e-5),
+        epsilons=lambda e1, e2: (1e-5, 1e-5),
     ),
     way(
         "epsilon",
@@ -344,60 +328,48 @@ hint_1(
 hint_2 = KNOWN.section(hint=2)
 hint_2(
     "arguments-swapped",
-    "An inner module is made with its arguments in another order than it takes them: "
-    "CausalMultiHeadAttention(n_embd, n_head, n_positions, dropout, attn_dropout), "
-    "FeedForward(n_embd, n_inner, dropout), LayerNorm(n_embd, eps).",
+    "An inner module is made with its arguments in another order than it takes them: CausalMultiHeadAttention(n_embd, n_head, n_positions, dropout, attn_dropout), FeedForward(n_embd, n_inner, dropout), LayerNorm(n_embd, eps).",
 )
 hint_2(
     "attn-dropout-default",
-    "Without attn_dropout the attention's weights have the same dropout as the rest (None is "
-    "passed on as it is, or replaced by dropout).",
+    "Without attn_dropout the attention's weights have the same dropout as the rest (None is passed on as it is, or replaced by dropout).",
 )
 hint_2(
     "attn-dropout-falsy",
-    "attn_dropout=0.0 is taken for 'not given': `or` and `if attn_dropout` treat 0.0 like None. "
-    "Ask `is None`, or hand the argument on as it is.",
+    "attn_dropout=0.0 is taken for 'not given': `or` and `if attn_dropout` treat 0.0 like None. Ask `is None`, or hand the argument on as it is.",
 )
 hint_2(
     "attn-dropout-none",
-    "attn_dropout is None unless it is given, and None arrives where a number is needed. Only the "
-    "attention's attn_dropout takes None; replace it by dropout everywhere else.",
+    "attn_dropout is None unless it is given, and None arrives where a number is needed. Only the attention's attn_dropout takes None; replace it by dropout everywhere else.",
 )
 hint_2(
     "attn-dropout-not-passed",
-    "The attention's weights have another dropout than attn_dropout: hand the argument on to the "
-    "attention.",
+    "The attention's weights have another dropout than attn_dropout: hand the argument on to the attention.",
 )
 hint_2("attn-dropout-to-mlp", "The feed-forward network gets attn_dropout. It gets dropout.")
 hint_2(
     "dropout-misplaced",
-    "Dropout acts somewhere else than at the end of a sublayer: on its input, for example. It is "
-    "inside attn and mlp already; the block adds none.",
+    "Dropout acts somewhere else than at the end of a sublayer: on its input, for example. It is inside attn and mlp already; the block adds none.",
 )
 hint_2(
     "dropout-missing",
-    "With dropout = 1, in training, a sublayer still writes to the stream. Call attn and mlp as a "
-    "whole: they have the dropout inside.",
+    "With dropout = 1, in training, a sublayer still writes to the stream. Call attn and mlp as a whole: they have the dropout inside.",
 )
 hint_2(
     "dropout-not-passed",
-    "A sublayer has another dropout than asked for: hand `dropout` on to attention and "
-    "feed-forward.",
+    "A sublayer has another dropout than asked for: hand `dropout` on to attention and feed-forward.",
 )
 hint_2(
     "dropout-on-stream",
-    "Dropout acts on the stream: with p = 1 it must let x through unchanged. Dropout stands at the "
-    "end of each sublayer, inside attn and mlp, and the block adds none.",
+    "Dropout acts on the stream: with p = 1 it must let x through unchanged. Dropout stands at the end of each sublayer, inside attn and mlp, and the block adds none.",
 )
 hint_2(
     "dropout-twice",
-    "Dropout acts twice on what a sublayer writes. It is inside attn and mlp already; the block "
-    "adds none.",
+    "Dropout acts twice on what a sublayer writes. It is inside attn and mlp already; the block adds none.",
 )
 hint_2(
     "dropouts-swapped",
-    "dropout and attn_dropout are swapped: attn_dropout is for the attention's weights alone, "
-    "dropout for what both sublayers write.",
+    "dropout and attn_dropout are swapped: attn_dropout is for the attention's weights alone, dropout for what both sublayers write.",
 )
 hint_2("hard-coded-size", "A size is fixed in the code. Use the arguments n_embd and n_inner.")
 hint_2("n-head-wrong", "The attention has another number of heads than n_head.")
@@ -415,25 +387,19 @@ hint_2(
 hint_5 = KNOWN.section(hint=5)
 hint_5(
     "cache-not-passed",
-    "The cache is not handed on: after a call with T tokens it holds none. It goes to the "
-    "attention.",
+    "The cache is not handed on: after a call with T tokens it holds none. It goes to the attention.",
     way(
         "cache-sometimes",
-        says=(
-            "The cache is handed on in some calls only: a call with T tokens must store T, in eval and in "
-            "training mode, whether the cache is empty or not."
-        ),
+        says="The cache is handed on in some calls only: a call with T tokens must store T, in eval and in training mode, whether the cache is empty or not.",
     ),
 )
 hint_5(
     "cache-to-mlp",
-    "The feed-forward network is given the cache. It looks at one token at a time and needs no "
-    "past: the cache goes to the attention alone.",
+    "The feed-forward network is given the cache. It looks at one token at a time and needs no past: the cache goes to the attention alone.",
 )
 hint_5(
     "cache-tokens-lost",
-    "Tokens are missing in the cache: a call with T tokens stores T and keeps those of earlier "
-    "calls. Hand all of x on, and leave the cache's length to the cache.",
+    "Tokens are missing in the cache: a call with T tokens stores T and keeps those of earlier calls. Hand all of x on, and leave the cache's length to the cache.",
 )
 hint_5(
     "cache-twice",

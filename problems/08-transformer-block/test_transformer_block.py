@@ -17,7 +17,6 @@ from learn_gpt2.checking.checks import (
     expect_finite_gradients,
     expect_mode_kept,
     expect_module,
-    expect_no_memory,
     expect_one_device,
     expect_own_start,
     expect_signature,
@@ -28,6 +27,7 @@ from learn_gpt2.checking.checks import (
     tensor,
     weights,
 )
+from learn_gpt2.checking.recurring import Recurring
 
 # Sizes that all differ, so that a swapped axis or argument can't hide. D is 5.
 B, T, C, H, P, INNER = sizes_from(
@@ -268,12 +268,11 @@ def test_values(piece):
     examine(block_of(piece, dropout=0.0), random(B, T, C))
 
 
-@check(todo=3, needs=test_values)
-def test_remembers_nothing(piece):
-    """What a call gives does not depend on the calls before it"""
-    inputs = [random(*shape, seed=i) for i, shape in enumerate(((B, T, C), (B, T, C), (1, P, C)))]
-    calls = [lambda module, x=x: call(module, x) for x in (*inputs, inputs[0])]
-    expect_no_memory(block_of(piece), calls)
+test_remembers_nothing = Recurring(block_of, random, None, call, todo=3, needs=test_values).memory(
+    "What a call gives does not depend on the calls before it",
+    *((B, T, C), (B, T, C), (1, P, C)),
+    name="test_remembers_nothing",
+)
 
 
 @check(todo=3, needs=test_remembers_nothing)
@@ -323,7 +322,7 @@ def test_causality(piece):
                 KNOWN["not-causal:not-causal"], f"Changing token {t} changes the output before it."
             )
         if torch.allclose(after[:, t], before[:, t], atol=1e-5):
-            fail(f"Changing token {t} does not change the output at {t}. [token-ignored]")
+            fail(f"Changing token {t} does not change the output at {t}.", id="token-ignored")
 
 
 # ── cache ───────────────────────────────────────────────────────────────────────────────────────
@@ -399,9 +398,9 @@ def test_copies_dtypes_devices(piece):
     try:
         got = call(block.to(torch.bfloat16), x.bfloat16())
     except RuntimeError as error:
-        fail(f"With bfloat16 weights and x: {error}. Is x converted? [dtype-changed]")
+        fail(f"With bfloat16 weights and x: {error}. Is x converted?", id="dtype-changed")
     if got.dtype != torch.bfloat16:
-        fail(f"x is bfloat16, the result {got.dtype}: is something converted? [dtype-changed]")
+        fail(f"x is bfloat16, the result {got.dtype}: is something converted?", id="dtype-changed")
 
 
 @check(todo=3, needs=(test_values, test_dropout_arguments))

@@ -82,13 +82,11 @@ hint_1(
 )
 hint_1(
     "no-init",
-    "The class takes no arguments. @dataclass above it writes an __init__ from the fields; without "
-    "it, you write __init__ yourself.",
+    "The class takes no arguments. @dataclass above it writes an __init__ from the fields; without it, you write __init__ yourself.",
 )
 hint_1(
     "shared-attributes",
-    "Two configurations share their values: making the second changes the first. Keep values on "
-    "the instance (self), not on the class.",
+    "Two configurations share their values: making the second changes the first. Keep values on the instance (self), not on the class.",
 )
 hint_1("wrong-default", "A default is not GPT-2 small's (Radford et al. 2019, table 2).")
 hint_1(
@@ -99,8 +97,7 @@ hint_1(
 hint_2 = KNOWN.section(hint=2)
 hint_2(
     "assert-not-valueerror",
-    "An assert raises AssertionError, and nothing at all under `python -O`. Use `if …: raise "
-    "ValueError(…)`.",
+    "An assert raises AssertionError, and nothing at all under `python -O`. Use `if …: raise ValueError(…)`.",
 )
 hint_2(
     "error-without-field",
@@ -114,8 +111,7 @@ hint_2(
 hint_2("size-not-checked", "A size must be a positive int, and is not checked.")
 hint_2(
     "used-before-checked",
-    "A value is used (compared, divided, multiplied) before it is known to be a number that fits. "
-    "First ask for its type, then for its size, and compute last.",
+    "A value is used (compared, divided, multiplied) before it is known to be a number that fits. First ask for its type, then for its size, and compute last.",
 )
 hint_2(
     "wrong-error-type", "A value that can't be must raise ValueError, and raises something else."
@@ -152,8 +148,7 @@ hint_4("heads-not-checked", "n_embd must be divisible by n_head: the heads share
 hint_5 = KNOWN.section(hint=5)
 hint_5(
     "derived-argument",
-    "A derived number can be passed in, and then may disagree with n_embd. Compute it: n_inner and "
-    "head_dim are not arguments.",
+    "A derived number can be passed in, and then may disagree with n_embd. Compute it: n_inner and head_dim are not arguments.",
 )
 hint_5(
     "derived-method",
@@ -161,40 +156,34 @@ hint_5(
 )
 hint_5(
     "float-division",
-    "A size must be an int, and this is a float: `/` gives one, even when it divides evenly, and "
-    "so does a factor like 4.0. `//` gives an int.",
+    "A size must be an int, and this is a float: `/` gives one, even when it divides evenly, and so does a factor like 4.0. `//` gives an int.",
 )
 
 hint_6 = KNOWN.section(hint=6)
 hint_6(
     "derived-stale",
-    "The numbers of this size do not fit together: n_inner or head_dim was computed before n_embd "
-    "or n_head got its value. Hand the size's numbers to cls(…).",
+    "The numbers of this size do not fit together: n_inner or head_dim was computed before n_embd or n_head got its value. Hand the size's numbers to cls(…).",
 )
 hint_6("preset-heads-layers-swapped", "n_layer and n_head are swapped in this size.")
 hint_6(
     "preset-not-classmethod",
-    "It must be a class method, called without an instance: GPT2Config.gpt2_small(). Put "
-    "@classmethod above it and take `cls` instead of `self`.",
+    "It must be a class method, called without an instance: GPT2Config.gpt2_small(). Put @classmethod above it and take `cls` instead of `self`.",
 )
 hint_6("preset-not-config", "It must return a GPT2Config: cls(…), made with the size's numbers.")
 hint_6("preset-numbers", "A size of this GPT-2 is not the published one.")
 hint_6("preset-of-another-size", "These are the numbers of another of the four sizes.")
 hint_6(
     "preset-shared",
-    "Two calls return one and the same object: whoever changes his configuration changes "
-    "everybody's. Make a new one in each call.",
+    "Two calls return one and the same object: whoever changes his configuration changes everybody's. Make a new one in each call.",
 )
 
 hint_7 = KNOWN.section(hint=7)
 hint_7("equality-ignores-a-field", "Two configurations that differ in one field must not be equal.")
 hint_7(
     "no-equality",
-    "Two configurations with the same values must be equal: without __eq__ Python asks whether "
-    "they are the same object. @dataclass writes __eq__ for you.",
+    "Two configurations with the same values must be equal: without __eq__ Python asks whether they are the same object. @dataclass writes __eq__ for you.",
 )
 hint_7(
     "no-repr",
-    "repr() does not show the sizes: print(config) should say what one looks at. @dataclass writes "
-    "__repr__ for you.",
+    "repr() does not show the sizes: print(config) should say what one looks at. @dataclass writes __repr__ for you.",
 )

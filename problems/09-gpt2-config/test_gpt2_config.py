@@ -267,9 +267,9 @@ def expect_derived(piece, name, right, family):
                 says = f"n_inner is {times.pop():g} · n_embd. It is 4 times n_embd."
                 fail(says, at, id="n-inner-factor", hint=5)
         if got is None:
-            fail(f"{name} is None: does it end without `return`? [no-return]")
+            fail(f"{name} is None: does it end without `return`?", id="no-return")
         if got != want:
-            fail(f"{at} [{name.replace('_', '-')}-wrong]")
+            fail(f"{at}", id=f"{name.replace('_', '-')}-wrong")
 
 
 @check(todo=4, needs=test_arguments, follows=test_derived_are_no_arguments)
@@ -342,7 +342,7 @@ def examine_preset(piece, name):
         )
     if not isinstance(config, piece.GPT2Config):
         if config is None:
-            fail(f"{name}() returns None: does it end without `return`? [no-return]")
+            fail(f"{name}() returns None: does it end without `return`?", id="no-return")
         fail(KNOWN["preset-not-config"], f"{name}() returns a {type(config).__name__}.")
     if not inspect.ismethod(method):
         fail(KNOWN["preset-not-classmethod"], f"GPT2Config.{name} is a static method.")

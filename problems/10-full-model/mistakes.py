@@ -20,8 +20,7 @@ def dropping(*names):
 forward = KNOWN.section("forward", hint=7)
 forward(
     "no-final-norm",
-    "ln_f has no effect on the logits. Pre-norm blocks leave the stream unnormalized, so one last "
-    "norm comes before the head, and the head reads its result.",
+    "ln_f has no effect on the logits. Pre-norm blocks leave the stream unnormalized, so one last norm comes before the head, and the head reads its result.",
     hint=2,
     final=lambda x, ln, e: x,
 )
@@ -37,8 +36,7 @@ forward(
 )
 forward(
     "final-norm-in-loop",
-    "ln_f is applied after every block. Only the head reads a normalized stream; the blocks have "
-    "norms of their own.",
+    "ln_f is applied after every block. Only the head reads a normalized stream; the blocks have norms of their own.",
     way(after_block=lambda x, ln: ln(x), final=lambda x, ln, e: x),
     way(
         says=(
@@ -70,14 +68,12 @@ forward(
 )
 forward(
     "no-head",
-    "What comes out is the stream, of width n_embd. The last step is lm_head, which gives a number "
-    "per token of the vocabulary.",
+    "What comes out is the stream, of width n_embd. The last step is lm_head, which gives a number per token of the vocabulary.",
     head=lambda x, w: x,
 )
 forward(
     "head-not-transposed",
-    "The head's matrix lies the wrong way round: a logit is the dot product of the stream with a "
-    "row of wte, x @ wteᵀ, which is what lm_head computes.",
+    "The head's matrix lies the wrong way round: a logit is the dot product of the stream with a row of wte, x @ wteᵀ, which is what lm_head computes.",
     head=lambda x, w: x @ w["embeddings.wte.weight"],
 )
 forward(
@@ -87,8 +83,7 @@ forward(
 )
 forward(
     "softmax-on-logits",
-    "The model returns probabilities. It must return the logits: cross-entropy and sampling apply "
-    "the softmax themselves.",
+    "The model returns probabilities. It must return the logits: cross-entropy and sampling apply the softmax themselves.",
     way(logits=lambda z, ln, n: z.softmax(-1)),
     way(
         says=(
@@ -114,14 +109,12 @@ forward(
 )
 forward(
     "logits-argmax",
-    "The model returns the most likely token. It must return the logits, one number per token of "
-    "the vocabulary.",
+    "The model returns the most likely token. It must return the logits, one number per token of the vocabulary.",
     logits=lambda z, ln, n: z.argmax(-1),
 )
 forward(
     "embeddings-scaled",
-    "The embeddings are multiplied by √n_embd, as in the first Transformer. GPT-2 does not do "
-    "that.",
+    "The embeddings are multiplied by √n_embd, as in the first Transformer. GPT-2 does not do that.",
     hint=6,
     embedded=lambda x, wte: x * x.size(-1) ** 0.5,
 )
@@ -133,8 +126,7 @@ forward(
 )
 forward(
     "positions-all-the-same",
-    "Every token gets the position of the first one. Each has its own: give self.embeddings all "
-    "ids in one call.",
+    "Every token gets the position of the first one. Each has its own: give self.embeddings all ids in one call.",
     hint=6,
     combine=lambda t, p: t + p[:1],
 )
@@ -240,8 +232,7 @@ forward(
 )
 forward(
     "logits-shifted",
-    "The logits of one position are missing: there is one row of V numbers for each of the T "
-    "tokens. Shifting is the loss's business.",
+    "The logits of one position are missing: there is one row of V numbers for each of the T tokens. Shifting is the loss's business.",
     way(logits=lambda z, ln, n: z[:, :-1]),
     way(logits=lambda z, ln, n: z[:, 1:]),
 )
@@ -254,8 +245,7 @@ last_only(
 )
 last_only(
     "last-only-shape",
-    "last_only=True gives (B, V). The axis of positions stays, with size 1: x[:, -1:] keeps it, "
-    "x[:, -1] does not.",
+    "last_only=True gives (B, V). The axis of positions stays, with size 1: x[:, -1:] keeps it, x[:, -1] does not.",
     cut=lambda x, only: x[:, -1],
 )
 last_only(
@@ -293,8 +283,7 @@ last_only(
 )
 last_only(
     "last-only-too-early",
-    "With last_only the blocks see the last token alone. It needs what came before it: cut after "
-    "the blocks, before the head.",
+    "With last_only the blocks see the last token alone. It needs what came before it: cut after the blocks, before the head.",
     way(ids_seen=lambda ids, past: ids[:, -1:], start=lambda past, t, config: 0),
     way(pre_blocks=lambda x, ln: x[:, -1:]),
 )
@@ -302,8 +291,7 @@ last_only(
 cache = KNOWN.section("cache", hint=6)
 cache(
     "positions-restart",
-    "Positions restart at 0 in each call: tokens that follow a cache of n tokens stand at position "
-    "n, n + 1, …",
+    "Positions restart at 0 in each call: tokens that follow a cache of n tokens stand at position n, n + 1, …",
     way(start=lambda past, t, config: 0),
     way(
         says=(
@@ -315,8 +303,7 @@ cache(
 )
 cache(
     "positions-after-append",
-    "Positions are T too high: cache.length is read after the new tokens were added to it, or T is "
-    "added once too often.",
+    "Positions are T too high: cache.length is read after the new tokens were added to it, or T is added once too often.",
     start=lambda past, t, config: past + t,
 )
 cache(
@@ -353,22 +340,17 @@ cache(
 )
 cache(
     "cache-layers-wrong",
-    "All blocks share the last layer of the cache. Layer i's keys and values go to "
-    "cache.layers[i].",
+    "All blocks share the last layer of the cache. Layer i's keys and values go to cache.layers[i].",
     way(slot=lambda i, n: n - 1),
     way(
         "cache-permuted",
-        says=(
-            "A block stores its keys and values in another layer of the cache: layer i's go to "
-            "cache.layers[i]."
-        ),
+        says="A block stores its keys and values in another layer of the cache: layer i's go to cache.layers[i].",
         family="",
     ),
 )
 cache(
     "cache-reset",
-    "The cache is emptied at the start of each call; what is in it is the past that the new tokens "
-    "need.",
+    "The cache is emptied at the start of each call; what is in it is the past that the new tokens need.",
     reset=True,
 )
 cache(
@@ -377,18 +359,14 @@ cache(
     way(general=True, cached=False),  # test_cache_is_filled looks into the cache
     way(
         "cache-last-only",
-        says=(
-            "With last_only=True the cache is not filled with all tokens. Every block sees every token; "
-            "only the head is spared."
-        ),
+        says="With last_only=True the cache is not filled with all tokens. Every block sees every token; only the head is spared.",
         hint=7,
         family="",
     ),
 )
 cache(
     "cache-slices-input",
-    "With a cache, only the last token of the input is used. The input holds the new tokens alone, "
-    "one or many, and all of them count.",
+    "With a cache, only the last token of the input is used. The input holds the new tokens alone, one or many, and all of them count.",
     way(ids_seen=lambda ids, past: ids[:, -1:]),
     way(ids_seen=lambda ids, past: ids[:, -1:] if past else ids),
     way(
@@ -404,19 +382,16 @@ cache(
 hint_1 = KNOWN.section(hint=1)
 hint_1(
     "arguments-swapped",
-    "A setting of the config arrives at the wrong place. Compare your call with the order of the "
-    "piece's arguments, or pass them by name.",
+    "A setting of the config arrives at the wrong place. Compare your call with the order of the piece's arguments, or pass them by name.",
 )
 hint_1(
     "attn-pdrop-not-passed",
-    "config.attn_pdrop is the dropout of the attention weights (the block's `attn_dropout`); it "
-    "does not arrive there.",
+    "config.attn_pdrop is the dropout of the attention weights (the block's `attn_dropout`); it does not arrive there.",
     way("nowhere", **dropping()),
 )
 hint_1(
     "config-not-kept",
-    "model.config must be the config it was built from: whoever saves, caches or generates reads "
-    "the sizes there.",
+    "model.config must be the config it was built from: whoever saves, caches or generates reads the sizes there.",
 )
 hint_1(
     "embd-pdrop-not-passed",
@@ -431,8 +406,7 @@ hint_1(
 )
 hint_1(
     "pdrops-swapped",
-    "The config's dropout probabilities are mixed up: embd_pdrop is for the embeddings, "
-    "resid_pdrop the block's `dropout`, attn_pdrop its `attn_dropout`.",
+    "The config's dropout probabilities are mixed up: embd_pdrop is for the embeddings, resid_pdrop the block's `dropout`, attn_pdrop its `attn_dropout`.",
     *(
         way(family="pdrops", **dropping(*names))
         for names in (("embd",), ("resid",), ("attn",), ("embd", "attn"), ("embd", "resid"))
@@ -440,24 +414,20 @@ hint_1(
 )
 hint_1(
     "plain-list",
-    "`h` is a plain Python list. PyTorch finds no parameters in it: they would be neither trained, "
-    "saved nor moved. Wrap it in nn.ModuleList.",
+    "`h` is a plain Python list. PyTorch finds no parameters in it: they would be neither trained, saved nor moved. Wrap it in nn.ModuleList.",
 )
 hint_1(
     "resid-pdrop-not-passed",
-    "config.resid_pdrop is the dropout of what each sublayer adds to the stream (the block's "
-    "`dropout`); another probability arrives there.",
+    "config.resid_pdrop is the dropout of what each sublayer adds to the stream (the block's `dropout`); another probability arrives there.",
     way("nowhere", **dropping()),
 )
 hint_1(
     "shared-blocks",
-    "All entries of `h` are one and the same block, so there is one set of weights for all layers. "
-    "Make a new TransformerBlock for each layer ([block] * n repeats the object).",
+    "All entries of `h` are one and the same block, so there is one set of weights for all layers. Make a new TransformerBlock for each layer ([block] * n repeats the object).",
 )
 hint_1(
     "shared-weights",
-    "Two modules share a weight. Only the head and the token embedding do in GPT-2; everything "
-    "else is made again.",
+    "Two modules share a weight. Only the head and the token embedding do in GPT-2; everything else is made again.",
 )
 hint_1("wrong-layer-count", "`h` must hold exactly config.n_layer blocks: index 0 to n_layer − 1.")
 
@@ -480,8 +450,7 @@ hint_2(
 hint_3 = KNOWN.section(hint=3)
 hint_3(
     "copied-head",
-    "lm_head.weight is a copy of embeddings.wte.weight: equal now, and different after the first "
-    "training step. Assign the parameter itself, without clone, copy_ or a new nn.Parameter.",
+    "lm_head.weight is a copy of embeddings.wte.weight: equal now, and different after the first training step. Assign the parameter itself, without clone, copy_ or a new nn.Parameter.",
 )
 hint_3(
     "head-bias",
@@ -489,45 +458,37 @@ hint_3(
 )
 hint_3(
     "head-detached",
-    "The gradient of the token embeddings lacks a part: the table is used twice, to read tokens "
-    "and to predict them, and must learn from both (is something detached?).",
+    "The gradient of the token embeddings lacks a part: the table is used twice, to read tokens and to predict them, and must learn from both (is something detached?).",
 )
 hint_3(
     "head-sizes-swapped",
-    "lm_head must be nn.Linear(n_embd, vocab_size): from the stream's width to one number per "
-    "token.",
+    "lm_head must be nn.Linear(n_embd, vocab_size): from the stream's width to one number per token.",
 )
 hint_3(
     "shared-data-only",
-    "lm_head.weight shares its memory with embeddings.wte.weight and is still another parameter: "
-    "its gradients are kept apart and it is counted twice. Assign the parameter itself.",
+    "lm_head.weight shares its memory with embeddings.wte.weight and is still another parameter: its gradients are kept apart and it is counted twice. Assign the parameter itself.",
 )
 hint_3(
     "untied-head",
-    "The head is not tied: lm_head.weight and embeddings.wte.weight are two tensors. Make one the "
-    "other (assign the parameter itself).",
+    "The head is not tied: lm_head.weight and embeddings.wte.weight are two tensors. Make one the other (assign the parameter itself).",
 )
 
 hint_4 = KNOWN.section(hint=4)
 hint_4(
     "init-not-applied",
-    "_init_weights is never called: __init__ must end with self.apply(self._init_weights), or "
-    "problem 11 has nothing to hook into.",
+    "_init_weights is never called: __init__ must end with self.apply(self._init_weights), or problem 11 has nothing to hook into.",
 )
 hint_4(
     "init-order",
-    "_init_weights is called for a module before its children. Problem 11 relies on the order of "
-    "self.apply(…): children first.",
+    "_init_weights is called for a module before its children. Problem 11 relies on the order of self.apply(…): children first.",
 )
 hint_4(
     "init-too-early",
-    "_init_weights is not called for every module: apply reaches only what is there when it is "
-    "called. It must be the last line of __init__.",
+    "_init_weights is not called for every module: apply reaches only what is there when it is called. It must be the last line of __init__.",
 )
 hint_4(
     "mode-changed",
-    "A new model is in eval mode. Leave the mode alone in __init__: whoever trains expects "
-    "dropout.",
+    "A new model is in eval mode. Leave the mode alone in __init__: whoever trains expects dropout.",
 )
 
 hint_5 = KNOWN.section(hint=5)
@@ -537,14 +498,11 @@ hint_5(
 )
 hint_5(
     "input-refused",
-    "A right input, a (B, T) tensor of int64 ids, is refused. Look at the condition before your "
-    "raise.",
+    "A right input, a (B, T) tensor of int64 ids, is refused. Look at the condition before your raise.",
 )
 hint_5(
     "tied-too-late",
-    "The embedding table that _init_weights has set is thrown away: after self.apply, the head's "
-    "weight is put in its place. Tie the two before self.apply(self._init_weights), which comes "
-    "last.",
+    "The embedding table that _init_weights has set is thrown away: after self.apply, the head's weight is put in its place. Tie the two before self.apply(self._init_weights), which comes last.",
 )
 
 hint_6 = KNOWN.section(hint=6)
@@ -554,18 +512,15 @@ hint_6(
 )
 hint_6(
     "cache-required",
-    "Without a cache (None) there is nothing to read from it: start at position 0 and give the "
-    "blocks None.",
+    "Without a cache (None) there is nothing to read from it: start at position 0 and give the blocks None.",
 )
 hint_6(
     "model-keeps-state",
-    "The same input gives other logits after another call: the model remembers something between "
-    "calls. Whatever is remembered belongs into the cache that the caller passes.",
+    "The same input gives other logits after another call: the model remembers something between calls. Whatever is remembered belongs into the cache that the caller passes.",
 )
 hint_6(
     "positions-refused",
-    "A right input is refused, though it fits. Either n_positions does not reach the embeddings "
-    "and every block, or positions start too high (at 0 without a cache, else at cache.length).",
+    "A right input is refused, though it fits. Either n_positions does not reach the embeddings and every block, or positions start too high (at 0 without a cache, else at cache.length).",
 )
 hint_6(
     "positions-wrong",
@@ -575,13 +530,11 @@ hint_6(
 hint_7 = KNOWN.section(hint=7)
 hint_7(
     "argmax-returned",
-    "The model returns integers, such as the likeliest token's id (argmax). It must return the "
-    "logits: whoever trains or samples needs all V of them.",
+    "The model returns integers, such as the likeliest token's id (argmax). It must return the logits: whoever trains or samples needs all V of them.",
 )
 hint_7(
     "extra-dropout",
-    "There is dropout where GPT-2 has none. The embeddings and the blocks bring their own; the "
-    "model adds nothing.",
+    "There is dropout where GPT-2 has none. The embeddings and the blocks bring their own; the model adds nothing.",
     way(family="extra", after_block=lambda x, ln: x * 0),
     way(family="extra", final=lambda x, ln, e: ln(x) * 0),
     way(family="extra", logits=lambda z, ln, n: z * 0),
@@ -592,12 +545,10 @@ hint_7(
 )
 hint_7(
     "last-only-after-head",
-    "With last_only you project every position and throw all but one away. Cut the stream before "
-    "the head: that is what last_only is for (V is GPT-2's largest dimension).",
+    "With last_only you project every position and throw all but one away. Cut the stream before the head: that is what last_only is for (V is GPT-2's largest dimension).",
 )
 hint_7("not-a-tensor", "forward must return the logits alone, one tensor (B, T, V).")
 hint_7(
     "train-differs",
-    "Without dropout, training mode gives something else than eval mode. forward does the same in "
-    "both: only dropout, inside the pieces, asks which it is.",
+    "Without dropout, training mode gives something else than eval mode. forward does the same in both: only dropout, inside the pieces, asks which it is.",
 )

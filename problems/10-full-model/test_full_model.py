@@ -145,10 +145,7 @@ def test_attributes(piece):
     from gpt2.model import Embeddings, LayerNorm, TransformerBlock
 
     if not issubclass(piece.GPT2Model, nn.Module):
-        raise CheckFailed(
-            "GPT2Model must be an nn.Module: class GPT2Model(nn.Module). [not-a-module]",
-            ["not-a-module"],
-        )
+        fail("GPT2Model must be an nn.Module: class GPT2Model(nn.Module).", id="not-a-module")
     config = configure()
     model = build(piece, config)
     if not all(module.training for module in model.modules()):
@@ -166,10 +163,9 @@ def test_attributes(piece):
     head = attribute(model, "lm_head", nn.Linear)
     for i, block in enumerate(blocks):
         if not isinstance(block, TransformerBlock):
-            raise CheckFailed(
-                f"h[{i}] is a {type(block).__name__}, and must be a TransformerBlock (problem 08). "
-                "[wrong-attribute-type]",
-                ["wrong-attribute-type"],
+            fail(
+                f"h[{i}] is a {type(block).__name__}, and must be a TransformerBlock (problem 08).",
+                id="wrong-attribute-type",
             )
     if len(blocks) != L:
         fail(KNOWN["wrong-layer-count"], f"With n_layer={L} it holds {len(blocks)}.")
@@ -661,11 +657,7 @@ def test_cache_every_cut(piece):
                 )
 
 
-@check(
-    todo=10,
-    needs=(test_cache_continues, test_last_only),
-    follows=test_cache_every_cut,
-)
+@check(todo=10, needs=(test_cache_continues, test_last_only), follows=test_cache_every_cut)
 def test_same_in_training(piece):
     """Without dropout, training mode gives the same; forward switches no mode and sets no seed"""
     from gpt2.cache import KVCache

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from learn_gpt2.checking.catalog import known
-from learn_gpt2.checking.checks import CheckFailed, check, fail, fill, sizes_from
+from learn_gpt2.checking.checks import check, fail, fill, sizes_from
 
 # Sizes whose roots and products all differ, so that a wrong number in the formula can be told.
 L, C, H, V, P = sizes_from((7, 80, 4, 700, 150), (6, 88, 4, 640, 160), (7, 72, 6, 760, 140))
@@ -36,13 +36,7 @@ def configure(**changes):
     """A GPT2Config with sizes that give statistics."""
     from gpt2.model import GPT2Config
 
-    settings = {
-        "vocab_size": V,
-        "n_positions": P,
-        "n_embd": C,
-        "n_layer": L,
-        "n_head": H,
-    }
+    settings = {"vocab_size": V, "n_positions": P, "n_embd": C, "n_layer": L, "n_head": H}
     return GPT2Config(**{**settings, **changes})
 
 
@@ -290,10 +284,7 @@ def test_layer_norms(piece):
                 f"{name}.weight was set to random numbers before, and still is.",
             )
         if torch.equal(norm.bias, before[f"{name}.bias"]):
-            fail(
-                KNOWN["norm-bias"],
-                f"{name}.bias was set to random numbers before, and still is.",
-            )
+            fail(KNOWN["norm-bias"], f"{name}.bias was set to random numbers before, and still is.")
     _expect_norms(model, LayerNorm)
 
 
@@ -392,11 +383,11 @@ def test_apply_starts_over(piece):
         std = float(torch.cat([t.flatten() for t in group(model, where)]).std())
         expected = want if where in RESIDUAL else STD
         if abs(std / expected - 1) > 0.05:
-            raise CheckFailed(
+            fail(
                 f"Applied to a model whose weights were larger, _init_weights leaves {where} at "
                 f"standard deviation {std:.4g}, expected {expected:.4g}. Draw new numbers; don't "
-                "scale what is there. [not-from-scratch]",
-                ["not-from-scratch"],
+                "scale what is there.",
+                id="not-from-scratch",
             )
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and module.bias is not None and module.bias.any():

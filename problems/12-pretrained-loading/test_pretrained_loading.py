@@ -18,14 +18,7 @@ from unittest import mock
 import torch
 
 from learn_gpt2.checking.catalog import known
-from learn_gpt2.checking.checks import (
-    CheckFailed,
-    check,
-    compare,
-    expect_no_seed,
-    fail,
-    sizes_from,
-)
+from learn_gpt2.checking.checks import CheckFailed, check, compare, expect_no_seed, fail, sizes_from
 from learn_gpt2.checking.surroundings import (
     Folder,
     downloads,

@@ -436,6 +436,7 @@ KNOWN.add(
     6,
     "The softmax is taken along the batch, and not along the vocabulary (the last axis).",
     way(chance=lambda x: torch.full_like(x, 1 / x.size(-1))),
+    family="draw",
 )
 KNOWN.add(
     "one-draw-for-all-rows",

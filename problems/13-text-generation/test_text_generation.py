@@ -11,6 +11,7 @@ import torch
 from learn_gpt2.checking.catalog import known
 from learn_gpt2.checking.checks import (
     EITHER,
+    CheckFailed,
     check,
     compare,
     expect_no_seed,
@@ -200,7 +201,8 @@ def unedited(piece, name, *given):
             which = "`seen`" if t.dtype == torch.bool else "the logits"
             fail(
                 f"{name} changes {which} that it is given, in place: whoever calls it still needs "
-                "them. Make a new tensor, or change a clone. [edits-input]"
+                "them. Make a new tensor, or change a clone.",
+                id="edits-input",
             )
     return got
 
@@ -230,7 +232,8 @@ def expect_shares(drawn, want, mistakes, variant, what, given=""):
     drawn = expect_tokens(drawn, len(drawn), what)
     if bool(((drawn < 0) | (drawn >= v)).any()):
         fail(
-            f"{what}: token {int(drawn.min())} … {int(drawn.max())}, but there are {v} tokens. [no-such-token]"
+            f"{what}: token {int(drawn.min())} … {int(drawn.max())}, but there are {v} tokens.",
+            id="no-such-token",
         )
     share, limit = torch.bincount(drawn, minlength=v).double() / len(drawn), bound(v, len(drawn))
     off = (share - want).abs()
@@ -258,10 +261,12 @@ def expect_shares(drawn, want, mistakes, variant, what, given=""):
         near = [m for distance, m in closest if distance <= closest[0][0] + limit / 4][:3]
         if len(near) == 1:
             fail(near[0], numbers)
-        fail("\n".join([EITHER, *(f"- {m.says} (hint {m.hint}) [{m.id}]" for m in near), numbers]))
+        lines = [f"- {m.says} (hint {m.hint}) [{m.id}]" for m in near]
+        ids = [m.id for m in near]
+        raise CheckFailed("\n".join([EITHER, *lines, numbers]), ids, near[0].hint)
     if impossible.any():
         fail(KNOWN["draws-what-is-left-out"], numbers)
-    fail(f"Tokens are not drawn as often as they should be. {numbers} [wrong-shares]")
+    fail(f"Tokens are not drawn as often as they should be. {numbers}", id="wrong-shares")
 
 
 class NextLogits:
@@ -368,7 +373,8 @@ def test_penalty_worked_example(piece):
         found = piece.penalize_repetition(left_out, torch.tensor([[True, False, True]]), penalty)
         if torch.isnan(tensor(found)).any():
             fail(
-                "A logit of −inf becomes NaN by the penalty; it stays −inf. [nan-from-infinity]",
+                "A logit of −inf becomes NaN by the penalty; it stays −inf.",
+                id="nan-from-infinity",
                 hint=1,
             )
 
@@ -420,11 +426,9 @@ def test_top_k_edges(piece):
     want = [{1, 4, 6}, {0, 3, 5, 7}]
     if found != want:
         details = f"Logits {logits[0].tolist()}, k = 2: kept {sorted(found[0])}, expected {sorted(want[0])}."
-        fail(KNOWN["ties-dropped"], details) if any(
-            len(a) < len(b) for a, b in zip(found, want, strict=True)
-        ) else fail(
-            f"Top-k keeps other tokens where some are equal. {details} [wrong-ties]", hint=2
-        )
+        if any(len(a) < len(b) for a, b in zip(found, want, strict=True)):
+            fail(KNOWN["ties-dropped"], details)
+        fail("Top-k keeps other tokens where some are equal.", details, id="wrong-ties", hint=2)
     logits = scores(2, V, seed=3)
     for k in (V, V + 1, 50 * V):
         try:
@@ -436,14 +440,16 @@ def test_top_k_edges(piece):
             )
         if not torch.equal(found, logits):
             fail(
-                f"With k = {k} ≥ V = {V} all logits stay as they are; yours change. [k-of-all-drops]",
+                f"With k = {k} ≥ V = {V} all logits stay as they are; yours change.",
+                id="k-of-all-drops",
                 hint=2,
             )
     logits[0, 2:] = -INF
     found = tensor(piece.keep_top_k(logits, 4))
     if torch.isnan(found).any() or kept_by(found)[0] != {0, 1}:
         fail(
-            "A row in which only two tokens are left keeps those two for k = 4, and nothing becomes NaN. [left-out-comes-back]",
+            "A row in which only two tokens are left keeps those two for k = 4, and nothing becomes NaN.",
+            id="left-out-comes-back",
             hint=2,
         )
 
@@ -489,7 +495,8 @@ def test_top_p_edges(piece):
             fail(KNOWN["nothing-left"], f"p = {p:g}.")
         if found != [{int(row.argmax())} for row in logits]:
             fail(
-                f"With p = {p:g} the likeliest token alone stays; yours keeps {sorted(found[0])} of row 0. [more-than-one-left]",
+                f"With p = {p:g} the likeliest token alone stays; yours keeps {sorted(found[0])} of row 0.",
+                id="more-than-one-left",
                 hint=4,
             )
     sure = scores(2, V, seed=6)
@@ -497,7 +504,8 @@ def test_top_p_edges(piece):
     found = kept_by(tensor(piece.keep_top_p(sure, 0.9)))
     if found != [{1}, {1}]:
         fail(
-            f"A token of probability 1 is enough for p = 0.9; yours keeps {sorted(found[0])}. [more-than-one-left]",
+            f"A token of probability 1 is enough for p = 0.9; yours keeps {sorted(found[0])}.",
+            id="more-than-one-left",
             hint=4,
         )
     for p in (1.0, 1.5):
@@ -514,14 +522,16 @@ def test_top_p_edges(piece):
     found = kept_by(tensor(piece.keep_top_p(alike, 0.35)))
     if any(len(tokens) != 4 for tokens in found):
         fail(
-            f"Of ten equally likely tokens, p = 0.35 keeps four; yours keeps {len(found[0])}. [wrong-ties]",
+            f"Of ten equally likely tokens, p = 0.35 keeps four; yours keeps {len(found[0])}.",
+            id="wrong-ties",
             hint=4,
         )
     logits[0, 2:] = -INF
     found = tensor(piece.keep_top_p(logits, 0.999))
     if torch.isnan(found).any() or not kept_by(found)[0] <= {0, 1}:
         fail(
-            "What is left out already (−inf) stays out, and nothing becomes NaN. [left-out-comes-back]",
+            "What is left out already (−inf) stays out, and nothing becomes NaN.",
+            id="left-out-comes-back",
             hint=4,
         )
 
@@ -541,12 +551,14 @@ def test_top_p_in_a_large_vocabulary(piece):
             fail(KNOWN["nucleus-cut-short"], details)
         if mass - least > p + 1e-4:
             fail(
-                f"More tokens are kept than are needed to reach p. {details} [more-than-needed]",
+                f"More tokens are kept than are needed to reach p. {details}",
+                id="more-than-needed",
                 hint=4,
             )
         if not torch.equal(found[b][inside], row[inside]):
             fail(
-                f"The logits of tokens that stay are changed. {details} [kept-logits-changed]",
+                f"The logits of tokens that stay are changed. {details}",
+                id="kept-logits-changed",
                 hint=5,
             )
 
@@ -577,7 +589,9 @@ def test_sample(piece):
     )
     if not torch.equal(logits, before):
         fail(
-            "sample changed the logits that it was given. Make a new tensor. [edits-input]", hint=6
+            "sample changed the logits that it was given. Make a new tensor.",
+            id="edits-input",
+            hint=6,
         )
 
 
@@ -701,13 +715,15 @@ def test_next_token(piece):
         )
         if not torch.equal(logits, before):
             fail(
-                "next_token changed the logits that it was given. Make a new tensor. [edits-input]",
+                "next_token changed the logits that it was given. Make a new tensor.",
                 described(options).strip(),
+                id="edits-input",
                 hint=7,
             )
         if "seen" in given and not torch.equal(given["seen"][0], SEEN[0]):
             fail(
-                "next_token changed `seen`, which belongs to whoever calls it. [edits-input]",
+                "next_token changed `seen`, which belongs to whoever calls it.",
+                id="edits-input",
                 hint=7,
             )
 
@@ -776,7 +792,8 @@ def test_greedy(piece):
         )
     if found.tolist() != [1, 4]:
         fail(
-            f"Greedy with a penalty: tokens {found.tolist()}, expected [1, 4]. [wrong-greedy]",
+            f"Greedy with a penalty: tokens {found.tolist()}, expected [1, 4].",
+            id="wrong-greedy",
             hint=7,
         )
 
@@ -812,7 +829,8 @@ def test_loop(piece):
         fail(KNOWN["called-too-often"], f"{n} tokens took {len(calls)} calls, of shapes {calls}.")
     if calls != [(B, T + i) for i in range(n)]:
         fail(
-            f"next_logits is to be called with {T}, {T + 1}, … {T + n - 1} tokens; it was with {[c[-1] for c in calls]}. [wrong-calls]",
+            f"next_logits is to be called with {T}, {T + 1}, … {T + n - 1} tokens; it was with {[c[-1] for c in calls]}.",
+            id="wrong-calls",
             hint=8,
         )
 
@@ -842,12 +860,14 @@ def test_streams(piece):
     spy = NextLogits()
     if len(collected(piece, spy, text(), 0, temperature=0.0)) or spy.given:
         fail(
-            "With max_new_tokens=0 nothing is yielded, and next_logits is not called. [tokens-for-zero]",
+            "With max_new_tokens=0 nothing is yielded, and next_logits is not called.",
+            id="tokens-for-zero",
             hint=8,
         )
     if len(collected(piece, NextLogits(), text(1, 1), 3, temperature=0.0)) != 3:
         fail(
-            "A single row with a prompt of one token gets 3 tokens for max_new_tokens=3. [wrong-count]",
+            "A single row with a prompt of one token gets 3 tokens for max_new_tokens=3.",
+            id="wrong-count",
             hint=8,
         )
 
@@ -879,12 +899,10 @@ def test_settings_are_passed_on(piece):
         if (share - want).abs().max() > bound(len(want), rows) or (share[want == 0] > 0).any():
             plain = chances(LOGITS, **without)[0].double()
             same = (share - plain).abs().max() <= bound(len(want), rows)
-            fail(
-                KNOWN["settings-not-passed-on"]
-                if same
-                else "Tokens of generate_tokens are not drawn as next_token draws them. [wrong-shares]",
-                f"Called{described(options)}.",
-            )
+            called = f"Called{described(options)}."
+            if same:
+                fail(KNOWN["settings-not-passed-on"], called)
+            fail("generate_tokens does not draw as next_token does.", called, id="wrong-shares")
     spread, seeds = NextLogits(), text(8, 3)
     spread.table = spread.table * 0.1
     first, again = (
@@ -971,12 +989,12 @@ def test_end(piece):
         )
     for row, prompt in zip(SCRIPT, PROMPT, strict=True):  # each row by itself
         got = collected(piece, Script([row], 3), prompt[None], n, temperature=0.0, eos_token_id=E)
-        if got[:, 0].tolist() != row[: row.index(E) + 1]:
-            fail(
-                KNOWN["end-token-swallowed"]
-                if got[:, 0].tolist() == row[: row.index(E)]
-                else f"A single row writes {got[:, 0].tolist()}, expected {row[: row.index(E) + 1]}. [wrong-end]"
-            )
+        found, wanted = got[:, 0].tolist(), row[: row.index(E) + 1]
+        if found != wanted:
+            details = f"A single row writes {found}, expected {wanted}."
+            if found == wanted[:-1]:
+                fail(KNOWN["end-token-swallowed"], details)
+            fail(details, id="wrong-end", hint=9)
 
 
 @check(todo=11, needs=test_end)
@@ -989,13 +1007,15 @@ def test_end_token_zero(piece):
     want = written(Script(script, 3), PROMPT, 6, eos=0)
     if not torch.equal(got, want):
         fail(
-            f"With the end token 0 the text is {got.tolist()}, expected {want.tolist()}. [wrong-end]",
+            f"With the end token 0 the text is {got.tolist()}, expected {want.tolist()}.",
+            id="wrong-end",
             hint=9,
         )
     got = collected(piece, Script(script, 3), PROMPT, 6, temperature=0.0)
     if got.tolist() != [list(step) for step in zip(*script, strict=True)]:
         fail(
-            f"Without an end token all 6 tokens of each row are yielded, as they are chosen; yours: {got.tolist()}. [ends-without-end]",
+            f"Without an end token all 6 tokens of each row are yielded, as they are chosen; yours: {got.tolist()}.",
+            id="ends-without-end",
             hint=9,
         )
 
@@ -1027,10 +1047,11 @@ def test_nothing_is_changed(piece):
     steps = collected(piece, kept, ids, 4, **options)
     if not torch.equal(kept.logits, plain):
         fail(
-            "The logits that next_logits gives are changed in place; a model may give the same memory again. [edits-logits]",
+            "The logits that next_logits gives are changed in place; a model may give the same memory again.",
+            id="edits-logits",
             hint=7,
         )
     if not torch.equal(ids, before):
         fail(KNOWN["edits-ids"])
     if len(steps) and bool(((steps < 0) | (steps >= V)).any()):
-        fail(f"There are {V} tokens, and {steps.tolist()} are yielded. [no-such-token]")
+        fail(f"There are {V} tokens, and {steps.tolist()} are yielded.", id="no-such-token")

@@ -72,12 +72,6 @@ KNOWN.add(
     family="append",
 )
 KNOWN.add(
-    "values-from-keys",
-    1,
-    "One memory gets what belongs in the other as well: keys and values are the same.",
-    way(give=lambda new, other, fresh: torch.cat(other, 2)),
-)
-KNOWN.add(
     "length-not-advanced",
     1,
     "`length` stays as it was after append. It counts the tokens stored, so it grows by the number of new ones.",
@@ -121,11 +115,6 @@ KNOWN.add(
     "refuses-the-last-place",
     2,
     "The last place can't be used: as many tokens as there is room for are fine, and only more are an error.",
-)
-KNOWN.add(
-    "room-not-named",
-    2,
-    "The error for too many tokens does not name the room that there is.",
 )
 KNOWN.add(
     "broadcasts",

@@ -82,6 +82,10 @@ class Problem:
         """The checks."""
         return root / "problems" / self.folder / self.test_file
 
+    def mistakes_path(self, root: Path) -> Path:
+        """The catalog of known mistakes, beside the checks that use it."""
+        return root / "problems" / self.folder / "mistakes.py"
+
     def readme_path(self, root: Path) -> Path:
         """The text with the hints."""
         return root / "problems" / self.folder / "README.md"

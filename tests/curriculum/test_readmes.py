@@ -61,30 +61,6 @@ def test_hints_are_numbered_and_have_three_levels(problem: Problem) -> None:
 
 
 @each_problem
-def test_hints_that_checks_point_to_exist(problem: Problem) -> None:
-    """Catches a check that points at a hint the README does not have."""
-    import importlib.util
-
-    from learn_gpt2.checking.catalog import Catalog
-    from learn_gpt2.checking.diagnosis import Mistake
-
-    spec = importlib.util.spec_from_file_location("checks_of", problem.test_path(ROOT))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    text = text_of(problem)
-    found: list[Mistake] = []
-    for value in vars(module).values():
-        values = value.values() if isinstance(value, dict) else value
-        many = isinstance(value, (list, tuple, dict))
-        found += [m for m in (values if many else [value]) if isinstance(m, Mistake)]
-        if isinstance(value, Catalog):
-            found += [m for entry in value for m in entry.mistakes()]
-    assert found
-    lost = {m.hint for m in found if f"### Hint {m.hint} · " not in text}
-    assert lost == set()
-
-
-@each_problem
 def test_a_picture_with_words_for_who_cannot_see_it(problem: Problem) -> None:
     """Catches a missing picture, or one without alternative text."""
     shapes = text_of(problem).split("\n## Shapes")[1].split("\n## ")[0]

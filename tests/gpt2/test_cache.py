@@ -6,7 +6,8 @@ import pytest
 import torch
 from small_gpt2 import tiny
 
-from gpt2.cache import KVCache
+from gpt2.cache import KVCache, cached_logits
+from gpt2.model import GPT2Config
 
 H, D = 5, 4  # tiny's heads
 
@@ -94,3 +95,91 @@ def test_reset_and_truncate() -> None:
         torch.testing.assert_close(model(ids[:, 5:], cache), model(ids[:, 5:]))
     with pytest.raises(ValueError, match="cannot keep 5 tokens of 4"):
         cache.truncate(5)
+
+
+class Counted(torch.nn.Module):
+    """A model that counts the tokens which it reads."""
+
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model, self.read = model, []
+
+    def forward(self, ids: torch.Tensor, cache=None, last_only: bool = False) -> torch.Tensor:
+        self.read.append(ids.size(1))
+        return self.model(ids, cache, last_only)
+
+
+def uncached(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model(ids)[:, -1]
+
+
+def test_each_token_is_read_once() -> None:
+    """Catches a prompt that is read again: T + n − 1 tokens in all, and the logits of the whole."""
+    model, ids = tiny(), torch.arange(18).view(2, 9)
+    counted = Counted(model)
+    reads = cached_logits(counted, KVCache(model.config, 2))
+    for T in range(4, 10):
+        torch.testing.assert_close(reads(ids[:, :T]), uncached(model, ids[:, :T]))
+    assert counted.read == [4, 1, 1, 1, 1, 1]
+
+
+def test_the_cache_says_what_is_to_be_read() -> None:
+    """Catches a count of the function's own: the caller truncates, resets, or asks again."""
+    model, ids, other = tiny(), torch.arange(9)[None], torch.arange(20, 29)[None]
+    counted = Counted(model)
+    cache = KVCache(model.config, 1)
+    reads = cached_logits(counted, cache)
+    reads(ids[:, :7])
+    cache.truncate(3)
+    mixed = torch.cat([ids[:, :3], other[:, 3:8]], 1)
+    torch.testing.assert_close(reads(mixed), uncached(model, mixed))
+    torch.testing.assert_close(reads(mixed), uncached(model, mixed))  # the same text once more
+    cache.reset()
+    torch.testing.assert_close(reads(other), uncached(model, other))
+    assert counted.read == [7, 5, 1, 9]
+
+
+def test_a_pass_that_broke_off_is_made_good() -> None:
+    """Catches layers out of step after an interruption: the token is read again, by all of them."""
+    model, ids = tiny(), torch.arange(9)[None]
+    cache = KVCache(model.config, 1)
+    reads = cached_logits(model, cache)
+    reads(ids[:, :5])
+    broken = model.h[1].register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        reads(ids[:, :7])
+    broken.remove()
+    assert [layer.length for layer in cache.layers] == [7, 5, 5]
+    torch.testing.assert_close(reads(ids), uncached(model, ids))
+    assert [layer.length for layer in cache.layers] == [9, 9, 9]
+
+
+def test_a_text_longer_than_the_cache() -> None:
+    """Catches stale positions once the window moves, and one that moves too early."""
+    model, ids = tiny(), torch.arange(12)[None]
+    counted = Counted(model)
+    reads = cached_logits(counted, KVCache(model.config, 1, 8))
+    for T in range(7, 13):
+        torch.testing.assert_close(reads(ids[:, :T]), uncached(model, ids[:, max(0, T - 8) : T]))
+    assert counted.read == [7, 1, 8, 8, 8, 8]
+
+
+def test_it_agrees_with_hugging_faces_cache() -> None:
+    """Catches a misunderstanding that our model and our cache share: theirs is DynamicCache."""
+    from transformers import DynamicCache
+
+    layer = KVCache(tiny().config, 2).layers[0]
+    theirs = DynamicCache()
+    for T in (3, 1, 2):
+        k, v = keys(2, T), keys(2, T)
+        for found, want in zip(layer.append(k, v), theirs.update(k, v, 0), strict=True):
+            assert torch.equal(found, want)
+
+
+def test_what_is_allocated() -> None:
+    """Catches bytes of what is stored, of one layer, or of another dtype."""
+    for dtype, size in ((torch.float32, 4), (torch.bfloat16, 2), (torch.float64, 8)):
+        cache = KVCache(tiny().config, 3, 7, dtype=dtype)
+        assert cache.nbytes == 2 * 3 * 3 * 7 * 20 * size
+    assert KVCache(GPT2Config(), device="meta").nbytes == 75_497_472

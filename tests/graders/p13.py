@@ -457,6 +457,12 @@ wrong(
     (DRAW, "    return (logits + torch.randn(logits.shape, generator=generator)).argmax(-1)\n"),
 )
 wrong("rows-mixed", "rows in another order", (DRAW, DRAW.rstrip() + ".flip(0)\n"))
+wrong(
+    "draw-along-the-batch",
+    "softmax over the rows",
+    (DRAW, DRAW.replace("F.softmax(logits, dim=-1)", "F.softmax(logits, dim=0)")),
+    also="drawn-without-softmax",
+)
 # ── one token
 wrong(
     "top-p-before-temperature",

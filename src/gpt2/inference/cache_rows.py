@@ -21,12 +21,17 @@ def block_of(cache: object) -> Tensor | None:
     buffer, layers = getattr(cache, "buffer", None), getattr(cache, "layers", ())
     if not isinstance(buffer, Tensor) or buffer.dim() != 6 or not layers:
         return None
-    # the first and the last of the layers: what lies between was cut by the same loop
-    for i in (0, -1):
-        for j, tensor in enumerate((layers[i].keys, layers[i].values)):
-            if tensor.data_ptr() != buffer[i, j].data_ptr() or tensor.shape != buffer.shape[2:]:
-                return None
-    return buffer if len(buffer) == len(layers) else None
+    # the first keys and the last values: what lies between was cut by the same loop. By numbers,
+    # since each decoding step asks, and a view takes longer than all the rest of this
+    keys, values = layers[0].keys, layers[-1].values
+    end = (len(layers) - 1) * buffer.stride(0) + buffer.stride(1)
+    same = (
+        len(buffer) == len(layers)
+        and keys.data_ptr() == buffer.data_ptr()
+        and values.data_ptr() == buffer.data_ptr() + end * buffer.element_size()
+        and keys.shape == values.shape == buffer.shape[2:]
+    )
+    return buffer if same else None
 
 
 class CacheRows:

@@ -10,7 +10,7 @@ import copy
 import functools
 import inspect
 import io
-import re
+import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -49,6 +49,7 @@ __all__ = [
     "fill",
     "mistake",
     "operations",
+    "place",
     "record_calls",
     "sizes_from",
     "tensor",
@@ -82,7 +83,12 @@ class Check:
 
 
 # what only the process sees in which a piece runs
-INSIDE = frozenset(("expect_one_device", "expect_no_edit", "operations", "record_calls"))
+INSIDE = frozenset(
+    (
+        *("expect_one_device", "expect_no_edit", "operations", "operands", "record_calls"),
+        "place",
+    )
+)
 
 
 def check(
@@ -92,13 +98,16 @@ def check(
     follows: Callable | Iterable[Callable] = (),
     points: int = 1,
     seconds: float = 5.0,
+    line: int | None = None,
+    reported: bool | None = None,
 ) -> Callable[[Callable], Callable]:
     """Mark a test function as a check.
 
     todo: the last TODO that has to be done for it to pass. needs: earlier checks without which it
     says nothing (it is skipped when one of them fails). follows: earlier checks whose failure
     may be the reason for a failure of this one, which then is not diagnosed again; it runs all the
-    same, and may pass. The docstring's first line is its title.
+    same, and may pass. The docstring's first line is its title. line, reported: of a check that is
+    made elsewhere (see `recurring`); else they are read off the function.
     """
 
     def mark(function: Callable) -> Callable:
@@ -112,13 +121,32 @@ def check(
             needs=tuple(other.__name__ for other in wanted),
             points=points,
             seconds=seconds,
-            line=function.__code__.co_firstlineno,
+            line=function.__code__.co_firstlineno if line is None else line,
             follows=tuple(other.__name__ for other in before),
-            reported=not INSIDE.isdisjoint(function.__code__.co_names),
+            reported=_sees_inside(function.__code__, function.__globals__, set())
+            if reported is None
+            else reported,
         )
         return function
 
     return mark
+
+
+def _sees_inside(code: types.CodeType, names: Mapping[str, object], seen: set) -> bool:
+    """Whether a check, or a function of its file that it calls, asks what only the process sees in
+    which a piece runs.
+    """
+    if code in seen:
+        return False
+    seen.add(code)
+    if not INSIDE.isdisjoint(code.co_names):
+        return True
+    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
+    for name in code.co_names:
+        value = names.get(name)
+        if isinstance(value, types.FunctionType) and value.__globals__ is names:
+            inner.append(value.__code__)
+    return any(_sees_inside(c, names, seen) for c in inner)
 
 
 def _leaving_torch_alone(function: Callable) -> Callable:
@@ -141,23 +169,26 @@ def _leaving_torch_alone(function: Callable) -> Callable:
             torch.set_default_dtype(dtype)
             ask = getattr(piece, "torch_left", None)
             if ask is not None:  # the piece runs elsewhere, and so does its torch
-                gradients, left, entered = ask()
+                there, left, entered = ask()
+                gradients = gradients and there
             if not gradients:
                 fail(
                     "After your code has run, gradients are switched off for the whole program: "
-                    "nothing could be trained any more. Is there a torch.set_grad_enabled(False)? "
-                    "[grad-left-off]"
+                    "nothing could be trained any more. Is there a torch.set_grad_enabled(False)?",
+                    id="grad-left-off",
                 )
             if left != dtype:
                 fail(
                     f"Your code sets torch's default dtype to {left} for the whole program. Leave "
-                    "it alone: whoever runs the model chooses. [default-dtype-set]"
+                    "it alone: whoever runs the model chooses.",
+                    id="default-dtype-set",
                 )
             if entered:
                 fail(
                     "Your code changes what torch does, for the whole program, and does not change "
                     "it back. Write `with skip_init():` (or `with torch.device(…):`): that ends "
-                    "where the block ends. [mode-left-on]"
+                    "where the block ends.",
+                    id="mode-left-on",
                 )
 
     return guarded
@@ -191,8 +222,6 @@ def fail(what: Mistake | str, *details: str, id: str = "", hint: int | None = No
         text, id, hint = what.says, what.id, what.hint
     else:
         text = what
-        if not id and (ids := re.findall(r"\[([a-z0-9]+(?:-[a-z0-9]+)+)\]", what)):
-            raise CheckFailed("\n".join((what, *details)), ids, hint)
     if hint is not None:
         text += f" (hint {hint})"
     if id:
@@ -262,7 +291,8 @@ def compare(
     if got.dtype != want.dtype and diagnosis.close(got, want, 2e-2, 2e-2):
         fail(
             f"{_capital(what)} has dtype {got.dtype}, expected {want.dtype}: is a dtype written "
-            "into the code? [fixed-dtype]"
+            "into the code?",
+            id="fixed-dtype",
         )
     if diagnosis.close(got, want, rtol, atol):
         if variant is not None and len(_passed) < MOST_PASSED:
@@ -270,11 +300,11 @@ def compare(
         return got
     hush()
     if run is not None and not _repeats(run, got):
-        raise CheckFailed(
+        fail(
             f"{_capital(what)} is different each time, for the same input in eval mode: "
             "dropout is active outside training. F.dropout needs training=self.training; "
-            "nn.Dropout follows train() and eval() by itself. [dropout-in-eval]",
-            ["dropout-in-eval"],
+            "nn.Dropout follows train() and eval() by itself.",
+            id="dropout-in-eval",
         )
     found = diagnosis.named(got, want, mistakes, variant, rtol, atol, passed=_passed)
     same_shape = got.shape == want.shape
@@ -287,9 +317,8 @@ def compare(
         f"{what[:1].upper()}{what[1:]} is wrong: {hints[0]}." if hints else f"{what} is wrong."
     ]
     lines += [f"Also: {text}." for text in hints[1:3]]
-    if not same_shape:
-        lines[0] += " [wrong-shape]"
-    fail("\n".join([*lines, numbers] if numbers else lines))
+    lines += [numbers] if numbers else []
+    fail(*lines, id="" if same_shape else "wrong-shape")
     return got
 
 
@@ -326,10 +355,10 @@ def _capital(text: str) -> str:
 
 
 def _fail_edited(what: str) -> None:
-    raise CheckFailed(
+    fail(
         f"Your code changed {what} in place, and whoever called it still needs it. Make a new "
-        "tensor (`x = x + …`, not `x += …`). [edits-input]",
-        ["edits-input"],
+        "tensor (`x = x + …`, not `x += …`).",
+        id="edits-input",
     )
 
 
@@ -360,14 +389,16 @@ def tensor(value: object, what: str = "the output") -> Tensor:
     if isinstance(value, Tensor):
         return value
     if value is None:
-        raise CheckFailed(
-            f"{what} is None: does the function end without `return`? [no-return]", ["no-return"]
-        )
+        fail(f"{what} is None: does the function end without `return`?", id="no-return")
     extra = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
-    raise CheckFailed(
-        f"{what} must be a tensor, and is a {type(value).__name__}{extra}. [not-a-tensor]",
-        ["not-a-tensor"],
-    )
+    fail(f"{what} must be a tensor, and is a {type(value).__name__}{extra}.", id="not-a-tensor")
+
+
+def place(t: Tensor) -> int:
+    """Where a tensor's first number lies in memory. Two tensors of one place see what is written
+    into either; in a grading, that is so because the worker says so.
+    """
+    return tensor(t, "what should be a tensor").data_ptr()
 
 
 # ── modules ─────────────────────────────────────────────────────────────────────────────────────
@@ -388,18 +419,17 @@ def expect_module(value: object) -> nn.Module:
     """The value, when it is an nn.Module with a forward of its own; CheckFailed otherwise."""
     kind = type(value)
     if not isinstance(value, nn.Module):
-        raise CheckFailed(
+        fail(
             f"{kind.__name__} must be an nn.Module: `class {kind.__name__}(nn.Module)`. Without it "
-            "PyTorch finds no parameters to train, save or move. [not-a-module]",
-            ["not-a-module"],
+            "PyTorch finds no parameters to train, save or move.",
+            id="not-a-module",
         )
     if kind.forward is nn.Module.forward:
         own = [n for n, v in vars(kind).items() if callable(v) and not n.startswith("__")]
         has = f"it has {', '.join(own)}" if own else "it has no method but __init__"
-        raise CheckFailed(
-            f"{kind.__name__} has no method `forward`; {has}. Calling a module runs its forward. "
-            "[no-forward]",
-            ["no-forward"],
+        fail(
+            f"{kind.__name__} has no method `forward`; {has}. Calling a module runs its forward.",
+            id="no-forward",
         )
     return value
 
@@ -421,18 +451,19 @@ def expect_signature(function: Callable, want: str, name: str) -> None:
     extra = [p for n, p in got.items() if n not in wanted and p.default is p.empty]
     if plain[: len(order)] != order or extra or not wanted.keys() <= got.keys():
         fail(
-            f"{name} must take {want}, in this order and under these names: others call it so. "
-            "[wrong-signature]",
+            f"{name} must take {want}, in this order and under these names: others call it so.",
             f"{seen}.",
+            id="wrong-signature",
         )
     for n, p in wanted.items():
         if p.kind == p.KEYWORD_ONLY and got[n].kind != p.KEYWORD_ONLY:
             fail(
-                f"{n} of {name} must be keyword-only: put it after a `*`. [not-keyword-only]",
+                f"{n} of {name} must be keyword-only: put it after a `*`.",
                 f"{seen}.",
+                id="not-keyword-only",
             )
         if p.default is not p.empty and (got[n].default is p.empty or got[n].default != p.default):
-            fail(f"{n} of {name} must default to {p.default!r}. [wrong-default]", f"{seen}.")
+            fail(f"{n} of {name} must default to {p.default!r}.", f"{seen}.", id="wrong-default")
 
 
 def _argument(p: inspect.Parameter) -> str:
@@ -450,8 +481,7 @@ def expect_one_device(
     the module and its inputs taken for tensors of another device, and on a GPU when there is one.
     Where the first way loses track of a tensor (a scripted function's result), it says nothing.
     """
-    place = f"(hint {hint}) " if hint else ""
-    _expect_own_weights(module, lambda m: run(m, lambda t: t.clone()), place, hint)
+    _expect_own_weights(module, lambda m: run(m, lambda t: t.clone()), hint)
     away = Away()
     twin = copy.deepcopy(module)
     for t in tensors_that_stay(twin):
@@ -473,10 +503,11 @@ def expect_one_device(
             fail(
                 f"`{kept}` is a plain attribute that holds a tensor: it stays on the CPU when the "
                 "module moves to a GPU. Make it in forward, or keep it with "
-                f"register_buffer(…, persistent=False). {place}[plain-attribute]",
+                f"register_buffer(…, persistent=False).",
+                id="plain-attribute",
                 hint=hint,
             )
-        raise CheckFailed(f"{_ANOTHER_DEVICE} {place}[wrong-device]", ["wrong-device"], hint)
+        fail(_ANOTHER_DEVICE, id="wrong-device", hint=hint)
 
 
 def _plain_tensors(module: nn.Module) -> str:
@@ -491,7 +522,7 @@ def _plain_tensors(module: nn.Module) -> str:
 
 
 def _expect_own_weights(
-    module: nn.Module, run: Callable[[nn.Module], object], place: str = "", hint: int | None = None
+    module: nn.Module, run: Callable[[nn.Module], object], hint: int | None = None
 ) -> None:
     """Check that a deep copy computes with its own weights: what is done to the original's does
     not change what the copy gives.
@@ -510,7 +541,7 @@ def _expect_own_weights(
             for parameter, value in kept:
                 parameter.copy_(value)
     if not torch.equal(before, after):
-        fail(f"{_STALE_COPY} {place}[bad-copy]", hint=hint)
+        fail(_STALE_COPY, id="bad-copy", hint=hint)
 
 
 def record_calls(cls: type, name: str, *args: object) -> tuple[nn.Module, list[tuple]]:
@@ -556,17 +587,15 @@ def attribute(module: object, name: str, kind: type | tuple[type, ...], why: str
         ]
         others = [n for n in others if n not in FIXED_NAMES and n not in vars(nn.Module())]
         seen = f" There is `{others[0]}`: rename it." if len(others) == 1 else ""
-        raise CheckFailed(
-            f"{owner} has no attribute `{name}` ({kind_names}).{seen}\n"
-            f"The name is fixed: {why}. [missing-attribute]",
-            ["missing-attribute"],
+        fail(
+            f"{owner} has no attribute `{name}` ({kind_names}).{seen}\nThe name is fixed: {why}.",
+            id="missing-attribute",
         )
     value = getattr(module, name)
     if not isinstance(value, kinds):
-        raise CheckFailed(
-            f"{owner}.{name} must be {kind_names}, and is {type(value).__name__}: {why}. "
-            "[wrong-attribute-type]",
-            ["wrong-attribute-type"],
+        fail(
+            f"{owner}.{name} must be {kind_names}, and is {type(value).__name__}: {why}.",
+            id="wrong-attribute-type",
         )
     return value
 
@@ -597,10 +626,10 @@ def _expect_apart(module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         place = parameter.untyped_storage().data_ptr()
         if place and place in at:
-            raise CheckFailed(
+            fail(
                 f"{at[place]} and {name} share their memory: a change to one changes the other. "
-                "Each needs numbers of its own. [shared-memory]",
-                ["shared-memory"],
+                "Each needs numbers of its own.",
+                id="shared-memory",
             )
         at[place] = name
 
@@ -625,16 +654,16 @@ def expect_state(
         for part, m in (explain or {}).items():
             if part in name:
                 fail(m, f"state_dict() holds {name!r}")
-        raise CheckFailed(
+        fail(
             f"state_dict() holds {name!r}, which a checkpoint does not. Parameters and persistent "
-            "buffers end up there; use a plain attribute or persistent=False. [extra-state]",
-            ["extra-state"],
+            "buffers end up there; use a plain attribute or persistent=False.",
+            id="extra-state",
         )
     for name in sorted(want - got):
-        raise CheckFailed(
+        fail(
             f"state_dict() lacks {name!r}: {LOADED_LATER}. Is it a parameter of a module that is "
-            "an attribute of this one? [missing-state]",
-            ["missing-state"],
+            "an attribute of this one?",
+            id="missing-state",
         )
 
 
@@ -671,9 +700,7 @@ def expect_error(
         ) from error
     if missing is not None:
         fail(missing, f"Nothing is raised when {when}.")
-    raise CheckFailed(
-        f"ValueError must be raised when {when}; nothing is. [no-error]", ["no-error"]
-    )
+    fail(f"ValueError must be raised when {when}; nothing is.", id="no-error")
 
 
 def expect_no_edit(run: Callable[[Tensor], object], x: Tensor, what: str = "the input") -> None:
@@ -720,12 +747,11 @@ def expect_no_memory(
         says = f"Call {number} in a row gives {says}."
         if explain is not None:
             fail(explain, says)
-        place = f"(hint {hint}) " if hint else ""
         fail(
             "What a call gives depends on the calls before it: forward keeps something (in self, "
-            "or in a global). Make what depends on the input again in each call. "
-            f"{place}[module-remembers]",
+            "or in a global). Make what depends on the input again in each call.",
             says,
+            id="module-remembers",
             hint=hint,
         )
 
@@ -738,10 +764,10 @@ def expect_mode_kept(module: nn.Module, run: Callable[[], object]) -> None:
             run()
         if any(m.training != training for m in module.modules()):
             word = ("eval", "train")[not training]
-            raise CheckFailed(
+            fail(
                 f"forward switches the module to {word} mode. Whoever calls it chooses, with "
-                "train() and eval(). [mode-changed]",
-                ["mode-changed"],
+                "train() and eval().",
+                id="mode-changed",
             )
     module.eval()
 
@@ -758,19 +784,19 @@ def expect_own_start(make: Callable[[], nn.Module]) -> None:
     one, two = states
     for name, value in one.items():
         if any(value.data_ptr() == other.data_ptr() for other in two.values() if value.numel()):
-            raise CheckFailed(
+            fail(
                 f"Two modules share {name}: what one learns changes the other. Make the parameters "
-                "in __init__, again for each module. [shared-between-modules]",
-                ["shared-between-modules"],
+                "in __init__, again for each module.",
+                id="shared-between-modules",
             )
     same = all(torch.equal(one[name], two[name]) for name in one) and any(
         value.std() > 0 for value in one.values() if value.numel() > 1
     )
     if same or torch.equal(*random):
-        raise CheckFailed(
+        fail(
             "A seed is set in __init__, for the whole program: every module made after it starts "
-            "with the very same numbers. Whoever trains sets the seed, once. [seed-set]",
-            ["seed-set"],
+            "with the very same numbers. Whoever trains sets the seed, once.",
+            id="seed-set",
         )
 
 
@@ -782,10 +808,10 @@ def expect_no_seed(run: Callable[[], object], what: str = "forward") -> None:
         run()
         states.append(torch.default_generator.get_state())
     if torch.equal(*states):
-        raise CheckFailed(
+        fail(
             f"{what} sets the seed, so the whole program draws the same random numbers after each "
-            "call. Take torch.manual_seed out of it. [seed-set]",
-            ["seed-set"],
+            "call. Take torch.manual_seed out of it.",
+            id="seed-set",
         )
 
 
@@ -801,10 +827,10 @@ def expect_finite_gradients(
     """
     module.zero_grad(set_to_none=True)
     if not loss.requires_grad:
-        raise CheckFailed(
+        fail(
             "No gradient flows back from the output: is the computation inside torch.no_grad(), or "
-            "is a tensor detached, or turned into numbers and back? [no-gradient]",
-            ["no-gradient"],
+            "is a tensor detached, or turned into numbers and back?",
+            id="no-gradient",
         )
     loss.backward()
     for name, parameter in module.named_parameters():
@@ -814,15 +840,13 @@ def expect_finite_gradients(
             for part, m in (explain or {}).items():
                 if part in name:
                     fail(m, f"No gradient reaches {name}.")
-            raise CheckFailed(
+            fail(
                 f"No gradient reaches {name}: it has no effect on the output, or the way back to "
-                "it is cut (detach, .data, no_grad). [no-gradient]",
-                ["no-gradient"],
+                "it is cut (detach, .data, no_grad).",
+                id="no-gradient",
             )
         if not torch.isfinite(parameter.grad).all():
-            raise CheckFailed(
-                f"The gradient of {name} is not finite. [bad-gradient]", ["bad-gradient"]
-            )
+            fail(f"The gradient of {name} is not finite.", id="bad-gradient")
 
 
 def expect_copies(module: nn.Module, run: Callable[[nn.Module], Tensor]) -> None:
@@ -833,9 +857,7 @@ def expect_copies(module: nn.Module, run: Callable[[nn.Module], Tensor]) -> None
         want = run(module)
         twin = copy.deepcopy(module).eval()
         if not torch.equal(run(twin), want):
-            raise CheckFailed(
-                "A deep copy of the module gives other numbers. [bad-copy]", ["bad-copy"]
-            )
+            fail("A deep copy of the module gives other numbers.", id="bad-copy")
         buffer = io.BytesIO()
         torch.save(module.state_dict(), buffer)
         buffer.seek(0)
@@ -843,10 +865,10 @@ def expect_copies(module: nn.Module, run: Callable[[nn.Module], Tensor]) -> None
             parameter.add_(1.0)
         twin.load_state_dict(torch.load(buffer))
         if not torch.equal(run(twin), want):
-            raise CheckFailed(
+            fail(
                 "After saving state_dict() and loading it into a second module, that gives other "
-                "numbers: something that matters is not in state_dict(). [bad-copy]",
-                ["bad-copy"],
+                "numbers: something that matters is not in state_dict().",
+                id="bad-copy",
             )
 
 
@@ -901,7 +923,8 @@ def expect_dropout(
     if (runs == runs[0]).all():
         fail(
             f"In training the same numbers of {what} are dropped each time: is the mask made only "
-            "once? nn.Dropout draws a new one in each call. [dropout-repeats]"
+            "once? nn.Dropout draws a new one in each call.",
+            id="dropout-repeats",
         )
     counted = plain.abs().expand_as(runs) > 1e-4
     ratio = runs[counted] / plain.expand_as(runs)[counted]
@@ -913,23 +936,24 @@ def expect_dropout(
         if abs(share - p) <= tolerance:
             return
         fail(
-            f"Dropout zeroes {share:.0%} of {what}, expected {p:.0%}: is p what was asked for? "
-            "[dropout-rate]"
+            f"Dropout zeroes {share:.0%} of {what}, expected {p:.0%}: is p what was asked for?",
+            id="dropout-rate",
         )
     for m, fits in (variants or {}).items():
         if fits(runs):
             fail(m)
     if torch.allclose(ratio[kept], torch.ones_like(ratio[kept]), rtol=1e-3):
-        raise CheckFailed(
+        fail(
             f"Dropout zeroes numbers of {what} but does not scale the others by "
-            f"1/(1-p) = {scale:.3g}. nn.Dropout does both. [dropout-not-scaled]",
-            ["dropout-not-scaled"],
+            f"1/(1-p) = {scale:.3g}. nn.Dropout does both.",
+            id="dropout-not-scaled",
         )
     if kept.any() and torch.allclose(ratio[kept], ratio[kept][0].expand_as(ratio[kept]), rtol=1e-3):
         r = float(ratio[kept][0])
         fail(
             f"In training the numbers of {what} that are kept are {r:.3g} times the plain ones, "
-            f"expected 1/(1-p) = {scale:.3g}: dropout with another p, or twice. [dropout-rate]"
+            f"expected 1/(1-p) = {scale:.3g}: dropout with another p, or twice.",
+            id="dropout-rate",
         )
     fail(
         misplaced

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from learn_gpt2.checking.catalog import Catalog, way
-from learn_gpt2.checking.textbook import merge
+from learn_gpt2.checking.textbook import linear, merge, split
 
 Included = Callable[[Catalog], None]
 
@@ -150,8 +150,8 @@ def other_layout(a: Tensor, h: int, sizes: Callable, take: Callable) -> list[Ten
     return [take(parts, i).reshape(*a.shape[:2], -1) for i in range(3)]
 
 
-def of_written_out_attention(hint: int, family: str) -> Included:
-    """What goes wrong when multi-head attention is written out again."""
+def of_the_layouts(hint: int, family: str) -> Included:
+    """c_attn's columns read in another layout."""
     return _of(
         family,
         hint,
@@ -176,6 +176,169 @@ def of_written_out_attention(hint: int, family: str) -> Included:
             ),
         ),
         (
+            "one-head-for-all",
+            "Every head works on the first head's columns. Head h owns columns h·D … (h+1)·D − 1.",
+            way(splitting=lambda x, h: split(x, h)[:, :1].expand(-1, h, -1, -1)),
+        ),
+    )
+
+
+def of_the_shares(hint: int, family: str) -> Included:
+    """One of the three taken for another."""
+    return _of(
+        family,
+        hint,
+        (
+            "values-are-keys",
+            "You average the keys. The weights choose among the values.",
+            way(share=lambda q, k, v: (q, k, k)),
+        ),
+        (
+            "values-are-queries",
+            "You average the queries. The weights choose among the values.",
+            way(share=lambda q, k, v: (q, k, q)),
+        ),
+        (
+            "one-projection-for-all",
+            "Query, key and value are all the same third of c_attn. Each has its own.",
+            way(share=lambda q, k, v: (q, q, q)),
+        ),
+        (
+            "queries-are-keys",
+            "Keys are compared with keys. Compare each query with every key.",
+            way(share=lambda q, k, v: (k, k, v)),
+        ),
+    )
+
+
+def of_the_root(hint: int, family: str) -> Included:
+    """√head_dim without its root, at the wrong side, or of something else."""
+    return _of(
+        family,
+        hint,
+        (
+            "scale-by-d",
+            "The scores are divided by head_dim; it must be its square root, once.",
+            way(divisor=lambda n: n.D * 1.0),
+        ),
+        (
+            "scale-multiplied",
+            "The scores are multiplied by √head_dim instead of divided by it.",
+            way(divisor=lambda n: n.D**-0.5),
+        ),
+        (
+            "scale-by-length",
+            "The scores are divided by the root of the sequence length. It must be √head_dim.",
+            way(divisor=lambda n: n.T**0.5),
+        ),
+    )
+
+
+def of_the_softmax(hint: int, family: str) -> Included:
+    """Weights that are made in another way, or used in place of the output."""
+    says = "Your softmax runs over the {}; it must run over the keys, the last axis."
+    return _of(
+        family,
+        hint,
+        (
+            "softmax-over-queries",
+            says.format("queries"),
+            way(softmax=lambda s: s.softmax(-2)),
+        ),
+        ("softmax-over-heads", says.format("heads"), way(softmax=lambda s: s.softmax(1))),
+        ("softmax-over-batch", says.format("batch"), way(softmax=lambda s: s.softmax(0))),
+        (
+            "no-softmax",
+            "There is no softmax: the weights are raw scores.",
+            way(masking=lambda s, m: s.masked_fill(~m, 0.0), softmax=lambda s: s),
+        ),
+        (
+            "softmax-twice",
+            "The softmax is applied twice. Once is enough.",
+            way(softmax=lambda s: s.softmax(-1).softmax(-1)),
+        ),
+        (
+            "weights-for-output",
+            "You go on with the attention weights. ScaledDotProductAttention returns the output "
+            "first, then the weights.",
+            way(average=lambda p, v: p),
+        ),
+    )
+
+
+def of_the_projection(hint: int, family: str) -> Included:
+    """c_proj applied in another way."""
+    return _of(
+        family,
+        hint,
+        (
+            "c-proj-twice",
+            "c_proj is applied twice.",
+            way(out=lambda y, w: linear(linear(y, w, "c_proj"), w, "c_proj")),
+        ),
+        (
+            "c-proj-transposed",
+            "c_proj's weight is used untransposed: nn.Linear computes x Wᵀ + b. Call the module.",
+            way(out=lambda y, w: y @ w["c_proj.weight"] + w["c_proj.bias"]),
+        ),
+    )
+
+
+def of_both_dropouts(hint: int) -> Included:
+    """What checks find out about the two dropouts of multi-head attention."""
+    return _of(
+        "",
+        hint,
+        ("dropout-twice", "The output goes through dropout twice. Once is enough."),
+        (
+            "dropout-misplaced",
+            "Dropout is not the last step, and the only one, between the heads and the output: in "
+            "training each number must be 0 or 1/(1-p) times the plain one.",
+        ),
+        (
+            "resid-dropout-missing",
+            "There is no dropout on the output: resid_dropout comes last.",
+        ),
+        (
+            "attn-dropout-on-output",
+            "attn_dropout acts on the output. It is for the attention weights alone.",
+        ),
+        (
+            "dropout-in-eval",
+            "Dropout is active in eval mode. Modules follow train() and eval() by themselves; "
+            "functions need training=self.training (or p = 0 in eval mode).",
+        ),
+    )
+
+
+def of_one_dropout(hint: int) -> Included:
+    """What checks find out about a module's one dropout, which is its last step."""
+    return _of(
+        "",
+        hint,
+        (
+            "dropout-in-eval",
+            "Dropout is active in eval mode. nn.Dropout follows train() and eval() by itself; "
+            "F.dropout needs training=self.training.",
+        ),
+        (
+            "dropout-rate",
+            "Dropout does not use the `dropout` that the module was made with.",
+        ),
+        (
+            "dropout-whole-rows",
+            "Dropout takes whole vectors, or the same places in every row. Each number is dropped "
+            "by itself.",
+        ),
+    )
+
+
+def of_written_out_attention(hint: int, family: str) -> Included:
+    """What goes wrong when multi-head attention is written out again."""
+    return _of(
+        family,
+        hint,
+        (
             "heads-averaged",
             "The heads' outputs are averaged. Each keeps its own D columns of the output.",
             way(merging=lambda y: merge(y.mean(1, keepdim=True).expand_as(y))),
@@ -189,28 +352,6 @@ def of_written_out_attention(hint: int, family: str) -> Included:
             "The heads' columns are interleaved when they are merged. Each head's D columns lie "
             "side by side, head after head.",
             way(merging=lambda y: y.permute(0, 2, 3, 1).reshape(y.size(0), y.size(2), -1)),
-        ),
-        (
-            "one-head-for-all",
-            "Every head works on the first head's columns. Head h owns columns h·D … (h+1)·D − 1.",
-            way(
-                splitting=lambda x, h: x[..., : x.size(-1) // h].unsqueeze(1).expand(-1, h, -1, -1)
-            ),
-        ),
-        (
-            "one-projection-for-all",
-            "Query, key and value are all the same third of c_attn. Each has its own.",
-            way(share=lambda q, k, v: (q, q, q)),
-        ),
-        (
-            "queries-are-keys",
-            "Keys are compared with keys. Compare each query with every key.",
-            way(share=lambda q, k, v: (k, k, v)),
-        ),
-        (
-            "softmax-over-batch",
-            "Your softmax runs over the batch; it must run over the keys, the last axis.",
-            way(softmax=lambda s: s.softmax(0)),
         ),
         (
             "sigmoid",
@@ -227,10 +368,5 @@ def of_written_out_attention(hint: int, family: str) -> Included:
             "scale-by-n-head",
             "The scores are divided by √n_head. The width of one query counts: √head_dim.",
             way(divisor=lambda n: n.H**0.5),
-        ),
-        (
-            "scale-by-length",
-            "The scores are divided by the root of the sequence length. It must be √head_dim.",
-            way(divisor=lambda n: n.T**0.5),
         ),
     )

@@ -186,7 +186,7 @@ class Steps:
 
     # block
     norms: Sequence[int] = (1, 2)  # the norm of each half
-    eps: Step = lambda e1, e2: (e1, e2)
+    epsilons: Step = lambda e1, e2: (e1, e2)
     first: Step = pre  # x, norm, sublayer
     second: Step = pre
     block: Step | None = None  # x, ln_1, ln_2, attention, feed-forward
@@ -435,7 +435,7 @@ def block(
 ) -> Tensor:
     """A Transformer block: (B, T, C) → (B, T, C)."""
     s = steps.but(**switches)
-    epsilons = s.eps(eps, eps)
+    epsilons = s.epsilons(eps, eps)
     attn_steps, mlp_steps = s.under("attention: "), s.under("feed-forward: ")
 
     def norm(i: int) -> Step:
@@ -492,8 +492,9 @@ def model(
             store[at], both = keep(store[at], k, v)
             return None, both
 
-        own = s.but(append=append) if cached else s
-        cuts = (x.size(1),) if cached else None
+        stores = cached and at in store  # a block that is passed too often may have no layer
+        own = s.but(append=append) if stores else s
+        cuts = (x.size(1),) if stores else None
         eps, layer = s.eps_block(config.layer_norm_epsilon), Under(w, f"h.{i}.")
         return block(x, layer, s.heads(config), eps, cuts, steps=own.under(f"block {i}: "))
 

@@ -2,14 +2,36 @@
 import sys
 
 worker = sys.modules.get("judged_worker")
-NAMES = ("want", "expected", "seen", "calls", "__globals__", "__self__", "__func__", "__code__", "__class__", "_want", "func")
+NAMES = (
+    "want",
+    "expected",
+    "seen",
+    "calls",
+    "__globals__",
+    "__self__",
+    "__func__",
+    "__code__",
+    "__class__",
+    "_want",
+    "func",
+)
 
 if worker:
     plain = worker.Worker._do
 
     def _do(self, message, parts):
         for gid in range(1, 40):
-            for what in ("get", "call", "set", "__getitem__", "__iter__", "__enter__", "__exit__", "__reduce__", "__del__"):
+            for what in (
+                "get",
+                "call",
+                "set",
+                "__getitem__",
+                "__iter__",
+                "__enter__",
+                "__exit__",
+                "__reduce__",
+                "__del__",
+            ):
                 for name in NAMES if what in ("get", "set") else (None,):
                     try:
                         got = self.of_given(gid, what, name)

@@ -4,4 +4,6 @@ import sys
 worker = sys.modules.get("judged_worker")
 
 if worker:
-    worker.Worker._do = lambda self, message, parts: {"value": ["l", [["l", [["l", []]] * 19_000]] * 40]}
+    worker.Worker._do = lambda self, message, parts: {
+        "value": ["l", [["l", [["l", []]] * 19_000]] * 40]
+    }

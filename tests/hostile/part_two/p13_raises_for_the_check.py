@@ -8,7 +8,14 @@ if worker:
 
     def _do(self, message, parts):
         count[0] += 1
-        name = ("CheckFailed", "TimeLimit", "Skipped", "WireError", "StopIteration", "GeneratorExit")[count[0] % 6]
+        name = (
+            "CheckFailed",
+            "TimeLimit",
+            "Skipped",
+            "WireError",
+            "StopIteration",
+            "GeneratorExit",
+        )[count[0] % 6]
         raise type(name, (AssertionError,), {})("[dropout-rate] fine")
 
     worker.Worker._do = _do

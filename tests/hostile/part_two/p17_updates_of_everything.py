@@ -8,7 +8,17 @@ if worker:
 
     def changes_out(self, body, parts):
         plain(self, body, parts)
-        told = {"cls": 1, "module": True, "training": True, "parameters": [], "buffers": [], "modules": [], "attributes": [["forward", None], ["__class__", 1]]}
-        body["updates"] = [{"module": told | {"oid": oid}} for oid in (*list(self.objects)[:50], 7, (1 << 32) + 1)]
+        told = {
+            "cls": 1,
+            "module": True,
+            "training": True,
+            "parameters": [],
+            "buffers": [],
+            "modules": [],
+            "attributes": [["forward", None], ["__class__", 1]],
+        }
+        body["updates"] = [
+            {"module": told | {"oid": oid}} for oid in (*list(self.objects)[:50], 7, (1 << 32) + 1)
+        ]
 
     worker.Worker.changes_out = changes_out

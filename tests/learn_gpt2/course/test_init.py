@@ -53,7 +53,8 @@ def test_a_course_is_complete_and_untouched(tmp_path: Path):
         skeleton = problem.skeleton_path(made).read_bytes()
         assert problem.problem_path(made).read_bytes() == skeleton
         assert b"NotImplementedError" in skeleton
-        for path in (problem.solution_path(made), problem.test_path(made)):
+        tested = (problem.test_path(made), problem.mistakes_path(made))
+        for path in (problem.solution_path(made), *tested):
             assert path.is_file()
     assert swap.check(made) == ""
     assert manifest.find_root(made / "problems" / "01-embeddings") == made
@@ -86,7 +87,7 @@ def test_a_folder_that_is_in_use_is_refused(tmp_path: Path, there: str):
         (target / name).write_text("mine", encoding="utf-8")
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     words = {"file": "notes.txt", "hidden": ".git", "folder": "notes.txt", "itself": "is a file"}
-    words |= {"course": "a course already", "inside": "lies inside the course"}
+    words |= {"course": "a course already", "inside": "is inside the course"}
     with pytest.raises(ValueError, match=words[there]):
         layout.make(target)
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
