@@ -189,7 +189,9 @@ def test_memory_stays(piece):
                 f"After piece {i}, `keys` and `values` are of shape {shapes[0]}, and lie "
                 f"{'elsewhere' if elsewhere else 'where they did'}.",
             )
-        if start and addresses([got]) != addresses(start):
+        # a module's tensors and those that a call returns come from another process by two ways
+        apart = isinstance(layer, nn.Module) and hasattr(piece, "torch_left")
+        if start and not apart and addresses([got]) != addresses(start):
             fail(KNOWN["copies-returned"])
     stored = torch.cat(new[0], 2), torch.cat(new[1], 2)
     for given, wanted, fresh in zip((keys, values), stored, memory(), strict=True):
