@@ -352,7 +352,7 @@ hint_2(
 hint_3 = KNOWN.section(hint=3)
 hint_3(
     "mask-in-state-dict",
-    "The mask is in state_dict(): a persistent buffer. No checkpoint has it. Make it in forward, or register the buffer with persistent=False.",
+    "The mask is in state_dict(): a persistent buffer. A mask is not a weight. Make it in forward, or register the buffer with persistent=False.",
 )
 hint_3(
     "mask-is-a-parameter",

@@ -124,7 +124,7 @@ def test_gelu_by_hand(piece):
     compare(got, torch.tensor([0.841192, -0.158808, 1.954598, 0.0]), what="gelu(1, -1, 2, 0)")
 
 
-@check(todo=1, needs=test_gelu_by_hand, points=2)
+@check(todo=1, needs=test_gelu_by_hand, points=3)
 def test_gelu_everywhere(piece):
     """NewGELU equals PyTorch's tanh form, to seven digits in float64"""
     act = activation_of(piece)
@@ -260,7 +260,7 @@ def test_worked_example(piece):
     compare(layer(x), want, rtol=1e-4, axes="B T C")
 
 
-@check(todo=3, needs=test_worked_example, points=2)
+@check(todo=3, needs=test_worked_example, points=3)
 def test_network(piece):
     """c_proj(act(c_fc(x))), as PyTorch's operators compute it, for wide and narrow n_inner"""
     examine(layer_of(piece), x_of())

@@ -137,7 +137,7 @@ hint_5(
 )
 hint_5(
     "mask-buffers",
-    "Older files hold the mask buffers h.*.attn.bias and h.*.attn.masked_bias. They are not weights: leave them out, without an error.",
+    "Many files, also gpt2's on the hub, hold mask buffers (h.*.attn.bias). They are not weights: leave them out, without an error.",
 )
 hint_5(
     "mask-filter-too-wide",

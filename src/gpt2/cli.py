@@ -1,4 +1,4 @@
-"""The `gpt2` command: a list of subcommands, each imported when it is asked for.
+"""The `gpt2` command: a list of subcommands, each imported on first use.
 
 A new one is a file in `gpt2/commands/` and a line in `COMMANDS`. Its module imports torch and the
 like inside functions, so that `gpt2 --help` answers at once.
@@ -69,7 +69,7 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Write text with a GPT-2, and more: each command explains itself with --help."""
+    """Generate text with a GPT-2, train one, and more. Each command has its own --help."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -125,7 +125,7 @@ def _one_line(message: str) -> str:
 
 
 def _reader_left() -> int:
-    """Whoever read our output has gone (`gpt2 generate | head`): end without a word."""
+    """The reader of our output has gone (`gpt2 generate | head`), so end silently."""
     # Python flushes once more at exit and would complain then
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1

@@ -59,7 +59,7 @@ class Course:
 
 
 class Commands(LazyGroup):
-    """The subcommands; a problem's name alone is asked back about, since it is none."""
+    """The subcommands; for the name of a problem, which is not one, a command is suggested."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -92,7 +92,7 @@ class Commands(LazyGroup):
 )
 @click.pass_context
 def cli(ctx: click.Context, root: Path | None) -> None:
-    """Build GPT-2 in twelve problems: check your pieces and run them in the model."""
+    """Build GPT-2 problem by problem: check your pieces and run them in the model."""
     arguments = ctx.obj if isinstance(ctx.obj, list) else None
     ctx.obj = Course(manifest.find_root(root) if root is not None else None)
     if arguments is not None and ctx.invoked_subcommand not in OUTSIDE:

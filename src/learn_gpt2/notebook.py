@@ -1,4 +1,4 @@
-"""What the notebooks of the problems run on: which piece, which model, which files are at hand.
+"""What the problems' notebooks run on: which piece, which model, and which files.
 
 `open_piece(5)` is the learner's piece when its checks pass and the reference otherwise, and says
 which. Run its cell again after editing `problem.py`: the file is read again.
@@ -151,7 +151,7 @@ def _why_not_yours(root: Path, problem: Problem) -> str:
     if not path.is_file():
         return "there is no problem.py"
     if backups.untouched(root, problem):
-        return "your problem.py is untouched"
+        return "your problem.py is still the skeleton"
     seen = progress.entry(root, problem)
     digest = backups.source_digest(path)
     if not (digest and seen.get("digest") == digest and seen.get("total")):

@@ -120,7 +120,7 @@ def _examination(item: pytest.Function) -> runner.Examination:
 
 def _no_problem(path: Path) -> str:
     """What to say of checks that lie in no problem's folder: it may have been renamed."""
-    text = f"{loading.shown(path)} holds checks, and its folder is none of the eighteen problems'."
+    text = f"{loading.shown(path)} contains checks, but its folder is not a problem's."
     problem = next((p for p in PROBLEMS if p.test_file == path.name), None)
     return text + (f" Was it renamed? It was called {problem.folder}." if problem else "")
 
@@ -263,7 +263,7 @@ def pytest_exception_interact(
         if reporter is not None:
             reporter.ensure_newline()
             reporter.write_line(
-                "Your code had returned when this check failed: the debugger stands in the check. "
+                "Your code had returned when this check failed: the debugger is in the check. "
                 f"To stop in your own code, write breakpoint() into {loading.shown(path)}."
             )
 

@@ -23,8 +23,8 @@ def test_the_twelve_have_catalogs() -> None:
 
 @each_problem
 def test_a_catalog_belongs_to_the_course(problem: Problem) -> None:
-    """Catches a catalog that `learn init`, `learn update` or the wheel leave out, and marks that are
-    taken from the cache after a catalog has changed.
+    """Catches a catalog that `learn init`, `learn update` or the wheel leave out, and marks taken
+    from the cache after a catalog has changed.
     """
     path = problem.mistakes_path(ROOT)
     assert path in layout.outside(ROOT)

@@ -74,7 +74,10 @@ class Both:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(answer.source, encoding="utf-8")
         begun = time.monotonic()
-        direct = runner.run_checks(ROOT, problem, path)
+        name = f"checks_{problem.number:02d}"
+        judges = sys.modules[name]
+        direct = runner.run_checks(ROOT, problem, path)  # loads the checks again
+        sys.modules[name] = judges
         between = time.monotonic()
         question = examiner.Question(problem, answer.source.encode(), "", uid(self.server))
         data = examiner.answer(self.server, question)

@@ -166,6 +166,7 @@ def ways(device: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {"float32": {}, "bfloat16": {"dtype": torch.bfloat16}}
     if device == "cpu":
         found |= {"float16": {"dtype": torch.float16}, "int8": {"quantize": "int8"}}
+        found["int4"] = {"quantize": "int4"}
     return found
 
 
@@ -233,7 +234,7 @@ def _generation(
     contenders = [ours(name, options) for name, options in ways(device).items()]
     if opponent is not None:
         other = model_in_folder(opponent, plain.config, device)
-        name = f"{opponent.resolve().name}, float32, weights of its own"
+        name = f"{opponent.resolve().name}, float32, with its own weights"
         contenders.append(
             Contender(name, lambda: other.generate(ids, new, top_k=1).tolist(), B * new)
         )
@@ -244,7 +245,7 @@ def _generation(
     if device != "cpu" or autocast_dtype("auto", torch.device("cpu")):
         contenders.append(hugging_face(torch.bfloat16))
     else:  # prompts take 80 times as long as in float32
-        setting += " Hugging Face in bfloat16 is left out: this processor only imitates it."
+        setting += " Hugging Face in bfloat16 is left out, because this processor only emulates it."
     contenders.append(hugging_face(torch.float32))
     return Table(
         title,
@@ -421,7 +422,8 @@ def measure_speculation(
     quick: bool = False, device: str = "cpu", rounds: int = 3, model: str | None = None
 ) -> Table:
     """Speculative decoding: what checking several tokens in one pass gains at best, and what it
-    costs when a draft is always wrong. A real draft lies between, by how often it is right.
+    costs when a draft is always wrong. A real draft lies in between, depending on how often it is
+    right.
     """
     own = subject(quick, device, model)
     drafted, new = 4, 20 if quick else 60
@@ -544,7 +546,7 @@ def measure_memory(
 ) -> Table:
     """Peak memory of loading and float32 decoding, in a process of its own."""
     if sys.platform == "win32":
-        raise ValueError("the peak memory is asked of Unix's getrusage; not on Windows")
+        raise ValueError("peak memory is measured with Unix's getrusage; Windows has none")
     own = subject(quick, "cpu", model)
     new = 20 if quick else 100
     weights = sum(p.numel() * p.element_size() for p in own.parameters())

@@ -22,7 +22,7 @@ def command(model_name: str, text: str, out: Path, device: str) -> None:
     """Show the attention of every layer and head of MODEL on a TEXT.
 
     MODEL is a folder, a hub name, a training run, a GGUF file or "bundled". The page works offline:
-    pick layer and head, point at a token.
+    choose a layer and a head, and point at a token.
     """
     if out.suffix.lower() not in (".html", ".png"):
         raise click.UsageError(f"--out must end in .html or .png, got {out.name!r}")

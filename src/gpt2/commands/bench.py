@@ -9,8 +9,12 @@ import click
 
 @click.command(name="bench")
 @click.argument("names", nargs=-1, metavar="[MEASUREMENT]...")
-@click.option("--quick", is_flag=True, help="A smaller model: rougher figures, sooner.")
-@click.option("--explain", is_flag=True, help="Bytes per token, and what bounds decoding.")
+@click.option(
+    "--quick", is_flag=True, help="Measure a smaller model, which is faster and less precise."
+)
+@click.option(
+    "--explain", is_flag=True, help="Show the bytes read per token, and what limits decoding."
+)
 @click.option(
     "--model", "model_name", help="Hub name, folder, run or GGUF file. Default: GPT-2 small's size."
 )
@@ -18,21 +22,27 @@ import click
     "--json",
     "json_path",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the figures too.",
+    help="Also write the numbers to this file.",
 )
 @click.option(
     "--plot",
     "plots",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for pictures of the curves.",
+    help="Folder for plots of the curves.",
 )
 @click.option(
     "--opponent",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with a nanoGPT-like model.py (GPT, GPTConfig), to run in the same rounds; its "
-    "code is executed.",
+    help="Folder with a model.py like nanoGPT's (GPT, GPTConfig) to measure in the same rounds; "
+    "its code is executed.",
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Number of times that each program is measured.",
+)
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
 )
@@ -47,11 +57,11 @@ def command(
     rounds: int,
     device: str,
 ) -> None:
-    """Measure speed and memory, next to Hugging Face's; print Markdown tables.
+    """Measure speed and memory beside Hugging Face's, and print Markdown tables.
 
-    Measurements: cache, decode, batch8, prefill, context, batch, sampling, drift, speculation,
-    start, memory, training, training-10m, training-124m. None named means all; --explain alone
-    measures nothing else.
+    The measurements are cache, decode, batch8, prefill, context, batch, sampling, drift,
+    speculation, start, memory, training, training-10m, training-124m. Without names, all are run;
+    --explain alone measures nothing else.
     """
     from gpt2.bench import generation, measuring, registry
     from gpt2.common.devices import pick_device

@@ -9,24 +9,28 @@ import click
 
 @click.command(name="eval")
 @click.argument("model", required=False)
-@click.option("--data", type=click.Path(path_type=Path), help="Prepared folder (gpt2 prepare).")
-@click.option("--split", default="val", show_default=True)
 @click.option(
-    "--context", type=click.IntRange(min=1), help="Tokens per window. Default: the model's."
+    "--data", type=click.Path(path_type=Path), help="Folder that `gpt2 prepare` has written."
+)
+@click.option("--split", default="val", show_default=True, help="Part of the data to score.")
+@click.option(
+    "--context", type=click.IntRange(min=1), help="Tokens per window. Default: the model's context."
 )
 @click.option(
     "--stride",
     type=click.IntRange(min=1),
-    help="Tokens from one window to the next. Default: the context, windows side by side; less "
-    "gives each scored token more to go by, and takes longer.",
+    help="Tokens from the start of one window to that of the next. The default is a whole context; "
+    "a smaller stride gives each scored token more context and takes longer.",
 )
 @click.option(
     "--max-tokens",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Score only the N tokens behind the split's first one.",
+    help="Score only the N tokens after the first one of the split.",
 )
-@click.option("--hellaswag", type=click.Path(path_type=Path), help="HellaSwag's JSONL to score.")
+@click.option(
+    "--hellaswag", type=click.Path(path_type=Path), help="HellaSwag file (JSONL) to score."
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option(
     "--adapter",
@@ -53,8 +57,8 @@ def command(
     quantize: str | None,
     device: str,
 ) -> None:
-    """Loss, perplexity and bits per byte of MODEL (a folder, hub name, training run or GGUF file;
-    default: the bundled one) on --data; accuracy on --hellaswag.
+    """Measure the loss, perplexity and bits per byte of MODEL (a folder, hub name, training run or
+    GGUF file; default: the bundled one) on --data, and its accuracy on --hellaswag.
     """
     if not data and not hellaswag:
         raise click.UsageError("give --data, --hellaswag, or both")

@@ -13,13 +13,13 @@ import click
     "--gguf",
     "file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write a GGUF file, for llama.cpp and whatever reads its files.",
+    help="Write a GGUF file, for llama.cpp and other programs that read its files.",
 )
 @click.option(
     "--type",
     "kind",
     type=click.Choice(["f32", "f16", "q8_0", "q4_0"]),
-    help="Of the GGUF file's matrices. Default: f32, which keeps every bit.",
+    help="Type of the matrices in the GGUF file. Default: f32, which keeps every bit.",
 )
 @click.option(
     "--out",
@@ -30,7 +30,7 @@ import click
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
-    help="Of the folder's weights. Default: float32.",
+    help="Number format of the weights in the folder. Default: float32.",
 )
 @click.option(
     "--adapter",
@@ -38,7 +38,7 @@ import click
     metavar="DIR",
     help="A LoRA adapter in peft's format, for this model: what is written has its update in it.",
 )
-@click.option("--no-tokenizer", is_flag=True, help="Leave the vocabulary out.")
+@click.option("--no-tokenizer", is_flag=True, help="Write the model without its vocabulary.")
 def command(
     model: str | None,
     file: Path | None,
@@ -54,9 +54,9 @@ def command(
     if file is None and folder is None:
         raise click.UsageError("give --gguf FILE or --out DIR")
     if kind is not None and file is None:
-        raise click.UsageError("--type is of a GGUF file: give --gguf FILE too")
+        raise click.UsageError("--type applies to a GGUF file: give --gguf FILE, too")
     if dtype is not None and folder is None:
-        raise click.UsageError("--dtype is of a folder's weights: give --out DIR too")
+        raise click.UsageError("--dtype applies to a folder: give --out DIR, too")
     import torch
 
     from gpt2.commands.models import open_named
@@ -68,7 +68,7 @@ def command(
     try:
         tokenizer = None if no_tokenizer else opened.tokenizer
     except ValueError as error:
-        raise ValueError(f"{error}. Without one: --no-tokenizer") from None
+        raise ValueError(f"{error}. Use --no-tokenizer to export without one") from None
     loaded, roles = load_model(opened), opened.roles
     if adapter is not None:
         put_adapter(loaded, adapter)

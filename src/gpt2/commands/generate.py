@@ -50,19 +50,19 @@ def _stop_texts(
     metavar="DIR",
     help="A LoRA adapter in peft's format, for this model: its update is added to the weights.",
 )
-@click.option("--prompt", help="How the text begins. Default: standard input, when it is a pipe.")
+@click.option("--prompt", help="Text to continue. Default: standard input, if it is a pipe.")
 @click.option(
     "--prompts",
     "prompts_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A prompt per line, continued side by side.",
+    help="File with one prompt per line; all are continued as one batch.",
 )
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Default: 100, or fewer when the context has no room for them.",
+    help="Largest number of tokens to write. Default: 100, or as many as the context has room for.",
 )
 @click.option(
     "--temperature",
@@ -70,14 +70,16 @@ def _stop_texts(
     default=0.8,
     show_default=True,
     callback=_finite,
-    help="0 takes the most likely token each time.",
+    help="Lower values favor likely tokens; 0 always takes the most likely one.",
 )
-@click.option("--top-k", type=click.IntRange(min=1), help="Draw from the k most likely tokens.")
+@click.option(
+    "--top-k", type=click.IntRange(min=1), help="Draw only from the k most likely tokens."
+)
 @click.option(
     "--top-p",
     type=click.FloatRange(0, 1, min_open=True),
     callback=_finite,
-    help="Draw from the fewest tokens whose probabilities reach p.",
+    help="Draw only from the fewest tokens whose probabilities sum to at least p.",
 )
 @click.option(
     "--repetition-penalty",
@@ -85,14 +87,15 @@ def _stop_texts(
     default=1.0,
     show_default=True,
     callback=_finite,
-    help="Above 1: tokens that occurred become less likely.",
+    help="Values above 1 make tokens that have occurred less likely.",
 )
 @click.option(
     "--num-samples",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Texts for each prompt, computed side by side. The k-th is the one of seed SEED + k - 1.",
+    help="Number of texts for each prompt, computed as one batch. The k-th is the text that seed "
+    "SEED + k - 1 gives alone.",
 )
 @click.option(
     "--stop",
@@ -100,40 +103,48 @@ def _stop_texts(
     multiple=True,
     metavar="TEXT",
     callback=_stop_texts,
-    help="End before TEXT, wherever it falls in the new text; neither it nor what follows is "
-    "printed. May be given several times.",
+    help="End the text before TEXT, wherever it occurs in the new text; neither TEXT nor what "
+    "follows is printed. May be given several times.",
 )
 @click.option(
     "--eos",
     "end_names",
     multiple=True,
     metavar="ID|TEXT",
-    help="End at this token, given by its number or its text, instead of the model's own end "
-    "tokens. It is not printed. May be given several times.",
+    help="End the text at this token, given by its number or its text, instead of at the model's "
+    "own end tokens. It is not printed. May be given several times.",
 )
 @click.option(
     "--draft",
     "draft_name",
     metavar="MODEL",
-    help="A smaller model with the same tokens, whose guesses the model checks several at a time: "
-    "the same greedy text, samples of the same distribution, sooner.",
+    help="Smaller model with the same vocabulary, whose guesses of several tokens the model checks "
+    "in one pass. Greedy text stays the same; samples come from the same distribution.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Same seed, same text.")
-@click.option("--no-cache", is_flag=True, help="Read everything again for each token (slow).")
 @click.option(
-    "--sliding", is_flag=True, help="Go on past the context's end, seeing its last tokens (slow)."
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    help="Seed of the random draws; the same seed gives the same text.",
+)
+@click.option(
+    "--no-cache", is_flag=True, help="Process the whole text again for each token (slow)."
+)
+@click.option(
+    "--sliding",
+    is_flag=True,
+    help="Continue beyond the context length, with only the last tokens in view (slow).",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="Of the weights that are read for each token.",
+    help="Number format of the weights used for decoding.",
 )
 @click.option(
     "--quantize",
     type=click.Choice(["int8", "int4"]),
-    help="On the CPU: continue with weights of 8 or 4 bits, a quarter or an eighth of the bytes to "
+    help="Decode with 8-bit or 4-bit weights on the CPU: a quarter or an eighth of the bytes to "
     "read per token.",
 )
 @click.option(
@@ -165,12 +176,13 @@ def command(
 ) -> None:
     """Continue a text.
 
-    The prompt and its continuation go to standard output as they come; the speed goes to standard
-    error. Of standard input, one line feed at the end is dropped. An empty prompt starts from the
-    token that begins a text, the end-of-text token, or a line feed, whichever the vocabulary has
-    first. Text in the prompt is never read as a special token.
+    The prompt and its continuation are written to standard output as they are generated, the speed
+    to standard error. If the prompt comes from standard input, one line feed at its end is dropped.
+    With an empty prompt, the text starts from the first of these that the vocabulary has: the token
+    that begins a text, the end-of-text token, a line feed. Text in the prompt is never read as a
+    special token.
 
-    Several texts (--num-samples, --prompts) are computed side by side and printed one after the
+    Several texts (--num-samples, --prompts) are computed as one batch and printed one after the
     other.
     """
     if prompt is not None and prompts_file is not None:
@@ -314,8 +326,8 @@ def read_prompt() -> str:
 
 
 def start_ids(opened: Opened, prompt: str) -> list[int]:
-    """The prompt's ids, behind the token that begins a text where the tokenizer puts one; of an
-    empty prompt that token, the end-of-text token, or a line feed's without either.
+    """The prompt's ids, after the token that begins a text if the tokenizer puts one. For an empty
+    prompt, that token, else the end-of-text token, else a line feed.
     """
     roles, tokenizer = opened.roles, opened.tokenizer
     first = [roles.bos] if tokenizer.begins and roles.bos is not None else []

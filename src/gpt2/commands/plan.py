@@ -1,4 +1,4 @@
-"""`gpt2 plan`: what a training run takes, before it is begun."""
+"""`gpt2 plan`: what a training run takes, before it is started."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ SIZES = {"124M": "gpt2_small", "355M": "gpt2_medium", "774M": "gpt2_large", "1.5
     type=click.FloatRange(min=1),
     default=1e10,
     show_default=True,
-    help="Tokens to train on.",
+    help="Number of tokens to train on.",
 )
 @click.option(
     "--rate",
     type=click.FloatRange(min=1),
-    help="Floating-point operations per second that a GPU of yours really reaches; says the hours.",
+    help="Floating-point operations per second that your GPU really reaches; shows the hours.",
 )
 def command(
     size: str,
@@ -46,13 +46,13 @@ def command(
     tokens: float,
     rate: float | None,
 ) -> None:
-    """What training a GPT-2 of SIZE (default: 124M) takes at context 1024.
+    """Calculate what training a GPT-2 of SIZE (default: 124M) takes with a context of 1024.
 
     \b
       gpt2 plan 124M --gpus 8 --batch-size 32
       gpt2 plan 1.5B --gpus 8 --batch-size 16 --parallel fsdp --rate 3e14
 
-    The memory is a sum and no measurement: the framework's own comes on top.
+    The memory is calculated, not measured: the framework's own memory comes on top.
     """
     from gpt2.model import GPT2Config
     from gpt2.training.plan import plan

@@ -11,9 +11,9 @@ import click
 @click.command(name="plot")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Picture to write. Default: RUN/curves.png"
+    "--out", type=click.Path(path_type=Path), help="PNG file to write. Default: RUN/curves.png"
 )
-@click.option("--text-only", is_flag=True, help="Draw in the terminal, write nothing.")
+@click.option("--text-only", is_flag=True, help="Draw in the terminal only, and write no file.")
 def command(run: Path, out: Path | None, text_only: bool) -> None:
     """Draw the losses of RUN (its folder, or a log.jsonl) in the terminal and as a PNG."""
     from gpt2.figures.plots import curve, plot_run, text_plot

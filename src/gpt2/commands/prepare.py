@@ -9,14 +9,22 @@ import click
 
 @click.command(name="prepare")
 @click.argument("source", default="python-docs")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder to write the shards to."
+)
 @click.option(
     "--tokenizer",
     default="bpe",
     show_default=True,
-    help="char, bpe (both made from the source), gpt2, or what --model takes elsewhere.",
+    help="char or bpe (both are made from the source), gpt2, or any model that --model accepts.",
 )
-@click.option("--vocab-size", type=click.IntRange(min=257), default=1024, show_default=True)
+@click.option(
+    "--vocab-size",
+    type=click.IntRange(min=257),
+    default=1024,
+    show_default=True,
+    help="Number of tokens in a bpe tokenizer that is made from the source.",
+)
 @click.option(
     "--val-fraction",
     type=click.FloatRange(0, 0.9),
@@ -28,10 +36,19 @@ import click
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Processes, up to 85 MB each. Default: one per core, at most 4; 1 for less than 8 MiB.",
+    help="Number of processes, each with up to 85 MB. Default: one per core, at most 4; 1 for a "
+    "source below 8 MiB.",
 )
-@click.option("--shard-tokens", type=click.IntRange(min=1), default=100_000_000, show_default=True)
-@click.option("--limit", type=click.IntRange(min=1), help="Documents to take from a stream.")
+@click.option(
+    "--shard-tokens",
+    type=click.IntRange(min=1),
+    default=100_000_000,
+    show_default=True,
+    help="Largest number of tokens in one shard.",
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Number of documents to take from a stream."
+)
 def command(
     source: str,
     out: Path,
@@ -46,13 +63,13 @@ def command(
 
     SOURCE is python-docs (the default; it ships with Python), shakespeare, fineweb-edu,
     hf:REPO[:CONFIG], or text files and folders, with commas between them. If it is interrupted, the
-    same command goes on where it was.
+    same command continues where it stopped.
 
-    A file is read as UTF-8, or as UTF-16 where it begins with a byte-order mark; marks and carriage
+    A file is read as UTF-8, or as UTF-16 if it begins with a byte-order mark; marks and carriage
     returns do not become tokens. In a folder, files that end in .txt, .text, .md, .rst or .py are
     read. Hidden files and folders (.git, .venv, .ipynb_checkpoints, ._NAME), links to folders,
-    installed packages, binary and empty files and copies are left out. The files that are read are
-    listed, and so is what is left out.
+    installed packages, binary files, empty files and copies are left out. The command lists the
+    files that it reads and those that it leaves out.
     """
     from gpt2.data.preparing import prepare
 

@@ -54,14 +54,14 @@ def _flags(function: Any) -> Any:
     "--config",
     "config_file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="TOML file of settings, named like the flags with _ for -.",
+    help="TOML file with settings, named like the flags but with _ instead of -.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run. Default: runs/…")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the run. Default: runs/…")
 @click.option(
     "--resume",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Go on with the run in that folder, from its last checkpoint.",
+    help="Continue the run in this folder from its last checkpoint.",
 )
 @_flags
 def command(
@@ -71,7 +71,7 @@ def command(
     resume: Path | None,
     **flags: Any,
 ) -> None:
-    """Train a GPT-2. Flags win over --config, and that over --preset.
+    """Train a GPT-2. Flags override --config, which overrides --preset.
 
     \b
       gpt2 train --preset tiny                          five minutes on a laptop

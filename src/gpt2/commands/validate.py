@@ -22,14 +22,15 @@ COLOURS = {"passed": "green", "failed": "red"}
     type=click.Choice(["auto", "transformers", "stored"]),
     default="auto",
     show_default=True,
-    help="auto: Hugging Face's GPT-2 where transformers is installed, else stored tensors.",
+    help="Compare with Hugging Face's GPT-2 or with stored tensors. auto uses Hugging Face's GPT-2 "
+    "if transformers is installed.",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="Half precision is compared with the oracle's float32.",
+    help="Number format of the model; it is always compared with the oracle's float32.",
 )
 @click.option(
     "--device",
@@ -37,16 +38,16 @@ COLOURS = {"passed": "green", "failed": "red"}
     default="auto",
     show_default=True,
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per checkpoint.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per stage.")
 @click.option(
-    "--store", is_flag=True, help="Write the oracle's tensors beside the weights, and stop."
+    "--store", is_flag=True, help="Store the oracle's tensors beside the weights, and stop."
 )
 def command(
     model: str | None, oracle: str, dtype: str, device: str, as_json: bool, store: bool
 ) -> None:
     """Compare MODEL (a folder, hub name, training run or GGUF file; default: the bundled one)
-    with an oracle at twelve checkpoints, from the first norm to the text. Exit code 1 when one
-    fails.
+    with an oracle at twelve stages, from the first norm to the generated text. The exit code is 1
+    if one of them differs.
     """
     import torch
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def pick_device(name: str) -> torch.device:
-    """auto: CUDA, else Apple's GPU, else the CPU. ValueError for a device that is not there."""
+    """auto: CUDA, else Apple's GPU, else the CPU. ValueError for a device that is missing."""
     import torch
 
     there = {
@@ -20,5 +20,5 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = next(device for device, found in there.items() if found)
     if not there[name]:
-        raise ValueError(f"no {name} device here; --device auto takes what there is")
+        raise ValueError(f"this machine has no {name} device; use --device auto")
     return torch.device(name)

@@ -1,6 +1,6 @@
-"""Files: written as a whole or not at all, JSON, and the Hugging Face hub's; without PyTorch.
+"""Files that are written as a whole or not at all, JSON, and files of the Hugging Face hub.
 
-Tokenizers stand on this alone, so that a process that only encodes text stays small.
+This module does not import PyTorch, so that a process that only encodes text stays small.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ ASIDE = ".writing-"  # how everything begins that is written aside; nothing else
 
 @contextlib.contextmanager
 def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A name to write a file to, which is called `path` once the block has come to its end.
+    """A temporary name to write a file to; it is renamed to `path` when the block ends.
 
-    Whoever reads sees the file that was there or the whole new one, also after a power cut. It gets
+    A reader sees either the old file or the complete new one, also after a power cut. It gets
     the permissions of the file that it replaces, or those of any new file; a link stays a link. If
     the block fails, `path` is as it was, and nothing is left behind.
     """
@@ -80,10 +80,10 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def folder_written_aside(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """An empty folder to write to, which is called `folder` once the block has come to its end.
+    """An empty folder to write to; it is renamed to `folder` when the block ends.
 
-    Where there is one of that name already, its files are replaced one by one, each as a whole, and
-    its other files stay. If the block fails, nothing has changed and nothing is left behind.
+    If a folder of that name exists, its files are replaced one by one, each as a whole, and its
+    other files stay. If the block fails, nothing has changed and nothing is left behind.
     """
     folder = Path(os.path.abspath(folder))
     # inside it, or beside it: on the same disk, or nothing could be renamed
@@ -166,7 +166,7 @@ def short(value: Any) -> str:
 
 
 def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """A JSON file → its object. ValueError that names the file when it is none, or is too large."""
+    """A JSON file → its object. ValueError that names a file that is not one or is too large."""
     try:
         size = path.stat().st_size
         if size > limit:

@@ -17,9 +17,9 @@ NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 @contextmanager
 def only_one(folder: str | Path) -> Iterator[None]:
-    """Inside, nobody else is in `only_one` of this folder, which is made where need be.
+    """Inside the block, no other process is in `only_one` of this folder, which is made if needed.
 
-    The system lets go of the lock with the process, also of one that was killed. ValueError when
+    The system releases the lock when the process ends, even if it was killed. ValueError when
     another process has it. On a file system that knows no locks, the folder is used without one.
     """
     from filelock import FileLock, Timeout

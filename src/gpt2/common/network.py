@@ -1,7 +1,7 @@
-"""Is there anybody at the other end? Asked before a library waits and retries for minutes.
+"""Check that a server answers, before a library waits and retries for minutes.
 
-A proxy that is switched off, a name that nobody resolves and a firewall that swallows packets all
-look alike to a download: silence. Here they are an error of one line within two seconds.
+A proxy that is switched off, a name that can't be resolved and a firewall that drops packets look
+the same to a download: nothing comes. Here they are a one-line error within two seconds.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import TextIO
 
 
 def wrap(line: str, width: int) -> list[str]:
-    """One line → lines of at most so many columns, broken between words; what follows is indented
+    """One line → lines of at most `width` columns, broken between words; what follows is indented
     as the line is. A word that is longer than a line (a path, say) stays whole.
     """
     if len(line) <= width or width < 20:

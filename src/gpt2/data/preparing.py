@@ -2,7 +2,7 @@
 
 The text is cut into pieces of about 128 kB at places where no tokenizer joins what is before with
 what is after; workers encode pieces, and they are written in order. `progress.json` says how many
-pieces are safely on disk, and whoever was interrupted goes on behind them.
+pieces are safely on disk, and an interrupted run continues after them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PARALLEL_FROM_BYTES = 8 << 20  # below, starting workers takes longer than the w
 PROGRESS_NAME = "progress.json"
 FILES_NAME = "files.jsonl"  # in the prepared folder: what was read, and what was left out
 # One line feed between visible characters: neither GPT-2's rule for words nor a character
-# tokenizer joins what stands left and right of it
+# tokenizer joins the text before and after it
 SAFE_CUT = re.compile(rb"[!-~]\n(?=[!-~])")
 
 
@@ -111,7 +111,7 @@ def _read_cuts(
         fresh = file.read(max(want, 0))
         if left is not None:
             left -= len(fresh)
-            # finish the character that the boundary stands in
+            # finish the character that the boundary is in
             while left == 0 and (ahead := file.peek(1)) and ahead[0] & 0xC0 == 0x80:
                 fresh += file.read(1)
         if digest is not None:
@@ -166,7 +166,7 @@ def encode_piece(tokenizer: Tokenizer, piece: Piece) -> np.ndarray:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"{piece.origin} (or a document behind it) is not UTF-8: {error}"
+                f"{piece.origin} (or a document after it) is not UTF-8: {error}"
             ) from None
         ids.append(np.array(tokenizer.encode(text), dtype=dtype))
         if end and tokenizer.eos_token_id is not None:
@@ -213,8 +213,8 @@ def make_tokenizer(kind: str, vocab_size: int, source: Source, val_fraction: flo
 def _model_tokenizer(name: str) -> Tokenizer:
     """A model's name, or a folder with a tokenizer → the tokenizer.
 
-    ValueError for one that encodes a text's beginning otherwise than its middle: the text comes in
-    pieces.
+    ValueError for one that encodes the beginning of a text differently from its middle, because
+    the text is encoded in pieces.
     """
     from gpt2.formats.opening import load_tokenizer
 
@@ -222,7 +222,7 @@ def _model_tokenizer(name: str) -> Tokenizer:
         found = load_tokenizer(name)
     except ValueError as error:
         raise ValueError(
-            f"tokenizer {name!r} is none of char, bpe and gpt2, and as a model's: {error}"
+            f"tokenizer {name!r} is not char, bpe or gpt2, and no model either: {error}"
         ) from None
     if found.adds_space:
         raise ValueError(
@@ -350,11 +350,10 @@ def prepare(
 ) -> DataIndex:
     """Text → a folder of token shards with its tokenizer and index.
 
-    Prepared before with the same settings: nothing is done. Interrupted before: it goes on.
-    vocab_size is for `bpe`, limit (documents) for streams. say: is given lines on what is read and
-    what is left out; the folder's `files.jsonl` lists all of it. ValueError for settings that fit
-    no data, for files that are meant as text and are not, and for a folder that holds something
-    else.
+    If it was prepared with the same settings, nothing is done; if it was interrupted, it continues.
+    vocab_size is for `bpe`, limit (documents) for streams. say: called with lines on what is read
+    and what is left out; the folder's `files.jsonl` lists all of it. ValueError for settings that
+    fit no data, for files that should be text and are not, and for a folder with other contents.
     """
     say = say or (lambda line: None)
     if not 0 <= val_fraction < 1:

@@ -113,7 +113,7 @@ def read_index(folder: str | Path) -> DataIndex:
 
 
 def check_same_tokens(index: DataIndex, model: Opened) -> None:
-    """ValueError when the model's tokens are others than those that the data was prepared with.
+    """ValueError when the model's tokens differ from those that the data was prepared with.
 
     The model's table may have more rows than there are tokens, and its tokenizer a token more or
     less: those of both are compared. A model without a tokenizer is believed if the sizes agree.
@@ -196,7 +196,7 @@ class TokenSource:
     def __init__(self, index: DataIndex, split: str):
         self.index = index
         self.name = split
-        self.rows = index.vocab_size  # of the model's table, where whoever reads for one sets it
+        self.rows = index.vocab_size  # of the model's embedding, if it is read for a model
         self.shards = index.split(split).shards
         self._maps = [open_shard(index, shard) for shard in self.shards]
         self._ends = np.cumsum([shard.tokens for shard in self.shards], dtype=np.int64)
@@ -230,7 +230,9 @@ class TokenSource:
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def text_bytes(self, ids: np.ndarray) -> int:
-        """How many bytes of text these ids stand for; an end token between two texts is none."""
+        """The number of bytes of text that these ids encode; an end token between texts counts as
+        0.
+        """
         return int(self._bytes_of_ids[ids].sum())
 
     @functools.cached_property
@@ -323,8 +325,8 @@ class BatchLoader:
         }
 
     def load_state(self, state: dict) -> None:
-        """Go on from there. ValueError that names what differs when the sequence would be
-        another.
+        """Continue from there. ValueError that names what differs when the sequence would be a
+        different one.
         """
         ours = self.state()
         different = [

@@ -1,9 +1,9 @@
-"""Where text comes from: files and folders, data sets of the hub, and texts that are at hand.
+"""Where text comes from: files and folders, data sets of the hub, and texts that need no download.
 
-Every document is handed on as plain UTF-8: its byte-order marks are gone, its lines end in a line
-feed, and UTF-16 has been decoded. Which files of a folder are read is decided here, once, and can
-be listed: what is text is read, or refused by its name; what is not meant as text (hidden files,
-other people's packages, binary data) is left out, and the list says so.
+Every document is passed on as plain UTF-8: byte-order marks are removed, lines end in a line feed,
+and UTF-16 is decoded. Which files of a folder are read is decided here, once, and can be listed: a
+file that should be text is read or named in an error; what is not meant as text (hidden files,
+installed packages, binary data) is left out, and the list says so.
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ class Source:
     left_out: tuple[LeftOut, ...] = ()
 
     def listing(self, most: int | None = LISTED) -> list[str]:
-        """What is read and what is not, as lines of text; at most so many files of each kind."""
+        """What is read and what is not, as lines of text with a limited number of files of each
+        kind.
+        """
         if not self.files:
             return []
         lines = [
@@ -220,7 +222,7 @@ def _in_memory(name: str, texts: list[tuple[str, bytes]], notes: dict) -> Source
 
 
 def _python_docs() -> list[tuple[str, bytes]]:
-    """The language reference behind `help()`, one document per topic."""
+    """The language reference that `help()` shows, one document per topic."""
     topics = importlib.import_module("pydoc_data.topics").topics
     return [(topic, plain(text.strip()) + b"\n") for topic, text in sorted(topics.items())]
 
@@ -251,7 +253,7 @@ def _shakespeare() -> bytes:
     except OSError as error:
         looked = ", ".join(map(str, shakespeare_places()))
         raise ValueError(
-            f"Tiny Shakespeare is not at hand and cannot be fetched from {SHAKESPEARE_URL} "
+            f"Tiny Shakespeare is not on this machine and cannot be fetched from {SHAKESPEARE_URL} "
             f"({error}). Looked in: {looked}; GPT2_DATA names another folder"
         ) from None
     if not is_it(data):
@@ -355,7 +357,7 @@ def _files(name: str, paths: list[Path], without: Path | None) -> Source:
         verb = "ends" if count == 1 else "end"
         ending = f"that {verb} in {_shown(suffix)}" if suffix else "without an ending"
         left_out.append(
-            LeftOut(f"{_count(count, 'file')} {ending}", "name a file by itself to read it")
+            LeftOut(f"{_count(count, 'file')} {ending}", "name such a file itself to read it")
         )
     if not documents:
         why = "; ".join(f"{_shown(item.name)} ({item.reason})" for item in left_out[:3])
@@ -421,7 +423,7 @@ def _why_not_folder(path: Path, avoided: str | None) -> str | None:
     if _hidden(path):
         return "hidden"
     if path.is_symlink():
-        return "a link to a folder; name it by itself to read it"
+        return "a link to a folder; name it itself to read it"
     if path.name in FOREIGN_FOLDERS:
         return FOREIGN_FOLDERS[path.name]
     if any((path / mark).exists() for mark in ENVIRONMENT_MARKS):
@@ -493,7 +495,7 @@ def _read_through(
 
 
 def _binary(path: Path) -> str | None:
-    """What speaks against text in a file's first bytes; None when nothing does."""
+    """Why a file's first bytes are not text; None when they can be."""
     with path.open("rb") as file:
         start = file.read(BINARY_BYTES)
     if any(start.startswith(mark) for mark, _ in ENCODINGS) or b"\0" not in start:

@@ -60,7 +60,7 @@ def attention_weights(model: GPT2Model, ids: Tensor) -> Tensor:
     """
     ids = ids[None] if ids.dim() == 1 else ids
     if ids.dim() != 2 or ids.size(0) != 1:
-        raise ValueError(f"one text at a time: ids of shape (T,) or (1, T), got {tuple(ids.shape)}")
+        raise ValueError(f"give one text at a time, ids (T,) or (1, T), got {tuple(ids.shape)}")
     inference = Inference(model)  # may try the layers out, before they are watched
     with _watched(model) as layers, inference:
         model(ids.to(next(model.parameters()).device))
@@ -152,7 +152,7 @@ STEPS_BACK = ("the token itself", "the token before", "two before", "three befor
 
 
 def habits(weights: Tensor) -> dict[str, int]:
-    """How many heads spend more than half of their attention on one place: (L, H, T, T) → counts
+    """How many heads spend more than half of their attention on one position: (L, H, T, T) → counts
     for the first token and for those of STEPS_BACK, without the zeros.
 
     The mean over positions 4 … T−1, where these places differ; {} for a text of fewer tokens.
@@ -172,7 +172,7 @@ def summary(weights: Tensor) -> str:
     L, H = weights.shape[:2]
     found = [f"{n} {what}" for what, n in habits(weights).items()]
     if not found:
-        return f"none of {L * H} heads mostly reads one place"
+        return f"none of {L * H} heads mostly reads one position"
     first, *others = found
     number, _, what = first.partition(" ")
     return ", ".join([f"{number} of {L * H} heads mostly read {what}", *others])
@@ -208,10 +208,11 @@ def picture(weights: Tensor, name: str) -> Figure:
 
 
 def page(weights: Tensor, tokens: Sequence[str], name: str) -> str:
-    """A web page that needs nothing but itself: (L, H, T, T), T tokens' texts → HTML.
+    """A self-contained web page: (L, H, T, T), T tokens' texts → HTML.
 
-    Pick layer and head, point at a token: what it reads is colored. Weights are stored in 256
-    steps. ValueError for more than MAX_WEIGHTS of them, or when the tokens are not T.
+    The reader picks a layer and a head and points at a token; what it attends to is colored.
+    Weights are stored in 256 steps. ValueError for more than MAX_WEIGHTS of them, or when the
+    tokens are not T.
     """
     L, H, T, _ = weights.shape
     if len(tokens) != T:
@@ -239,7 +240,7 @@ def page(weights: Tensor, tokens: Sequence[str], name: str) -> str:
 
 
 def _colors() -> list[list[int]]:
-    """Viridis, the scale of all figures here, in 16 steps and what lies between them: 0 … 255."""
+    """Viridis, the color scale of all figures here, interpolated between 16 colors: 0 … 255."""
     anchors = (
         "440154 481a6c 472f7d 414487 39568c 31688e 2a788e 23888e "
         "1f988b 22a884 35b779 54c568 7ad151 a5db36 d2e21b fde725"

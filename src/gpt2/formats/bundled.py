@@ -1,4 +1,4 @@
-"""Where the model that comes with this package lies."""
+"""Where the model that comes with this package is."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def find_local(model_name: str | os.PathLike[str]) -> Path | None:
         raise ValueError(f"no folder {name!r}; a model is a folder with config.json and {WEIGHTS}")
     if "/" not in name and name not in HUB_NAMES:
         raise ValueError(
-            f"no model {name!r}: it is neither a folder here nor one of {', '.join(HUB_NAMES)}; "
+            f"no model {name!r}: it is neither a folder nor one of {', '.join(HUB_NAMES)}; "
             "any other model on the Hugging Face hub is owner/name"
         )
     return None
@@ -255,7 +255,7 @@ SIZE_FIELDS = {
 }
 # The names of one function: 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))
 TANH_GELUS = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
-# What people take for a GPT-2, and why it is none
+# Models that are easily mistaken for a GPT-2, and why they are not
 FAMILIES = {
     "gpt_neo": "GPT-Neo attends to a window in every other layer",
     "gptj": "GPT-J turns its queries and keys by their positions",
@@ -275,7 +275,7 @@ def _check_sizes(
 ) -> None:
     """Refuse a config that asks for a larger model than the files hold, before one is built.
 
-    What is left to whoever loads: each tensor's name and shape.
+    The caller still has to check each tensor's name and shape.
     """
     shapes = {key.removeprefix("transformer."): shape for key, shape in held_shapes.items()}
     C = settings["n_embd"]

@@ -6,8 +6,8 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 The `gguf` package writes files and turns quantized blocks into numbers. The header is read here,
 because that package's reader believes what a file says about its own lengths.
 
-Matrices lie as in nn.Linear, (out, in), as llama.cpp's converter turns them; what `open_gguf`
-hands out lies as in Hugging Face's files, Conv1D's (in, out).
+Matrices are stored as in nn.Linear, (out, in), as llama.cpp's converter does; `open_gguf` returns
+them as in Hugging Face's files, Conv1D's (in, out).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # type → PyT
 # What `save_gguf` writes: its name → LlamaFileType, for `general.file_type`
 FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 7}
 
-# Their names for what stands outside the blocks and inside each, and Hugging Face's
+# Their names for the tensors outside the blocks and inside each, and Hugging Face's
 OUTSIDE = {"token_embd": "wte", "position_embd": "wpe", "output_norm": "ln_f", "output": "lm_head"}
 INSIDE = {
     "attn_norm": "ln_1",
@@ -103,7 +103,7 @@ CHUNK = 2**18  # numbers converted at a time
 
 
 class TensorInfo(NamedTuple):
-    """Where a tensor lies. shape: as PyTorch counts, the slowest dimension first."""
+    """Where a tensor is in the file. shape: in PyTorch's order, the slowest dimension first."""
 
     type: str
     shape: tuple[int, ...]
@@ -201,7 +201,7 @@ class _Reader:
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
-    """A GGUF file → its metadata and where its tensors lie, once every word of it fits the file.
+    """A GGUF file → its metadata and its tensors' places, checked against the file's size.
 
     ValueError that says what is wrong with the file. Of any architecture.
     """
@@ -448,7 +448,7 @@ def _one_table(path: Path, infos: dict[str, TensorInfo]) -> dict[str, TensorInfo
     """Embeddings and head that are the same table in two types → the finer of the two for both.
 
     `llama-quantize` rounds the head of a file that stores it less than the embeddings. Tables of
-    one type stay as they are, for whoever loads them to compare.
+    one type stay as they are; the caller compares them.
     """
     wte, head = infos["wte.weight"], infos.get("lm_head.weight")
     if head is None or head.type == wte.type:

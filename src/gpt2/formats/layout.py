@@ -1,8 +1,8 @@
-"""Which of a file's tensors are the GPT-2 in it, whatever stands before their names or beside them.
+"""Which of a file's tensors are the GPT-2 in it, whatever prefixes or other tensors there are.
 
 Files that other tools wrote hold a GPT-2 among other things: a classifier's head, a value head, the
 prefix of a wrapper that trained it, the tied head in place of the table. What the language model
-needs is handed on under Hugging Face's names; what is left out is said.
+needs is passed on under Hugging Face's names; what is left out is reported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PREFIX = "transformer."
 HEAD = "lm_head.weight"
 TABLE = "wte.weight"
-# What stands at the top of a GPT-2, and the mask buffers that old files hold
+# The tensors outside a GPT-2's blocks, and the mask buffers that many files hold
 CORE = re.compile(r"(?:wte|wpe|ln_f)\.(?:weight|bias)|h\.\d{1,9}\..+")
 MAX_SHOWN = 4
 
@@ -53,8 +53,9 @@ def language_model(
     """All tensors of a checkpoint → those of the GPT-2 in it, and what was done, a line each.
 
     shapes: of the same names. C: n_embd. A checkpoint that holds nothing else comes back as it is.
-    Names that are neither the model's nor a head's stay, for whoever loads to refuse. ValueError
-    that names the tensors where two could be meant, or the head is a table of its own.
+    Names that are neither the model's nor a head's stay, so that the loader rejects them.
+    ValueError that names the tensors if two models could be meant, or if the head is not tied to
+    the embeddings.
     """
     notes: list[str] = []
     outer = _wrapper(shapes, place)
@@ -63,16 +64,14 @@ def language_model(
         twice = next(key for key in shapes if outer and f"{outer}{key}" in shapes)
         raise ValueError(f"{place}: {short(twice)} and {short(outer + twice)} are both there")
     if outer:
-        notes.append(f"{place}: names begin with {short(outer)}, which was taken off")
+        notes.append(f"{place}: names begin with {short(outer)}, which was removed")
     for name in [name for name in names if f"{PREFIX}{name}" in names]:
         raise ValueError(f"{place}: {short(name)} and {PREFIX}{short(name)} are both there")
     heads = _heads(names, shapes, C)
     if heads:
         shown = ", ".join(short(key) for key in heads[:MAX_SHOWN])
         more = f" and {len(heads) - MAX_SHOWN} more" if len(heads) > MAX_SHOWN else ""
-        notes.append(
-            f"{place}: the language model is loaded; another head was left out: {shown}{more}"
-        )
+        notes.append(f"{place}: the language model is loaded, another head left out: {shown}{more}")
         names = {name: key for name, key in names.items() if name not in heads}
     table = next((name for name in (TABLE, PREFIX + TABLE) if name in names), None)
     if table is None and HEAD in names:

@@ -1,5 +1,5 @@
 """One way from a name to a model: where it is, which kind it is, its settings, tensors, tokenizer
-and the roles of its tokens. Every command goes through here, so that all accept the same.
+and the roles of its tokens. Every command uses this, so that all accept the same names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Opened:
-    """A model that was found and looked at; its weights are read when they are asked for.
+    """A model that was found and inspected; its weights are read on access.
 
     name: as it was given. place: the folder or GGUF file on this machine. kind: "folder", "run",
     "hub", "bundled" or "GGUF file". settings: GPT2Config's arguments. tensors: the language
@@ -105,7 +105,7 @@ class Opened:
 
     @property
     def plain(self) -> bool:
-        """Is it a folder that any reader of Hugging Face's layout understands as it is?"""
+        """Whether it is a folder that any reader of Hugging Face's layout can read as it is."""
         from gpt2.formats.checkpoints import SIZE_FIELDS
         from gpt2.formats.layout import Renamed
 
@@ -114,8 +114,8 @@ class Opened:
         return read_json(self.place / "config.json").keys() >= SIZE_FIELDS.keys()
 
     def unspoken(self) -> list[int]:
-        """Ids below `rows` that the tokenizer has no token for and that end no text: never to be
-        emitted. A padded table has such rows.
+        """Ids below `rows` that have no token and end no text, so they must never be generated. A
+        padded embedding has such rows.
         """
         if not self.has_tokenizer:
             return []

@@ -1,8 +1,8 @@
-"""A model's tensors by their names, whoever wrote the model's pieces.
+"""A model's tensors by name, however the model's parts were written.
 
 The contract fixes the names of a model's modules and parameters. It fixes neither the order in
-which they are made nor how the mapping of `from_pretrained` spells its keys. What needs a tensor by
-its name asks here.
+which they are made nor how the mapping of `from_pretrained` spells its keys. Code that needs a
+tensor by its name uses this module.
 """
 
 from __future__ import annotations

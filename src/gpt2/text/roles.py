@@ -1,5 +1,5 @@
-"""Which tokens play a part in a text: those that end it, the one that begins it, the one that fills
-a row. Read from the files that name them, in Hugging Face's order.
+"""Which tokens have a role in a text: those that end it, the one that begins it, and the one that
+pads a row. Read from the files that name them, in Hugging Face's order.
 
 A model and a tokenizer may name different tokens. A model's text ends where
 `generation_config.json` says so, else `config.json`, else the tokenizer. A document ends with the
@@ -25,9 +25,9 @@ MAX_ENDS = 4096  # nobody writes a longer list of end tokens
 
 @dataclass(frozen=True)
 class Roles:
-    """Ids of the tokens that play a part; each is an id that the model can emit.
+    """Ids of the tokens that have a role; each is an id that the model can generate.
 
-    eos: those that end a text, the first of them the usual one; none: it ends nowhere.
+    eos: those that end a text, the usual one first; if there are none, no token ends it.
     """
 
     eos: tuple[int, ...] = ()
@@ -64,7 +64,7 @@ class Named:
 
 @dataclass(frozen=True)
 class FoundRoles:
-    """The roles of a folder: the model's, the tokenizer's own, and what was passed over.
+    """The roles of a folder: the model's, the tokenizer's own, and what was ignored.
 
     notes: one line for every name or number that cannot be a token here.
     """
@@ -98,7 +98,7 @@ def read_roles(
                 table = "that a tokenizer has" if rows is None else f"of the model's {rows}"
                 notes.append(
                     f"{folder / name}: {key} {', '.join(dropped[:4])} is not a row {table}, "
-                    "so it is passed over"
+                    "so it is ignored"
                 )
             # `generate` of transformers takes a null here as "nowhere", and asks no other file
             nowhere = kind == "eos" and name == MODEL_FILES[0] and key in content and not ids

@@ -109,7 +109,7 @@ class Tokenizer(ABC):
 
 
 class StreamDecoder:
-    """Text as its tokens come: `push` each id and print what it returns, then `finish`.
+    """Decodes text token by token: `push` each id and print what it returns, then call `finish`.
 
     All that was returned, joined, is `decode` of all ids.
     """
@@ -119,11 +119,11 @@ class StreamDecoder:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token_id: int) -> str:
-        """One more token → the characters that are now whole; often one word, sometimes ""."""
+        """One more token → the characters that are now complete; often one word, sometimes ""."""
         return self._decoder.decode(self._tokenizer.token_bytes(int(token_id)))
 
     def finish(self) -> str:
-        """The end → what was still held back, as U+FFFD: "" when the last character was whole."""
+        """The end → what was still held back, as U+FFFD; "" if the last character was complete."""
         return self._decoder.decode(b"", final=True)
 
 

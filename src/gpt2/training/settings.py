@@ -25,26 +25,30 @@ class TrainConfig:
     """Everything a run depends on; a preset, a TOML file and the flags fill in the same fields."""
 
     # data
-    source: str = _setting("python-docs", "What `gpt2 prepare` makes the data from, if need be.")
-    data: str | None = _setting(None, "Prepared folder. Default: data/SOURCE-TOKENIZER.", **FREE)
+    source: str = _setting(
+        "python-docs", "Text from which `gpt2 prepare` makes the data if they are missing."
+    )
+    data: str | None = _setting(
+        None, "Folder with prepared data. Default: data/SOURCE-TOKENIZER.", **FREE
+    )
     tokenizer: str = _setting("bpe", "char, bpe, gpt2, or a model's name.")
-    vocab_size: int = _setting(1024, "Tokens of a bpe tokenizer made from the source.")
+    vocab_size: int = _setting(1024, "Number of tokens of a bpe tokenizer made from the source.")
     examples: str | None = _setting(
         None,
         "Fine-tune on JSON lines, each with a prompt and an answer, and not on windows.",
         **FREE,
     )
-    order: str = _setting("random", "random windows, or sequential.")
+    order: str = _setting("random", "Read random windows of the data, or windows in sequence.")
     # model
-    n_layer: int = _setting(4, "Layers.")
-    n_head: int = _setting(4, "Attention heads.")
-    n_embd: int = _setting(128, "Width.")
+    n_layer: int = _setting(4, "Number of layers.")
+    n_head: int = _setting(4, "Number of attention heads per layer.")
+    n_embd: int = _setting(128, "Width of the model.")
     context: int = _setting(128, "Tokens per sequence, T.")
     dropout: float = _setting(0.0, "Dropout on embeddings and residuals.")
     attn_dropout: float | None = _setting(
-        None, "Dropout on attention weights; 0 keeps the fused kernel. Default: as --dropout."
+        None, "Dropout on attention weights; 0 allows the fused kernel. Default: --dropout."
     )
-    init_from: str | None = _setting(None, "Fine-tune: a hub name or folder to start from.")
+    init_from: str | None = _setting(None, "Fine-tune this model: a hub name or a folder.")
     lora: int | None = _setting(
         None, "Train an update of this rank beside the frozen weights of --init-from (LoRA)."
     )
@@ -54,24 +58,29 @@ class TrainConfig:
         "c_attn", "Linear layers that LoRA adapts: of c_attn, c_proj and c_fc, with commas."
     )
     # optimization
-    max_steps: int = _setting(1000, "Optimizer steps.", **FREE)
+    max_steps: int = _setting(1000, "Number of optimizer steps.", **FREE)
     batch_size: int = _setting(16, "Sequences per forward pass and rank, B.", **FREE)
     total_batch_tokens: int | None = _setting(
-        None, "Tokens per step over all ranks; more than one pass holds is accumulated."
+        None,
+        "Tokens per step over all ranks; gradients of several passes are accumulated if needed.",
     )
     optimizer: str = _setting(
-        "adamw", "adamw; or muon for the blocks' matrices and adamw for the rest."
+        "adamw", "adamw, or muon for the blocks' matrices with adamw for the rest."
     )
     lr: float = _setting(1e-3, "Peak learning rate.")
-    min_lr_ratio: float = _setting(0.1, "The schedule ends at this share of the peak.")
-    warmup_steps: int | None = _setting(None, "Default: 10 % of the steps.")
-    weight_decay: float = _setting(0.1, "On matrices only.")
+    min_lr_ratio: float = _setting(
+        0.1, "Fraction of the peak at which the learning-rate schedule ends."
+    )
+    warmup_steps: int | None = _setting(
+        None, "Steps until the learning rate reaches its peak. Default: 10 % of the steps."
+    )
+    weight_decay: float = _setting(0.1, "Weight decay, on matrices only.")
     beta1: float = _setting(0.9, "AdamW's β₁.")
     beta2: float = _setting(0.95, "AdamW's β₂.")
-    momentum: float = _setting(0.95, "Muon's.")
-    grad_clip: float = _setting(1.0, "Longest gradient; 0 does not clip.")
-    ema_decay: float = _setting(0.0, "Average the weights with this decay; 0 does not.")
-    seed: int = _setting(1337, "Same seed, same run.")
+    momentum: float = _setting(0.95, "Muon's momentum.")
+    grad_clip: float = _setting(1.0, "Largest norm of the gradient; 0 means no clipping.")
+    ema_decay: float = _setting(0.0, "Average the weights with this decay; 0 means no averaging.")
+    seed: int = _setting(1337, "Seed; the same seed gives the same run.")
     # how
     precision: str = _setting("auto", "auto, float32 or bfloat16 (autocast).")
     device: str = _setting("auto", "auto, cpu, cuda or mps.", **FREE)
@@ -81,22 +90,26 @@ class TrainConfig:
         **FREE,
     )
     compile: bool = _setting(False, "torch.compile the model.", **FREE)
-    threads: int | None = _setting(None, "CPU threads.", **FREE)
-    # looking on
+    threads: int | None = _setting(None, "Number of CPU threads.", **FREE)
+    # logging and validation
     log_interval: int = _setting(10, "Steps between lines of the log.", **FREE)
-    eval_interval: int = _setting(250, "Steps between validations; 0: at the end only.", **FREE)
+    eval_interval: int = _setting(
+        250, "Steps between validations; 0 means only at the end.", **FREE
+    )
     eval_tokens: int | None = _setting(None, "Validation tokens to use. Default: all.", **FREE)
     patience: int | None = _setting(
-        None, "Stop after so many validations without a better one.", **FREE
+        None, "Stop after this many validations without an improvement.", **FREE
     )
-    sample_interval: int = _setting(500, "Steps between samples; 0: none.", **FREE)
-    sample_tokens: int = _setting(100, "Length of a sample.", **FREE)
-    sample_prompt: str = _setting("", "How a sample begins.", **FREE)
-    hellaswag: str | None = _setting(None, "HellaSwag JSONL to score at each validation.", **FREE)
-    tensorboard: bool = _setting(False, "Also write TensorBoard's files.", **FREE)
+    sample_interval: int = _setting(500, "Steps between samples; 0 means none.", **FREE)
+    sample_tokens: int = _setting(100, "Number of tokens in a sample.", **FREE)
+    sample_prompt: str = _setting("", "Prompt of the samples.", **FREE)
+    hellaswag: str | None = _setting(
+        None, "HellaSwag file (JSONL) to score at each validation.", **FREE
+    )
+    tensorboard: bool = _setting(False, "Also write TensorBoard files.", **FREE)
     # checkpoints
     checkpoint_interval: int = _setting(250, "Steps between checkpoints.", **FREE)
-    keep_last: int = _setting(2, "Checkpoints to keep.", **FREE)
+    keep_last: int = _setting(2, "Number of checkpoints to keep.", **FREE)
 
     def __post_init__(self) -> None:
         """ValueError that names the field and its value for what cannot be trained with."""

@@ -494,15 +494,15 @@ def _blame_norm(run: Validation, w: Watched) -> Blame:
             "Embeddings",
             (
                 "ln_1 alone is right: what reaches it, wte[ids] + wpe[positions], is not",
-                "positions that do not start at 0, or one table used for both",
+                "the positions do not start at 0, or one table is used for both",
             ),
         )
     return Blame(
         "LayerNorm",
         (
             "the variance with C − 1 instead of C in the denominator",
-            "eps outside the square root, or another eps than the config's",
-            "the wrong dimension normalized; weight or bias left out",
+            "eps outside the square root, or an eps that differs from the config's",
+            "the wrong dimension is normalized, or weight or bias is left out",
         ),
     )
 
@@ -512,7 +512,7 @@ def _blame_qkv(run: Validation, w: Watched) -> Blame:
     if _alone(lambda: run.model.h[0].attn.c_attn(x), want, run.allowed("c_attn", want)):
         return Blame(
             "TransformerBlock",
-            ("c_attn alone is right: the attention is not given ln_1(x)", "post-norm for pre-norm"),
+            ("c_attn alone is right, but attention does not get ln_1(x)", "post-norm for pre-norm"),
         )
     return Blame("MultiHeadAttention", ("c_attn is not a Linear(C, 3C) with bias",))
 
@@ -604,7 +604,7 @@ def _blame_scores(run: Validation, w: Watched) -> Blame:
             )
         x, split = w.scene.tensors["c_attn"].chunk(3, -1)[0].to(w.device, run.dtype), q.cpu()
         if not _alone(lambda: attn.split_heads(x), split, 0.0):
-            return Blame("MultiHeadAttention", ("split_heads mixes tokens or heads up",))
+            return Blame("MultiHeadAttention", ("split_heads mixes up tokens or heads",))
         return Blame(
             "CausalMultiHeadAttention",
             ("attention alone is right: its queries, keys or mask are not what they should be",),
@@ -612,8 +612,8 @@ def _blame_scores(run: Validation, w: Watched) -> Blame:
     return Blame(
         "ScaledDotProductAttention",
         (
-            "scores not divided by √D",
-            "the mask read the other way round, or applied after the softmax",
+            "the scores are not divided by √D",
+            "the mask is inverted, or applied after the softmax",
             "the softmax over queries instead of keys",
         ),
     )
@@ -623,17 +623,17 @@ def _blame_attention(run: Validation, w: Watched) -> Blame:
     attn, want = run.model.h[0].attn, w.scene.tensors["attn"]
     x = _typed(run, w, "ln_1")
     if _alone(lambda: attn(x), want, run.allowed("attn", want)):
-        return Blame("TransformerBlock", ("attn alone is right: it is given another input",))
+        return Blame("TransformerBlock", ("attn alone is right, but it gets a different input",))
     heads = _heads(w.scene, 0)
     merged = w.scene.tensors["c_attn"].chunk(3, -1)[0]
     if not _alone(lambda: attn.merge_heads(heads.to(w.device, run.dtype)), _as(merged, run), 0.0):
-        return Blame("MultiHeadAttention", ("merge_heads is not split_heads' inverse",))
+        return Blame("MultiHeadAttention", ("merge_heads is not the inverse of split_heads",))
     return Blame(
         "CausalMultiHeadAttention",
         (
-            "c_proj left out, or before the heads are merged",
-            "values taken from the wrong third of c_attn",
-            "a fused path that masks or scales otherwise than the plain one",
+            "c_proj is left out, or applied before the heads are merged",
+            "the values come from the wrong third of c_attn",
+            "a fused path masks or scales differently from the plain one",
         ),
     )
 
@@ -650,7 +650,7 @@ def _blame_mlp(run: Validation, w: Watched) -> Blame:
         return Blame(
             "TransformerBlock",
             (
-                "mlp alone is right: it is not given ln_2(x + attention's output)",
+                "mlp alone is right, but it does not get ln_2(x + attention's output)",
                 "the first residual left out, or ln_1 where ln_2 belongs",
             ),
         )
@@ -682,14 +682,14 @@ def _blame_logits(run: Validation, w: Watched) -> Blame:
                     "GPT2Model.forward",
                     (
                         f"block {i} is the first whose output differs",
-                        "blocks in another order, or one module used several times",
+                        "the blocks are in another order, or one module is used several times",
                     ),
                 )
     return Blame(
         "GPT2Model.forward",
         (
-            "ln_f left out, or applied before the last block",
-            "lm_head not tied to wte, or with a bias",
+            "ln_f is left out, or applied before the last block",
+            "lm_head is not tied to wte, or has a bias",
         ),
     )
 
@@ -815,7 +815,7 @@ def _blame_text(run: Validation, w: Watched) -> Blame:
             return False
 
     if not right("without the cache"):
-        return Blame("generate_tokens", ("the loop does not feed back what it chose",))
+        return Blame("generate_tokens", ("the loop does not feed the chosen token back",))
     if not right("with the cache"):
         return Blame(
             "CausalMultiHeadAttention",
@@ -826,7 +826,10 @@ def _blame_text(run: Validation, w: Watched) -> Blame:
         )
     return Blame(
         "CausalMultiHeadAttention",
-        ("right token by token, wrong for a piece of several: query i of T stands at S − T + i",),
+        (
+            "right token by token, wrong for a piece of several tokens: "
+            "query i of T is at position S − T + i",
+        ),
     )
 
 

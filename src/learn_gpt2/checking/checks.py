@@ -10,6 +10,7 @@ import copy
 import functools
 import inspect
 import io
+import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -48,6 +49,7 @@ __all__ = [
     "fill",
     "mistake",
     "operations",
+    "place",
     "record_calls",
     "sizes_from",
     "tensor",
@@ -81,7 +83,12 @@ class Check:
 
 
 # what only the process sees in which a piece runs
-INSIDE = frozenset(("expect_one_device", "expect_no_edit", "operations", "record_calls"))
+INSIDE = frozenset(
+    (
+        *("expect_one_device", "expect_no_edit", "operations", "operands", "record_calls"),
+        "place",
+    )
+)
 
 
 def check(
@@ -116,13 +123,30 @@ def check(
             seconds=seconds,
             line=function.__code__.co_firstlineno if line is None else line,
             follows=tuple(other.__name__ for other in before),
-            reported=not INSIDE.isdisjoint(function.__code__.co_names)
+            reported=_sees_inside(function.__code__, function.__globals__, set())
             if reported is None
             else reported,
         )
         return function
 
     return mark
+
+
+def _sees_inside(code: types.CodeType, names: Mapping[str, object], seen: set) -> bool:
+    """Whether a check, or a function of its file that it calls, asks what only the process sees in
+    which a piece runs.
+    """
+    if code in seen:
+        return False
+    seen.add(code)
+    if not INSIDE.isdisjoint(code.co_names):
+        return True
+    inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
+    for name in code.co_names:
+        value = names.get(name)
+        if isinstance(value, types.FunctionType) and value.__globals__ is names:
+            inner.append(value.__code__)
+    return any(_sees_inside(c, names, seen) for c in inner)
 
 
 def _leaving_torch_alone(function: Callable) -> Callable:
@@ -145,7 +169,8 @@ def _leaving_torch_alone(function: Callable) -> Callable:
             torch.set_default_dtype(dtype)
             ask = getattr(piece, "torch_left", None)
             if ask is not None:  # the piece runs elsewhere, and so does its torch
-                gradients, left, entered = ask()
+                there, left, entered = ask()
+                gradients = gradients and there
             if not gradients:
                 fail(
                     "After your code has run, gradients are switched off for the whole program: "
@@ -367,6 +392,13 @@ def tensor(value: object, what: str = "the output") -> Tensor:
         fail(f"{what} is None: does the function end without `return`?", id="no-return")
     extra = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
     fail(f"{what} must be a tensor, and is a {type(value).__name__}{extra}.", id="not-a-tensor")
+
+
+def place(t: Tensor) -> int:
+    """Where a tensor's first number lies in memory. Two tensors of one place see what is written
+    into either; in a grading, that is so because the worker says so.
+    """
+    return tensor(t, "what should be a tensor").data_ptr()
 
 
 # ── modules ─────────────────────────────────────────────────────────────────────────────────────

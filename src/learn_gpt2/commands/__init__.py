@@ -1,1 +1,1 @@
-"""One module per `learn` subcommand; each is imported when it is asked for."""
+"""One module per `learn` subcommand; each is imported on first use."""

@@ -14,13 +14,13 @@ from learn_gpt2.cli import Course
 from learn_gpt2.commands.console import say
 
 
-@click.command("bisect", short_help="Which of your pieces makes the model wrong.")
+@click.command("bisect", short_help="Find which of your pieces makes the model wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(course: Course, as_json: bool) -> None:
     """Find the smallest set of your pieces in src/gpt2/ that makes the logits, the cache or the
-    initial weights differ from the reference's; of 13 to 18, also what each file computes. Exit
-    code 1 when there is one.
+    initial weights differ from the reference's, and for 13 to 18 also what each file computes. The
+    exit code is 1 if there is one.
     """
     finding = bisect(course.root)
     if as_json:

@@ -22,13 +22,13 @@ COLOURS = {"passed": "green", "failed": "red", "skipped": "bright_black"}
 
 @click.command("check", short_help="Run a problem's checks on your file.")
 @click.argument("problems", nargs=-1)
-@click.option("--swap", "swap_it", is_flag=True, help="When they pass, put the piece in the model.")
+@click.option("--swap", "swap_it", is_flag=True, help="If they pass, put the piece into the model.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(course: Course, problems: tuple[str, ...], swap_it: bool, as_json: bool) -> None:
-    """Run the checks of PROBLEMS (`05`, `1-7`, `all`; none: the one you are at) on your files.
+    """Run the checks of PROBLEMS (`05`, `1-7`, `all`; default: the one you are at) on your files.
 
-    Exit code 0 when all of them pass, else 1.
+    The exit code is 0 if all of them pass, and 1 otherwise.
     """
     try:
         chosen = manifest.select(problems)
@@ -82,7 +82,7 @@ def show(course: Course, problem: Problem, report: Report, brief: bool = False) 
         say(f"{report.words[:1].upper()}{report.words[1:]}.", fg="green")
         row = progress.standings(course.root)[problem.number - 1]
         if row.fails_in_model:
-            say(f"In the model there still stands the one that fails: learn swap {number}")
+            say(f"The model still runs the piece that fails: learn swap {number}")
         return
     say()
     if not report.unloadable:

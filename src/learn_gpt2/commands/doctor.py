@@ -15,12 +15,12 @@ MARKS = {doctor.GOOD: "✓", doctor.NOTE: "·", doctor.BAD: "✗"}
 COLOURS = {doctor.GOOD: "green", doctor.NOTE: "yellow", doctor.BAD: "red"}
 
 
-@click.command("doctor", short_help="Is everything there that the course needs?")
+@click.command("doctor", short_help="Check that everything the course needs is installed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(course: Course, as_json: bool) -> None:
-    """Look at Python, torch, packages, files, disk and terminal; each line says what to do. Exit
-    code 1 when something is wrong.
+    """Check Python, torch, packages, files, disk and terminal. For each problem, a line says what
+    to do. The exit code is 1 if something is wrong.
     """
     found = doctor.examine(course.root)
     if as_json:

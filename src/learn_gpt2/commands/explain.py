@@ -14,7 +14,7 @@ from learn_gpt2.cli import Course
 from learn_gpt2.course import progress
 
 
-@click.command("explain", short_help="The first step at which your forward pass differs.")
+@click.command("explain", short_help="Show the first step at which your forward pass differs.")
 @click.argument("problem", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -47,7 +47,7 @@ def command(course: Course, problem: str | None, as_json: bool) -> None:
         row = next(r for r in progress.standings(course.root) if r.number == chosen.number)
         if row.state != progress.PASSED:
             click.echo(
-                f"If a check fails, it is about another case: learn check {chosen.number:02d}"
+                f"If a check fails, it concerns another case: learn check {chosen.number:02d}"
             )
         return
     click.echo(click.style(f"  ✗ {found.differs}: {found.clue}", fg="red"))

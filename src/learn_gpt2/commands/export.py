@@ -12,34 +12,45 @@ from learn_gpt2.cli import Course
 
 @click.group("export", short_help="Pack the course for another platform (for instructors).")
 def command() -> None:
-    """Pack the course's examiner for a platform that grades by itself."""
+    """Pack the course's grader for a platform that runs it automatically."""
 
 
-@command.command("gradescope", short_help="The archive of a Gradescope autograder.")
+@command.command("gradescope", short_help="Write the archive of a Gradescope autograder.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("gradescope-autograder.zip"),
     show_default=True,
-    help="The zip to write.",
+    help="The zip file to write.",
 )
 @click.option(
-    "--problems", default="1-12", show_default=True, help="Which: 05, 1-7, 1,3,5, 13-18, all."
+    "--problems",
+    default="1-12",
+    show_default=True,
+    help="Problems to grade: 05, 1-7, 1,3,5, 13-18, all.",
 )
 @click.option("--own-pieces", is_flag=True, help="Build on each student's own earlier pieces.")
-@click.option("--seconds", default=60.0, show_default=True, help="Seconds for one problem.")
-@click.option("--memory", default=1024, show_default=True, help="MB beyond what torch takes.")
+@click.option(
+    "--seconds",
+    default=60.0,
+    show_default=True,
+    help="Seconds allowed for one student's answer to one problem.",
+)
+@click.option(
+    "--memory", default=1024, show_default=True, help="MB allowed beyond what torch itself takes."
+)
 @click.option(
     "--torch-index",
     default="",
-    help="Index to install torch from: PyTorch's one of builds for the CPU is much smaller.",
+    help="Package index to install torch from. PyTorch's index for the CPU has much smaller "
+    "builds.",
 )
 @click.option(
     "--also",
     multiple=True,
     default=("matplotlib",),
     show_default=True,
-    help="A package that students may import (once for each).",
+    help="A package that students may import. May be given several times.",
 )
 @click.pass_obj
 def gradescope(

@@ -24,37 +24,61 @@ SOMEBODY_MUST_LOOK = 3  # exit code: graded, but something handed in was not und
 @click.argument("submissions", required=False, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the reports.")
 @click.option(
-    "--problems", default="1-12", show_default=True, help="Which: 05, 1-7, 1,3,5, 13-18, all."
+    "--problems",
+    default="1-12",
+    show_default=True,
+    help="Problems to grade: 05, 1-7, 1,3,5, 13-18, all.",
 )
-@click.option("--jobs", type=click.IntRange(1, 256), help="At once (default: half the processors).")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 256),
+    help="Number of files graded at the same time (default: half the processors).",
+)
 @click.option("--own-pieces", is_flag=True, help="Build on each student's own earlier pieces.")
-@click.option("--seconds", default=60.0, show_default=True, help="Time for one problem of one.")
-@click.option("--load-seconds", default=10.0, show_default=True, help="Time for importing one.")
-@click.option("--memory", default=1024, show_default=True, help="MB beyond what torch takes.")
+@click.option(
+    "--seconds",
+    default=60.0,
+    show_default=True,
+    help="Seconds allowed for one student's answer to one problem.",
+)
+@click.option(
+    "--load-seconds", default=10.0, show_default=True, help="Seconds allowed to import one file."
+)
+@click.option(
+    "--memory", default=1024, show_default=True, help="MB allowed beyond what torch itself takes."
+)
 @click.option(
     "--roster",
     "roster_file",
     type=click.Path(path_type=Path),
-    help="A class list (CSV): finds who is missing, and puts ids into the marks.",
+    help="Class list (CSV). Missing students are found, and the marks contain its ids.",
 )
-@click.option("--dry-run", is_flag=True, help="List who handed in what and from where, and stop.")
+@click.option("--dry-run", is_flag=True, help="List who submitted which files, and stop.")
 @click.option(
     "--for",
     "platforms",
     multiple=True,
     type=click.Choice(["canvas", "moodle", "gradescope", "classroom50"]),
-    help="Also write what this platform takes back (once for each platform).",
+    help="Also write a file that this platform imports. May be given several times.",
 )
-@click.option("--title", default="", help="With --for: the assignment's name, or its column's.")
-@click.option("--classroom", default="", help="With --for classroom50: the class's short name.")
+@click.option(
+    "--title", default="", help="With --for: the name of the assignment or of its column."
+)
+@click.option(
+    "--classroom", default="", help="With --for classroom50: the short name of the class."
+)
 @click.option(
     "--why",
     nargs=2,
     metavar="STUDENT PROBLEM",
-    help="Run that one piece again and print what came of every check, and stop.",
+    help="Grade that one piece again, print the result of every check, and stop.",
 )
 @click.option("--print-weights", is_flag=True, help="Print the points of each check, and stop.")
-@click.option("--print-protections", is_flag=True, help="Print what this system offers, and stop.")
+@click.option(
+    "--print-protections",
+    is_flag=True,
+    help="Print which protections this system offers, and stop.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON.")
 @click.pass_obj
 def command(
@@ -77,14 +101,14 @@ def command(
     print_protections: bool,
     as_json: bool,
 ) -> None:
-    """Grade SUBMISSIONS: what a platform lets you download (Canvas, Moodle, Blackboard, Gradescope,
-    GitHub, Brightspace, Sakai …), as a folder or as an archive, or a folder with one folder or
-    archive per student. --dry-run shows what is found in it, and runs nothing.
+    """Grade SUBMISSIONS, the folder or archive that you downloaded from a platform (Canvas, Moodle,
+    Blackboard, Gradescope, GitHub, Brightspace, Sakai …), or a folder with one folder or archive
+    per student. --dry-run shows what is found in it, and runs none of it.
 
-    Each file is graded in a process of its own, confined as far as this system can. A mark is the
-    sum of the points of the checks that pass. Once interrupted, the same command goes on where it
-    stopped. Exit code 0 when all were graded, whatever their marks; 3 when somebody must look,
-    because something that was handed in was not understood.
+    Each file is graded in a process of its own, confined as far as this system allows. A mark is
+    the sum of the points of the checks that pass. After an interruption, the same command continues
+    where it stopped. The exit code is 0 if all were graded, whatever their marks, and 3 if you must
+    look at something, because part of a submission was not recognized.
     """
     from learn_gpt2.grading import connectors, gradebook, reports, roster, sandbox
     from learn_gpt2.grading.sandbox import Limits
@@ -109,7 +133,7 @@ def command(
     means = sandbox.probe()
     if why is not None:
         if submissions is None:
-            raise click.UsageError("say which SUBMISSIONS the student's work is in")
+            raise click.UsageError("say in which SUBMISSIONS the student's work is")
         options = gradebook.Options((_one(why[1]),), limits, 1, own_pieces, people)
         _why(course.root, submissions, out, options, means, why[0], as_json)
         return
@@ -131,7 +155,7 @@ def command(
             report = work.grade(progress)
     except gradebook.Interrupted as stopped:
         click.echo(
-            f"stopped: {stopped.done} of {stopped.total} files are graded and kept in "
+            f"stopped: the results of {stopped.done} of {stopped.total} files are kept in "
             f"{out / '.cache'}; the same command goes on from there",
             err=True,
         )
@@ -154,7 +178,7 @@ def _one(text: str) -> int:
     try:
         (problem,) = manifest.select([text])
     except ValueError as error:
-        raise click.UsageError(f"--why takes one problem: {error}") from None
+        raise click.UsageError(f"--why takes a single problem: {error}") from None
     return problem.number
 
 
@@ -187,7 +211,7 @@ def _why(root, folder: Path, out: Path | None, options, means, name: str, as_jso
             if result["line"]:
                 click.echo(f"    (line {result['line']})")
     for unusual in problem["unusual"]:
-        click.echo(f"! uses what a piece has no need for: {one_line(unusual)}")
+        click.echo(f"! uses things that no piece needs: {one_line(unusual)}")
     click.echo(f"{problem['points']} of {problem['max']} points ({problem['percent']:g} %)")
 
 
@@ -294,7 +318,7 @@ def _print_weights(
     total = sum(points for checks in weights.values() for _, points in checks)
     click.echo(f"{total} points in all")
     if any(reported.values()):
-        click.echo("· in part goes by what the process reports that runs the file")
+        click.echo("· relies in part on what the process that runs the file reports")
 
 
 def _summary(report: dict, out: Path, written: list[str]) -> None:
@@ -323,7 +347,7 @@ def _summary(report: dict, out: Path, written: list[str]) -> None:
         click.echo(f"{many} {word} of the same work: see statistics.md")
     strange = sum(bool(p["unusual"]) for s in report["students"] for p in s["problems"])
     if strange:
-        click.echo(f'{strange} files use what a piece has no need for: see "To look at" there')
+        click.echo(f'{strange} files use things that no piece needs: see "To look at" there')
     # notes are sentences; what was written are names of files
     for note in (name for name in written if ": " in name):
         click.echo(one_line(note))

@@ -15,22 +15,22 @@ from learn_gpt2.commands.console import say
 from learn_gpt2.course import backups, progress
 
 
-@click.command("hint", short_help="A hint for the check that fails now; ask again for more.")
+@click.command("hint", short_help="Show a hint for the check that fails; ask again for more.")
 @click.argument("problem", required=False)
 @click.option(
-    "--number", "number", type=int, help="The hint of this number, as a message names it."
+    "--number", "number", type=int, help="Show the hint with this number, as named in a message."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(course: Course, problem: str | None, number: int | None, as_json: bool) -> None:
     """Show the hint that belongs to the first failing check of PROBLEM (default: the one you are
-    at): a nudge first, the idea when asked again, then nearly the code.
+    at): first a nudge, the idea if you ask again, and then nearly the code.
     """
     root = course.root
     if problem is None:
         row = progress.current(progress.standings(root))
         if row is None:
-            click.echo("All eighteen have passed; there is nothing left to hint at.")
+            click.echo("All eighteen have passed; no hints are needed.")
             return
         chosen = manifest.get(row.number)
     else:
@@ -49,7 +49,7 @@ def command(course: Course, problem: str | None, number: int | None, as_json: bo
             return
     if number is None and EARLIER & set(seen.get("mistakes") or ()):
         say(
-            f"What fails in problem {chosen.number:02d} comes from an earlier piece in the model: "
+            f"The failure in problem {chosen.number:02d} comes from an earlier piece in the model: "
             f"learn check {chosen.number:02d} says which."
         )
         return

@@ -8,16 +8,16 @@ from pathlib import Path
 import click
 
 
-@click.command("init", short_help="Make a fresh course to work in.")
+@click.command("init", short_help="Make a new copy of the course to work in.")
 @click.argument("folder", default="learn-gpt2", type=click.Path(path_type=Path))
 def command(folder: Path) -> None:
-    """Make a course in FOLDER (default: learn-gpt2): the eighteen problems, untouched, and a GPT-2
-    of its own that your pieces go into. FOLDER must be new or empty.
+    """Make a copy of the course in FOLDER (default: learn-gpt2), with the eighteen problems as
+    skeletons and a GPT-2 that your pieces go into. FOLDER must be new or empty.
     """
     from learn_gpt2.course import layout
 
     made = layout.make(folder)
-    click.echo(f"Made {made}: the eighteen problems, and a GPT-2 to put your pieces into.")
+    click.echo(f"Made {made}, with the eighteen problems and a GPT-2 to put your pieces into.")
     if made != Path.cwd():
         shown = os.path.relpath(made) if made.is_relative_to(Path.cwd()) else str(made)
         click.echo(f'Next: cd "{shown}"' if " " in shown else f"Next: cd {shown}")

@@ -26,7 +26,7 @@ def single_keys() -> Iterator[Callable[[], str]]:
 
 
 def _windows_key(console: Any) -> str:
-    """The key that is waiting; an arrow or function key, which comes as two, is none."""
+    """The key that is waiting; an arrow or function key, which comes as two, is ignored."""
     if not console.kbhit():
         return ""
     key = console.getwch()
@@ -37,7 +37,7 @@ def _windows_key(console: Any) -> str:
 
 
 def _unix_key(data: bytes) -> str:
-    """What was read at once → a key; an arrow or function key, which comes as several, is none."""
+    """What was read → a key; arrow and function keys, which come as several, are ignored."""
     if not data:
         return "q"  # end of input: quit
     return "" if data.startswith(b"\x1b") else data.decode("utf-8", "ignore")[:1]

@@ -12,13 +12,13 @@ from learn_gpt2.commands.console import say
 from learn_gpt2.course import progress
 
 
-@click.command("next", short_help="Open or name the file to work on.")
-@click.option("--open", "open_it", is_flag=True, help="Open it with the system's editor.")
+@click.command("next", short_help="Name the file to work on, or open it.")
+@click.option("--open", "open_it", is_flag=True, help="Open the file in an editor.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(course: Course, open_it: bool, as_json: bool) -> None:
-    """Name the problem to work on now: its text and its file. --open opens the file ($VISUAL,
-    $EDITOR, or what the system opens it with).
+    """Name the problem to work on now, with its README and its file. --open opens the file in
+    $VISUAL, $EDITOR, or the system's default editor.
     """
     row = progress.current(progress.standings(course.root))
     if row is None:
@@ -37,6 +37,6 @@ def command(course: Course, open_it: bool, as_json: bool) -> None:
         say(f"edit  problems/{row.folder}/problem.py")
         say(f"then  learn check {row.number:02d}")
         if row.state == progress.FORCED:
-            say("Your piece fails its checks; it runs in the model because it was forced in.")
+            say("Your piece fails its checks; it runs in the model because of --force.")
     if open_it:
         click.edit(filename=str(path))

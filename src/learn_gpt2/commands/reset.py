@@ -15,8 +15,8 @@ from learn_gpt2.course import backups
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @click.pass_obj
 def command(course: Course, problems: tuple[str, ...], yes: bool) -> None:
-    """Put the untouched skeleton back into problem.py of PROBLEMS (`05`, `1-7`, `all`). What was
-    there is kept; `learn undo` brings it back.
+    """Put the original skeleton back into problem.py of PROBLEMS (`05`, `1-7`, `all`). Your file is
+    kept; `learn undo` brings it back.
     """
     try:
         chosen = manifest.select(problems)

@@ -12,15 +12,17 @@ from learn_gpt2.commands.console import ask, say
 from learn_gpt2.course import progress
 
 
-@click.command("solution", short_help="The reference, once yours has passed.")
+@click.command("solution", short_help="Show the reference, once yours has passed.")
 @click.argument("problem")
-@click.option("--diff", is_flag=True, help="As a diff from your file to the reference.")
-@click.option("--peek", is_flag=True, help="Before yours has passed; the board remembers it.")
+@click.option("--diff", is_flag=True, help="Show a diff from your file to the reference.")
+@click.option(
+    "--peek", is_flag=True, help="Show it before yours has passed; the board records that."
+)
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @click.pass_obj
 def command(course: Course, problem: str, diff: bool, peek: bool, yes: bool) -> None:
-    """Show the reference of PROBLEM, after yours has passed its checks. With --peek before that,
-    once you have said that you mean it; the board then says so.
+    """Show the reference for PROBLEM once yours has passed its checks. With --peek you can see it
+    earlier, after a confirmation; the board then records that.
     """
     try:
         chosen = manifest.get(problem)
@@ -35,7 +37,7 @@ def command(course: Course, problem: str, diff: bool, peek: bool, yes: bool) -> 
             )
         instead = "`learn solution --peek --yes` shows it without asking."
         if not yes and not ask("Look at the solution before yours passes?", instead=instead):
-            say(f"It stays closed. `learn hint {chosen.number:02d}` gives away less.")
+            say(f"The solution was not shown. `learn hint {chosen.number:02d}` gives away less.")
             return
         progress.update(course.root, chosen, peeked=True)
     reference = chosen.solution_path(course.root).read_text(encoding="utf-8")

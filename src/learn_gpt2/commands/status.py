@@ -22,12 +22,12 @@ PART_TWO = "  Part two: the engine around it"
 COLOURS = {progress.PASSED: "green", progress.IN_PROGRESS: "yellow", progress.FORCED: "red"}
 
 
-@click.command("status", short_help="The eighteen problems, and what to do next.")
+@click.command("status", short_help="Show the eighteen problems, and what to do next.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(course: Course, as_json: bool) -> None:
-    """Show the problems as a board: how far each is, whose piece runs in the model, and what to do
-    next.
+    """Show a board of the problems: your progress in each, whose piece runs in the model, and what
+    to do next.
     """
     rows = progress.standings(course.root)
     if as_json:
@@ -51,8 +51,8 @@ def command(course: Course, as_json: bool) -> None:
     if all(progress.mine(row) for row in rows):
         own, whole = progress.share(course.root)
         say(
-            f"That was all of it: {own:,} of the {whole:,} lines in the seven files of src/gpt2/ "
-            f"({100 * own / whole:.0f} %) are your code. problems/README.md ends with five "
+            f"You have finished the course: {own:,} of the {whole:,} lines in the seven files of "
+            f"src/gpt2/ ({100 * own / whole:.0f} %) are your code. problems/README.md ends with "
             "commands to run it from end to end, and with where to go from here."
         )
     say(f"Next: {progress.next_step(rows)}")

@@ -20,9 +20,11 @@ COLOURS = {"swapped": "green", "refused": "red"}
 @click.command("swap", short_help="Put your pieces into the GPT-2, or the reference's back.")
 @click.argument("problems", nargs=-1)
 @click.option("--reference", is_flag=True, help="Put the reference's pieces in.")
-@click.option("--force", is_flag=True, help="Put yours in even when its checks don't pass.")
-@click.option("--undo", is_flag=True, help="Bring back the model before the last swap.")
-@click.option("--check", is_flag=True, help="Are the files exactly what solutions/ give?")
+@click.option("--force", is_flag=True, help="Put your piece in even if its checks don't pass.")
+@click.option("--undo", is_flag=True, help="Bring back the files from before the last swap.")
+@click.option(
+    "--check", is_flag=True, help="Check that the files are exactly what solutions/ give."
+)
 @click.option("--diff", is_flag=True, help="With --check: show the lines that differ.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -37,11 +39,11 @@ def command(
     as_json: bool,
 ) -> None:
     """Put pieces into src/gpt2/: `learn swap 05`, `learn swap 1-7`, `learn swap all`, `learn swap
-    --reference 8-12`. Without PROBLEMS: show whose piece is where. 1 to 12 make up model.py; each
-    of 13 to 18 is a file by itself.
+    --reference 8-12`. Without PROBLEMS, it shows whose piece is where. 1 to 12 make up model.py;
+    each of 13 to 18 is a file of its own.
 
-    A piece of yours goes in when its checks pass, and only if the model then imports and runs. The
-    files before are kept; --undo brings them back, again and again.
+    Your piece is put in only if its checks pass and the model then imports and runs. The previous
+    files are kept; each --undo goes back one swap.
     """
     if undo + check > 1 or ((undo or check) and (problems or reference or force)):
         raise click.UsageError("--undo and --check stand alone")
@@ -163,7 +165,7 @@ def _board(course: Course, as_json: bool) -> None:
     say("The pieces in src/gpt2/model.py:")
     for row in rows:
         if row.number == manifest.MODULE_PROBLEMS[0].number:
-            say("The files around it, each of them one piece:")
+            say("The files around it, one piece each:")
         line = f"  {row.number:02d} {row.title:<26} {row.owner:<9} "
         line += f"{row.path}:{row.line}" if row.path else f"src/gpt2/{row.module}"
         line += f"  {row.digest}" if row.digest else ""

@@ -9,10 +9,10 @@ from learn_gpt2.commands.console import say
 from learn_gpt2.course import backups
 
 
-@click.command("undo", short_help="Bring back the last of your files that was overwritten.")
+@click.command("undo", short_help="Bring back your last file that was overwritten.")
 @click.pass_obj
 def command(course: Course) -> None:
-    """Bring back the last problem.py that `learn reset` (or anything else here) overwrote; again
+    """Bring back the last problem.py that `learn reset` or another command overwrote. Run it again
     for the one before. `learn swap --undo` does the same for src/gpt2/.
     """
     backup = backups.undo(course.root)

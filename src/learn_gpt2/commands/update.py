@@ -11,8 +11,9 @@ from learn_gpt2.commands.console import say
 @click.command("update", short_help="Get a newer version of the course; your work stays.")
 @click.pass_obj
 def command(course: Course) -> None:
-    """Pull the newest version with git, or, in a course that `learn init` made, take over what is
-    installed. Your problem.py files come through unchanged, and your pieces run in the new model.
+    """Get the newest version of the course: with git, or from the installed package in a course
+    that `learn init` made. Your problem.py files stay unchanged, and your pieces run in the new
+    model.
     """
     from learn_gpt2.course.layout import was_made
     from learn_gpt2.course.update import update
@@ -52,6 +53,6 @@ def _how_to_renew() -> str:
     except (importlib.metadata.PackageNotFoundError, ValueError, KeyError):
         pass
     return (
-        "It is the one that is installed. For a newer one: "
+        "It is the installed version. To get a newer one, run: "
         f"pip install --force-reinstall --no-deps {address}, then learn update"
     )

@@ -19,7 +19,7 @@ from learn_gpt2.course import progress
 def command(course: Course, model: str | None, as_json: bool) -> None:
     """Load MODEL's weights (a folder or hub name; default: the bundled model) into the
     src/gpt2/model.py that your pieces are swapped into, and compare it with an oracle at twelve
-    checkpoints. For a failing one: the problem to look at. Exit code 1 when one fails.
+    stages. For a stage that differs, it names the problem to look at, and the exit code is 1.
     """
     from gpt2.commands.validate import describe
     from learn_gpt2.course.validating import problem_of, run

@@ -23,13 +23,13 @@ POLL_SECONDS = 0.3
 KEYS = "h hint · p put in · n next · l list · a all · e explain · r reset · s solution · q quit"
 
 
-@click.command("watch", short_help="Check again at every save.")
+@click.command("watch", short_help="Check again whenever you save.")
 @click.argument("problem", required=False)
-@click.option("--poll", is_flag=True, help="Look at the files every 0.3 s (network drives).")
+@click.option("--poll", is_flag=True, help="Look at the files every 0.3 s, for network drives.")
 @click.pass_obj
 def command(course: Course, problem: str | None, poll: bool) -> None:
     """Watch the problems' files and run a problem's checks each time its problem.py is saved.
-    Starts with PROBLEM (default: the one you are at). Ctrl-C or q ends it.
+    It starts with PROBLEM (default: the one you are at). Ctrl-C or q ends it.
     """
     if problem is None:
         row = progress.current(progress.standings(course.root))

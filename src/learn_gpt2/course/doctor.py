@@ -84,7 +84,7 @@ def _environment(root: Path) -> list[Finding]:
     if stale:
         found.append(
             Finding(
-                NOTE, f"{' and '.join(stale)} changed since .venv was made", "Run `make setup`."
+                NOTE, f"{' and '.join(stale)} changed after .venv was made", "Run `make setup`."
             )
         )
     return found or [Finding(GOOD, f"environment {sys.prefix}")]
@@ -146,10 +146,12 @@ def _packages(root: Path) -> list[Finding]:
     if optional:
         found.append(
             Finding(
-                NOTE, f"not installed: {', '.join(optional)}", "Some tests and plots need them."
+                NOTE,
+                f"not installed: {', '.join(optional)}",
+                "Some tests and plots need these packages.",
             )
         )
-    return found or [Finding(GOOD, "all packages at the tested versions")]
+    return found or [Finding(GOOD, "all packages have the tested versions")]
 
 
 def _back(root: Path, name: str) -> str:
@@ -173,7 +175,7 @@ def _files(root: Path) -> list[Finding]:
         Finding(
             BAD,
             f"the folder problems/{p.folder} is not there; problems/{other} is",
-            f"Give it its name back: mv problems/{other} problems/{p.folder}",
+            f"Rename it back: mv problems/{other} problems/{p.folder}",
         )
         for p in PROBLEMS
         if not (folder := p.problem_path(root).parent).is_dir()
@@ -240,7 +242,7 @@ def _write(root: Path) -> list[Finding]:
                 Finding(
                     BAD,
                     f"{folder} can't be written: {error.strerror}",
-                    "Check its owner and rights.",
+                    "Check its owner and permissions.",
                 )
             ]
     return [Finding(GOOD, "the course's folders can be written")]
@@ -264,7 +266,7 @@ def _terminal(root: Path) -> list[Finding]:
     if "utf" not in encoding.lower():
         return [Finding(NOTE, text, "Set PYTHONUTF8=1 to see ✓, √ and −.")]
     if size.columns < 100:
-        return [Finding(NOTE, text, "100 columns show the board best.")]
+        return [Finding(NOTE, text, "The board needs about 100 columns.")]
     return [Finding(GOOD, text)]
 
 
@@ -309,7 +311,7 @@ def _weights(root: Path) -> list[Finding]:
         )
     ]
     if there:
-        return [Finding(GOOD, f"pretrained weights at hand: {', '.join(there)}")]
+        return [Finding(GOOD, f"pretrained weights on this machine: {', '.join(there)}")]
     return [
         Finding(
             NOTE,

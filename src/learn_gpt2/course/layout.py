@@ -1,9 +1,9 @@
 """A course's folder made from the package that runs: `learn init`, and the files for it.
 
-What lies outside `src/` travels in the wheel as `learn_gpt2/course_files/`, which setup.py fills
-from the repository's own folders (`outside` says with what). The folder has the layout of the
+Everything outside `src/` is shipped in the wheel as `learn_gpt2/course_files/`, which setup.py
+fills from the repository's own folders (`outside` says with what). The folder has the layout of the
 repository, a `src/` with both packages included: the model that a learner's pieces go into is
-theirs, and every command goes on with the packages of the course that it is called in.
+theirs, and every command then uses the packages of the course that it is called in.
 """
 
 from __future__ import annotations
@@ -136,31 +136,32 @@ def content(source: Source) -> dict[str, bytes]:
 GITIGNORE = ".learn/\n.venv/\n__pycache__/\n.pytest_cache/\n.ipynb_checkpoints/\nruns/\n"
 
 README = """\
-# Your GPT-2, in twelve problems
+# Your GPT-2, problem by problem
 
-Begin with [the path](problems/README.md), then with
-[problem 01](problems/01-embeddings/README.md): read its text, fill in `problem.py` beside it, and
+Start with [the path](problems/README.md) and then
+[problem 01](problems/01-embeddings/README.md): read the README, fill in `problem.py` beside it, and
+run
 
 ```sh
-pytest problems/01-embeddings      # says what is right, and what the first mistake is
-learn swap 01                      # your piece goes into src/gpt2/model.py, in place of ours
-gpt2 generate --prompt "To be"     # and your GPT-2 writes
+pytest problems/01-embeddings      # checks your file and names the first mistake
+learn swap 01                      # puts your piece into src/gpt2/model.py, in place of ours
+gpt2 generate --prompt "To be"     # lets your GPT-2 write
 ```
 
 `learn` alone shows where you are and what comes next; `learn hint 01` helps when you are stuck, and
-`learn watch` checks at every save. In this folder `learn`, `gpt2` and `pytest` work on this
+`learn watch` checks whenever you save. In this folder, `learn`, `gpt2` and `pytest` use the
 folder's own `src/`, whatever else is installed.
 
-| folder | holds |
+| folder | contents |
 |---|---|
-| [`problems/`](problems) | the texts, your files, the checks, the notebooks |
-| [`src/gpt2/`](src/gpt2) | the GPT-2; your pieces go into [`model.py`](src/gpt2/model.py) and the six files beside it |
-| [`solutions/`](solutions) | our pieces, for afterwards |
+| [`problems/`](problems) | the READMEs, your files, the checks, the notebooks |
+| [`src/gpt2/`](src/gpt2) | the GPT-2; your pieces go into the seven files that lie in it |
+| [`solutions/`](solutions) | our pieces, to compare with afterwards |
 | [`docs/`](docs) | training, formats of checkpoints, grading a class |
 
 The notebooks need Jupyter and a plotting library: `pip install jupyterlab matplotlib`. When a newer
-version of the package is installed, `learn update` brings it here; your files come through as they
-are. The folder is yours: `git init` keeps its history.
+version of the package is installed, `learn update` brings it here and keeps your files as they are.
+The folder is yours; with `git init` you can keep its history.
 """
 
 
@@ -227,7 +228,7 @@ def make(folder: Path, source: Source | None = None) -> Path:
         raise ValueError(f"{folder} is a course already. Change into it: `learn` shows it")
     if around is not None:
         raise ValueError(
-            f"{folder} lies inside the course {around}, which you can work in: `learn` shows it. "
+            f"{folder} is inside the course {around}, which you can work in: `learn` shows it. "
             "For another one, choose a folder outside it"
         )
     from gpt2.common.files import replace

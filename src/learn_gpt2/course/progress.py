@@ -13,12 +13,12 @@ from learn_gpt2.course import backups
 from learn_gpt2.manifest import MODEL_FILE, MODULE_PROBLEMS, MODULES, PROBLEMS, Problem
 
 UNTOUCHED, IN_PROGRESS, PASSED = "untouched", "in progress", "passed"
-FORCED = headers.FORCED_IN  # it stands in the model although its checks don't pass
+FORCED = headers.FORCED_IN  # it is in the model although its checks don't pass
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where one problem stands.
+    """The state of one problem.
 
     state: untouched, in progress, passed, or forced into the model. checked: whether the counts
     are of the file as it is now. swapped: whose piece runs in the model. changed: what changed
@@ -78,7 +78,7 @@ def remember(root: Path, report: Report) -> str:
     first = report.first_failure
     if first and "broken-model" in first.mistakes:
         return ""  # says nothing of this file
-    # a file that does not parse has a digest all the same: the board says that it was checked
+    # even a file that does not parse has a digest, so that the board says that it was checked
     digest = backups.source_digest(Path(report.path)) if report.digest == "-" else report.digest
     failed = sum(r.status == "failed" for r in report.results)
     found: dict[str, object] = {"digest": digest, "passed": passed, "total": total}

@@ -56,7 +56,7 @@ def update(root: Path) -> Updated:
     if _aside(root).exists():
         restore(root)  # an update was cut off
     if git(root, "rev-parse", "-q", "--verify", "MERGE_HEAD", check=False).strip():
-        raise ValueError("a merge is under way: `git commit` or `git merge --abort` ends it")
+        raise ValueError("a merge is in progress: `git commit` or `git merge --abort` ends it")
     before = git(root, "rev-parse", "--short", "HEAD").strip()
     save(root)
     try:

@@ -14,7 +14,7 @@ MOST_MESSAGE = 4_000  # characters of a message; ours have a few hundred
 MOST_LINES = 12
 MOST_MISTAKES = 8
 MOST_NUMBER = 10_000_000  # of lines, TODOs and hints
-ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
+ID = re.compile(r"[a-z0-9.]+(-[a-z0-9.]+)*\Z")
 NAME = re.compile(r"\w{0,100}\Z", re.ASCII)
 DIGEST = re.compile(r"[0-9a-f]{0,128}\Z")
 PRINTS = ("exact", "layout", "names")  # fingerprints of a file, from strict to tolerant
@@ -99,7 +99,7 @@ def mistake_id(text: object) -> str:
 
 
 def names(data: object) -> list[str]:
-    """A short list of short texts; what is none of it is left out."""
+    """A short list of short texts; everything else is left out."""
     if not isinstance(data, list):
         return []
     return [message(text)[:200] for text in data[:20] if isinstance(text, str)]

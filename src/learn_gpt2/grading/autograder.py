@@ -96,7 +96,9 @@ def _given(name: str) -> str:
 
 
 def _requirements(root: Path, also: tuple[str, ...]) -> dict[str, str]:
-    """Package → how pip is asked for it, at the version of constraints.txt or else of here."""
+    """Package → its requirement for pip, with the version of constraints.txt or else the installed
+    one.
+    """
     pinned = {}
     with open(root / "constraints.txt", encoding="utf-8") as file:
         for line in file:

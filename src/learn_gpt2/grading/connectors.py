@@ -57,7 +57,8 @@ class Row:
 
 
 def matched(report: dict, roster: Roster, written: Written) -> list[Row]:
-    """Everybody on the list with their marks, in the list's order; notes name whoever is left.
+    """Everybody on the list with their marks, in the list's order; notes name everybody who is left
+    over.
 
     A student is found by what their download tells of them: the platform's id, login, email, name.
     """
@@ -75,7 +76,7 @@ def matched(report: dict, roster: Roster, written: Written) -> list[Row]:
             marks[person.line] = student
     if unknown:
         written.notes.append(
-            f"not in the class list, and so not in the gradebook: {_listed(unknown)}"
+            f"not in the class list, and therefore not in the gradebook: {_listed(unknown)}"
         )
     if twice:
         written.notes.append(
@@ -85,7 +86,7 @@ def matched(report: dict, roster: Roster, written: Written) -> list[Row]:
     rows = [Row(person, marks.get(person.line)) for person in roster.people]
     empty = [row.person.shown for row in rows if row.student is None]
     if empty:
-        written.notes.append(f"nothing handed in, and left empty: {_listed(empty)}")
+        written.notes.append(f"left empty, because nothing was submitted: {_listed(empty)}")
     return rows
 
 
@@ -117,7 +118,7 @@ def score(student: dict, most: float | None) -> str:
 
 
 def _amount(text: str | None) -> float | None:
-    """A number from a cell, in either way of writing its fraction; None when it is none."""
+    """A number from a cell, with a decimal point or comma; None when it is not a number."""
     try:
         value = float((text or "").strip().replace(",", "."))
     except ValueError:
@@ -342,7 +343,7 @@ def feedback_html(student: dict, report: dict) -> str:
         part = f"<p><b>{html(marks)}</b>{body}</p>"
         length += len(part)
         if length > FEEDBACK_MOST:
-            parts.append("<p>… (the rest stands in the feedback file)</p>")
+            parts.append("<p>… (the rest is in the feedback file)</p>")
             break
         parts.append(part)
     # a spreadsheet that opens the file must not see a formula behind a separator either

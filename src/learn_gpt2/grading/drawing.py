@@ -2,7 +2,7 @@
 
 Checks are public, and so are the numbers that they use: a file could be right for those alone. In a
 grading every seed is mixed with a secret, and the sizes are one of the sets that a test file
-declares. The secret lies in the report's folder, so the same folder gives the same marks again; who
+declares. The secret is in the report's folder, so the same folder gives the same marks again; who
 writes a file can't know it. A secret for which the reference does not pass every check is passed
 over: some checks measure frequencies, and one seed in thousands is unlucky.
 """

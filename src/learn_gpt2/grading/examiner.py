@@ -36,7 +36,7 @@ from learn_gpt2.checking.limits import TimeLimit, time_limit
 from learn_gpt2.checking.loading import PieceError
 from learn_gpt2.checking.runner import Examination, Result, load_checks, run_checks
 from learn_gpt2.grading import drawing, sandbox
-from learn_gpt2.grading.judge import Judge, RemotePiece, given_texts, open_piece
+from learn_gpt2.grading.judge import Judge, RemotePiece, given_texts, imports_of, open_piece
 from learn_gpt2.grading.sandbox import Limits, Means
 from learn_gpt2.grading.wire import Gone, Late, Line, WireError
 from learn_gpt2.manifest import Problem
@@ -307,9 +307,12 @@ class Sitting:
         self.file.write_bytes(self.question.source)
         problem = self.question.problem
         key = (problem.number, self.question.model)
-        if key not in self.server.given:
-            self.server.given[key] = given_texts(self.server.root, problem, self.question.model)
-        self.given = self.server.given[key]
+        wanted = imports_of(self.question.source)
+        if key not in self.server.given or wanted:
+            model = self.question.model or self.server.model
+            self.given = given_texts(self.server.root, problem, model, wanted)
+        else:
+            self.given = self.server.given[key]
         self.place = self._open_place()
         checks = self.server.checks[problem.number]
         examination = Examination(problem, self.file, "yours", checks)
@@ -380,7 +383,7 @@ class Sitting:
         if loaded:
             self._name_memory(result)
         result.message = clean(result.message, self.scratch)
-        result.mistakes = [m for m in result.mistakes if re.fullmatch(r"[a-z0-9-]{1,60}", m)][:8]
+        result.mistakes = [m for m in result.mistakes if re.fullmatch(r"[a-z0-9.-]{1,60}", m)][:8]
         return loaded, result
 
     def _piece(self, check: Check, before: object) -> RemotePiece:
@@ -429,7 +432,7 @@ class Sitting:
             return True
         fact, started = self.place.judge.conduct()
         self.started += started
-        if fact is not None:
+        if fact is not None and result.status != "skipped" and fact[0] not in result.mistakes:
             kind, text = fact
             result.status, result.mistakes = "failed", [kind]
             result.message = f"The file {text} [{kind}]"
@@ -476,6 +479,11 @@ class Sitting:
             "output": (
                 f"Stopped: it printed more than {limits.output:,} bytes. Take the prints out.",
                 "too-much-output",
+            ),
+            "disk": (
+                f"Stopped: it wrote more than {4 * limits.file_size} MB, or more than "
+                f"{limits.names:,} files.",
+                "too-much-disk",
             ),
             "processes": (
                 f"Stopped: it started more than {limits.processes} processes. A piece needs none.",

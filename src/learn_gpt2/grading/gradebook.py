@@ -106,7 +106,7 @@ class Examiner:
         return said
 
     def ask(self, line: str) -> dict:
-        """The answer to a line. ExaminerEnded when there is none."""
+        """The answer to a line. ExaminerEnded when there is no answer."""
         seconds = self.options.limits.longest + 90.0
         if not self.means.fork:
             # the start, which it needs each time, takes about as long as the first did
@@ -209,7 +209,7 @@ class Task:
 
 
 def reported(root: Path, numbers: tuple[int, ...]) -> dict[int, list[str]]:
-    """Titles of the checks that in part go by what a worker reports of its own inside: a device, an
+    """Titles of the checks that rely in part on what a worker reports about itself: a device, an
     edit in place, operations. The other checks compare numbers.
     """
     from learn_gpt2.checking.runner import load_checks
@@ -291,7 +291,7 @@ class Class:
     def grade(self, progress: Callable[[int, int], None] = lambda done, total: None) -> dict:
         """Run all that is not in the cache; the report as plain data.
 
-        Interrupted on Ctrl-C: what is done stays in the cache, and the next call goes on.
+        After Ctrl-C, finished results stay in the cache, and the next call continues.
         """
         scratch = Path(os.path.realpath(tempfile.mkdtemp(prefix="learn-grade-")))
         os.chmod(scratch, 0o755)  # the user that students' code runs as passes through
@@ -428,7 +428,7 @@ class Class:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
     def _asked(self, problem: Problem) -> list[answers.Asked]:
-        """What the examiner is asked about a problem: an answer must be about that."""
+        """What the examiner is asked about a problem; its answer must be about the same."""
         checks = self.hello["checks"][str(problem.number)]
         return [answers.Asked(c["name"], c["title"], c["points"]) for c in checks]
 
@@ -521,7 +521,7 @@ class Class:
                 try:
                     return answers.answer(answer, self._asked(task.problem))
                 except answers.BadAnswer as error:
-                    reason = f"its answer has not the form of one: {error}"
+                    reason = f"its answer is malformed: {error}"
                     continue
             reason = answers.message(str(answer.get("error", "")))
         return {"error": reason}
@@ -747,5 +747,5 @@ def sentence(message: str, mistake: str) -> str:
     """The line of a message that names a mistake, without its marks."""
     lines = message.splitlines() or [""]
     line = next((text for text in lines if f"[{mistake}]" in text), lines[0])
-    line = re.sub(r" ?\(hint \d+\)| ?\[[a-z0-9-]+\]", "", line[:1000])
+    line = re.sub(r" ?\(hint \d+\)| ?\[[a-z0-9.-]+\]", "", line[:1000])
     return line.removeprefix("- ").strip()[:200]

@@ -170,7 +170,7 @@ class Tar:
         except (tarfile.TarError, EOFError, zlib.error, OSError, Refused) as error:
             if not self.entries:
                 raise
-            self.notes.append(f"is cut short or damaged ({error}); what comes before is used")
+            self.notes.append(f"is cut short or damaged ({error}); the part before that is used")
 
     def read(self, index: int, most: int) -> bytes:
         data = self._kept[index]
@@ -228,7 +228,7 @@ def open_archive(file: BinaryIO, name: str) -> Zip | Tar | Gzip:
     file.seek(0)
     for magic, what in REFUSED_BY_MAGIC:
         if head.startswith(magic):
-            raise Refused(f"{what}, which is not read here: {ASK}")
+            raise Refused(f"{what}, which is not supported here: {ASK}")
     if head.startswith(b"\x1f\x8b"):
         try:
             return Tar(file, gzipped=True)
@@ -246,7 +246,7 @@ def small_files(archive: Zip | Tar | Gzip) -> dict[int, str]:
     found, total = {}, 0
     for index, (name, kind, size, _) in enumerate(archive.entries):
         if kind == "file" and size <= EAGER and name.lower().endswith(EAGER_ENDINGS):
-            with contextlib.suppress(Exception):  # asked for by itself, it is refused by name
+            with contextlib.suppress(Exception):  # if it is asked for itself, the error names it
                 data = archive.read(index, EAGER + 1)
                 total += len(data)
                 if len(data) <= EAGER:
@@ -261,9 +261,9 @@ def why(error: BaseException) -> str:
     if isinstance(error, Refused):
         return str(error)
     if isinstance(error, MemoryError):
-        return "needs more memory than a hand-in may"
+        return "needs more memory than a submission may use"
     if isinstance(error, NotImplementedError):
-        return f"needs what is not read here ({error}): {ASK}"
+        return f"needs a feature that is not supported here ({error}): {ASK}"
     if isinstance(error, zipfile.BadZipFile):
         return f"is not a zip archive, or is damaged ({error}): {ASK}"
     if isinstance(error, tarfile.TarError):

@@ -85,6 +85,9 @@ class Meta(type):
         return judge.do("call", ["k", cid], None, args, kwargs)
 
 
+Meta.__name__ = "type"  # what messages call the class of a class
+
+
 class MirrorModule(nn.Module, metaclass=Meta):
     """A module whose `forward` runs in the worker."""
 
@@ -190,7 +193,14 @@ class MirrorIterator(MirrorObject):
 
 def _method(name: str) -> Callable:
     def method(self, *args, **kwargs):
-        ref = self.__dict__["_mirror"]
+        ref = getattr(self, "__dict__", {}).get("_mirror")
+        if ref is None:  # called on the class, with something else than an object of it
+            try:
+                method.__signature__.bind(self, *args, **kwargs)
+            except TypeError as error:
+                told = str(error).replace("a required argument", "1 required positional argument")
+                raise TypeError(f"{name}() {told}") from None
+            raise TypeError(f"{name}() missing 1 required positional argument: 'self'")
         whole = self if isinstance(self, nn.Module) else None
         return ref.judge.do("call", ["r", ref.oid], name, args, kwargs, whole)
 
@@ -305,6 +315,8 @@ class Judge(wire.Peer):
         self.gifts: dict[int, object] = {}
         self.gift_ids: dict[int, int] = {}
         self.ours = Ours()
+        self._sources: list[Tensor] | None = None  # the tensors of the question that is asked
+        self._given: list = [[], {}]  # and its arguments
         self.failure: WireError | None = None  # what ended the talk, whoever caught it
         self._turn = threading.RLock()  # one question at a time
 
@@ -345,8 +357,8 @@ class Judge(wire.Peer):
                 folder = self.write(told["downloads"]["folder"], parts)
                 told["downloads"]["folder"] = folder
             body["told"] = told
-        if not self.shares:
-            self._push(roots, body, parts)
+        if not self.shares:  # one module may hold another in a way that nobody sees
+            self._push(list(self.roots.values()), body, parts)
         if body["grad"] and self.shares:
             body["pids"] = self._trained()
             inputs += [self.tensors[pid] for pid in body["pids"]]
@@ -356,13 +368,18 @@ class Judge(wire.Peer):
             body["pids"] = pids
             inputs += [slots[pid] for pid in pids]
         self.line.end = time.monotonic() + PATIENCE * self.seconds + LATE
-        outer, self._sources = getattr(self, "_sources", None), sources
+        outer = self._sources, self._given
+        self._sources, self._given = sources, [list(args), dict(kwargs)]
         try:
             answer = self.ask("do", body, parts)
         finally:
-            self._sources = outer
+            given, (self._sources, self._given) = self._given, outer
+        self._given = given  # until what has become of them is taken over
         self.learn(answer)
-        self._after(answer, sources)
+        try:
+            self._after(answer, sources)
+        finally:
+            self._given = outer[1]
         self.link(answer, inputs, adds=self.shares)
         return self.read(answer.body.get("value"), answer)
 
@@ -432,6 +449,8 @@ class Judge(wire.Peer):
         modes, numbers = [], []
         with wire.NO_OVERRIDES():
             for root in roots:
+                if "_modules" not in root.module.__dict__:
+                    continue  # made without super().__init__()
                 found = [int(m.training) for m in nn.Module.modules(root.module)]
                 if found != root.modes:
                     root.modes = found
@@ -486,9 +505,39 @@ class Judge(wire.Peer):
         if "operands" in said:
             found = _list(self.read(said["operands"], answer), 1000)
             heard["operands"] = [t for t in found if isinstance(t, Tensor)]
+        for path, rows in map(_pair, _list(said.get("moved", []), 1000)):
+            self._rearrange(wire._ints(path, 8), _list(rows, wire.MAX_ITEMS), answer)
+        if "grad" in said:
+            torch.set_grad_enabled(said["grad"] is True)
         if "asked" in said:
             heard["asked"] = _list(self.read(said["asked"], answer), 1000)
         surroundings.hear(heard)
+
+    def _rearrange(self, path: list[int], rows: list, answer: Message) -> None:
+        """Let a list or dict among the arguments hold what it holds in the worker."""
+        holder: object = self._given
+        for place in path:
+            inner = list(holder.values()) if isinstance(holder, dict) else holder
+            if not isinstance(inner, (list, tuple)) or place >= len(inner):
+                raise WireError("an argument that is none")
+            holder = inner[place]
+        if not isinstance(holder, (list, dict)) or len(path) < 2:
+            raise WireError("an argument that holds nothing")
+        before = list(holder.values()) if isinstance(holder, dict) else list(holder)
+        now = []
+        for key, place, told in map(_triple_of, rows):
+            old = type(place) is int and 0 <= place < len(before)
+            value = before[place] if old else self.read(told, answer)
+            now.append((self.read(key, answer), value))
+        if isinstance(holder, dict):
+            try:
+                found = dict(now)
+            except TypeError:
+                raise WireError("a key that is none") from None
+            holder.clear()
+            holder.update(found)
+        else:
+            holder[:] = [value for _, value in now]
 
     # ── being asked
 
@@ -556,7 +605,7 @@ class Judge(wire.Peer):
 
     def failed(self, message: Message) -> None:
         self.learn(message)
-        if getattr(self, "_sources", None) is not None:
+        if self._sources is not None:
             self._after(message, self._sources)
 
     def error(self, message: Message) -> BaseException:
@@ -1164,6 +1213,12 @@ def _pair_of(value: object) -> tuple:
     return value
 
 
+def _triple_of(value: object) -> list:
+    if not isinstance(value, list) or len(value) != 3:
+        raise WireError("three things that are others")
+    return value
+
+
 def _triple(value: object) -> list:
     if not isinstance(value, list) or len(value) != 3 or not isinstance(value[0], str):
         raise WireError("three things that are others")
@@ -1275,7 +1330,7 @@ class RemotePiece(Piece):
 
     def again(self, judge: Judge) -> RemotePiece:
         """The same file for another check, in the same worker."""
-        judge.shares = not self.problem.in_model
+        judge.shares = shares(self.problem)
         piece = RemotePiece(self.problem, self.path, self.source, self.open_todos, judge)
         piece.names = judge.again()
         return piece
@@ -1284,6 +1339,13 @@ class RemotePiece(Piece):
     def torch_left(self) -> Callable:
         """Asks how the piece leaves torch, see `learn_gpt2.checks`."""
         return self.judge.torch_left
+
+
+def shares(problem: Problem) -> bool:
+    """Whether memory, modules and gradients are kept alike on both sides all the time, and not only
+    sent: in part two, and where a piece is given the memory of a cache. It takes longer.
+    """
+    return not problem.in_model or problem.number == 5
 
 
 def open_piece(
@@ -1308,9 +1370,9 @@ def open_piece(
         "given": given,
         "seconds": seconds,
         "provides": list(dict.fromkeys(name.partition(".")[0] for name in problem.provides)),
-        "shares": not problem.in_model,
+        "shares": shares(problem),
     }
-    asked.shares = not problem.in_model
+    asked.shares = shares(problem)
     try:
         piece.names = asked.load(body)
     except (TimeLimit, wire.Late):
@@ -1385,35 +1447,35 @@ def given_texts(
     root: Path, problem: Problem, model: str, wanted: Iterable[str] = ()
 ) -> dict[str, dict]:
     """The course's modules that a file may import, as texts, without an answer to its problem or
-    to a later one. model: the assembled model's text. wanted: what the file imports of gpt2, of
-    which it gets what lies below the seven files.
+    to a later one. model: the assembled model's text. wanted: what else the file imports of
+    gpt2, see `imports_of`.
     """
     names = ["gpt2.cache"] if problem.in_model else []
-    names += [n for n in wanted if n.startswith(tuple(f"gpt2.{b}" for b in loading.BELOW))]
+    names += wanted
     if problem.number >= 10:
         places = ("gpt2.formats.checkpoints", "gpt2.checkpoints")
         names.append(next(n for n in places if _source(root, n) is not None))
     found: dict[str, dict] = {}
-    todo = ["gpt2", *names]
-    while todo:
-        name = todo.pop()
+    todo, later = ["gpt2", *names], []
+    below = tuple(f"gpt2.{name}" for name in loading.BELOW)
+    at_once: set[str] = set()
+    while todo or later:
+        if todo:
+            name = todo.pop()
+            at_once.add(name)
+        else:
+            name = later.pop()
         path = _source(root, name)
-        if (
-            name in found
-            or path is None
-            or (
-                name in SEVEN
-                and (name, problem.in_model)
-                != (
-                    "gpt2.cache",
-                    True,
-                )
-            )
-        ):
+        is_given = problem.in_model and name == "gpt2.cache"
+        if name in found or path is None or (name in SEVEN and not is_given):
             continue
         text = path.read_text(encoding="utf-8")
         found[name] = {"text": text, "package": path.name == "__init__.py"}
+        found[name]["later"] = name not in at_once
         todo += _imports(text)
+        for _, inner in loading.imported_modules(ast.parse(text)):  # in functions, too
+            if inner.startswith(below) and inner not in todo and inner not in found:
+                later.append(inner)
         parent = name.rpartition(".")[0]
         if parent:
             todo.append(parent)
@@ -1438,6 +1500,18 @@ def given_texts(
 
 
 SEVEN = frozenset(problem.import_name for problem in PROBLEMS)
+
+
+def imports_of(source: bytes) -> list[str]:
+    """The modules of gpt2 below the seven files that a student's file imports."""
+    below = tuple(f"gpt2.{name}" for name in loading.BELOW)
+    if b"gpt2" not in source:
+        return []  # nothing is parsed in vain
+    try:
+        found = [module for _, module in loading.imported_modules(ast.parse(source))]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    return [name for name in dict.fromkeys(found) if name.startswith(below)]
 
 
 def _source(root: Path, name: str) -> Path | None:

@@ -192,9 +192,18 @@ class Keeper:
                         return "processes", 0
                     if sum(family.values()) > limits.memory * sandbox.MEGABYTE:
                         return "memory", 0
+                    if not self.cage.means.namespaces and self._fills_disk(family):
+                        return "disk", 0
         finally:
             if handle >= 0:
                 os.close(handle)
+
+    def _fills_disk(self, family: dict[int, int]) -> bool:
+        """Whether more lies in the scratch folder than a file system of its own would hold."""
+        limits = self.cage.limits
+        size, names = sandbox.held(self.cage.scratch, limits.names)
+        size += sandbox.held_open(family)
+        return names > limits.names or size > 4 * limits.file_size * sandbox.MEGABYTE
 
     def _end(self, child: int) -> tuple[str, int]:
         """A worker whose pipes are closed ends by itself; if it has not a moment later, it must."""

@@ -194,7 +194,7 @@ def _legend() -> str:
     steps = "".join(f'<i class="h{step}"></i>' for step in (0, 2, 4, 6, 8, 10))
     return (
         f'<p class="legend"><span>0 %</span>{steps}<span>100 %</span>'
-        "<span>– not handed in</span><span>○ untouched skeleton</span><span>× refused</span></p>"
+        "<span>– not handed in</span><span>○ untouched skeleton</span><span>× rejected</span></p>"
     )
 
 
@@ -242,8 +242,8 @@ def _look(report: dict, names: list[str]) -> list[str]:
         return [*lines, "<p>Nothing.</p>", "</section>"]
     if report["copies"]:
         lines.append(
-            '<p class="hint">Short pieces come out equal but for names without anybody’s having '
-            "copied: look at the files before you speak of it.</p>"
+            '<p class="hint">Short pieces can be equal except for names although nobody copied: '
+            "look at the files before you raise it with anybody.</p>"
         )
     return [*lines, "<ul>", *rows, "</ul>", "</section>"]
 

@@ -1,4 +1,4 @@
-"""How platforms name what they export: one table of names, one of what stands beside them.
+"""How platforms name what they export: one table of names, and one of the files beside them.
 
 To teach this another platform, add a `Pattern` with an example; the tests read the examples. A
 pattern's groups say what a name holds: student, id (the platform's), login, email, time, attempt,
@@ -56,7 +56,7 @@ class Named:
 
     @property
     def newness(self) -> tuple[str, int, int]:
-        """What is handed in later compares greater."""
+        """A later submission compares greater."""
         return self.time, self.attempt, self.upload
 
 
@@ -313,7 +313,7 @@ WRAPPERS = re.compile(
     r"| .+\ download\ .+ "
 )
 
-# Files of the platform's own, which are nobody's work
+# Files of the platform itself, which no student wrote
 PLATFORM_FILES = re.compile(
     r"(?ix) submission_metadata\.(?:ya?ml|csv|json) | grades?\.(?:csv|xls|xlsx) "
     r"| (?:classroom[-_ ]?)?roster.*\.csv | index\.html? | timestamp\.txt | comments?\.txt "
@@ -403,7 +403,7 @@ _QUOTED = re.compile(r"""^(["'])(.*)\1$""")
 
 
 def read_metadata(text: str) -> Metadata:
-    """Who handed in what, from Gradescope's metadata; what is not understood is left out.
+    """Who submitted what, from Gradescope's metadata; entries that are not understood are left out.
 
     The file is plain YAML of one form, with one key per submission in the first column.
     """

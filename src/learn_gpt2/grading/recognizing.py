@@ -56,13 +56,13 @@ COURSE_FILES = re.compile(
 
 DOCUMENT = re.compile(r"(?i).*\.(?:pdf|docx?|odt|rtf|pages|zip|tar|t?gz|7z|rar)")
 
-# Endings of a name that tell one hand-in of a file from another: (what, rank). A higher rank is a
+# Endings of a name that tell submissions of a file apart: (what, rank). A higher rank is a
 # later one; a number in it (group n) counts inside the rank.
 SUFFIXES: tuple[tuple[str, int], ...] = (
     (r"[-_ .]*[(\[](?P<n>\d{1,4})[)\]]", 1),  # a browser's second download, Windows' second file
     (r"[-_ .]+v(?:er(?:sion)?)?[-_. ]?(?P<n>\d{1,4})(?:\.\d+)*", 1),
     (r"[-_ .]+(?:rev|take|try|attempt|versuch|nr|no)[-_. ]?(?P<n>\d{1,4})", 1),
-    (r"[-_ ]+(?P<n>\d{1,3})", 1),  # Canvas numbers what is handed in again
+    (r"[-_ ]+(?P<n>\d{1,3})", 1),  # Canvas numbers repeated submissions
     (
         r"[-_ .]+(?:really|very|the|my|mine|submit(?:ted)?|submission|solutions?|solved|answers?|"
         r"done|finished|completed?|ok|end|ende|abgabe|loesung|lösung|rendu|entrega|working|graded)",
@@ -91,7 +91,7 @@ PREFIXES: tuple[tuple[str, int], ...] = (
 _SUFFIXES = tuple((re.compile(f"(?:{regex})\\Z", re.I), rank) for regex, rank in SUFFIXES)
 _PREFIXES = tuple((re.compile(regex, re.I), rank) for regex, rank in PREFIXES)
 
-# Folders that tell one hand-in from another
+# Folders that tell one submission from another
 VERSION_FOLDER = re.compile(
     r"(?i)(?:version|attempt|versuch|submission|try|rev(?:ision)?|v|abgabe|upload|entrega|rendu|"
     r"resubmission|take)[-_ #]*(\d{1,6})"
@@ -174,7 +174,7 @@ def cut(name: str) -> str:
 def split_name(name: str) -> tuple[str, str]:
     """(stem, kind): code, notebook, text, page or other."""
     name = cut(name)
-    name = re.sub(r"\?[\w=&-]*\Z", "", name)  # what an address had behind the name
+    name = re.sub(r"\?[\w=&-]*\Z", "", name)  # what followed the name in an address
     name = LATE_NUMBER.sub(r"\2\1", name)
     for kind, regex in (("notebook", NOTEBOOK), ("code", CODE), ("text", TEXT), ("page", PAGE)):
         if (match := regex.fullmatch(name)) and match[1].strip(" ."):
@@ -184,7 +184,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Version:
-    """Which hand-in of a file it is: rank, then number."""
+    """Which submission of a file it is: rank, then number."""
 
     rank: int = 0
     number: int = 0
@@ -562,8 +562,8 @@ def recognize(
     skeletons: dict[int, bytes],
     every: list[Problem] | None = None,
 ) -> Found:
-    """The file for each problem, out of all that a student handed in. `every` are the course's
-    problems, which names are compared with, also where only some are graded.
+    """The file for each problem, out of everything that a student submitted. `every` are the
+    course's problems, which names are compared with, also where only some are graded.
     """
     return _Weighing(files, problems, skeletons, every or problems).result()
 
@@ -925,7 +925,7 @@ def _in_course(file: File, courses: set[str]) -> bool:
 
 
 def _of_the_course(file: File, courses: set[str]) -> bool:
-    """Whether a file came with the course and is nobody's answer."""
+    """Whether a file came with the course and is not a student's answer."""
     root = _root_of(file, courses)
     if root is None:
         return False

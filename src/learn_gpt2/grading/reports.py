@@ -208,8 +208,8 @@ def statistics_md(report: dict) -> str:
     else:
         lines += [
             "",
-            "Short pieces come out equal but for names without anybody's having copied: look at "
-            "the files before you speak of it.",
+            "Short pieces can be equal except for names although nobody copied: look at the "
+            "files before you raise it with anybody.",
         ]
     lines += ["", "## To look at", ""]
     unusual = [
@@ -219,7 +219,7 @@ def statistics_md(report: dict) -> str:
         for problem in student["problems"]
         if problem["unusual"]
     ]
-    lines += unusual or ["No file uses what a piece has no need for."]
+    lines += unusual or ["No file uses things that no piece needs."]
     return "\n".join([*lines, ""])
 
 
@@ -252,7 +252,7 @@ def plot(report: dict) -> bytes | str:
     bars = axes.barh(range(len(shown)), counts, color="#4c72b0")
     axes.set_yticks(range(len(shown)), labels)
     axes.bar_label(bars, [f"{f['count']} of {f['handed_in']}" for f in shown][::-1], padding=3)
-    axes.set_xlabel("students who show it (of those who handed the problem in)")
+    axes.set_xlabel("students who have it (of those who submitted the problem)")
     axes.set_ylabel("misconception (problem)")
     title = axes.set_title(finding(report), loc="left", fontsize=10)
     for text in (title, *axes.get_yticklabels()):  # a dollar sign is a dollar sign

@@ -1,4 +1,4 @@
-"""A class list as a platform exports it: who should have handed in, and under which ids.
+"""A class list as a platform exports it: who should have submitted, and under which ids.
 
 Any CSV will do that has a name, an id, a login or an email per row: Canvas's gradebook, Moodle's
 grading worksheet, Gradescope's, Blackboard's and Brightspace's exports, Sakai's grades.csv, GitHub
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MAX_BYTES = 20_000_000  # of a class list; one of a thousand students has a few hundred thousand
-HEADER_ROWS = 12  # the header is among the first so many rows (Sakai writes two above it)
+HEADER_ROWS = 12  # the header is within this many rows (Sakai writes two above it)
 
 # What a column is, by its heading in lower case, letters and digits only. One entry per heading
 # that some platform writes; add to it freely.
@@ -169,7 +169,7 @@ def read(path: Path) -> Roster:
         if person is not None:
             people.append(person)
     if not people:
-        raise ValueError(f"the roster {path} names nobody")
+        raise ValueError(f"the roster {path} contains no students")
     return Roster(path, people, columns, rows, header, delimiter)
 
 

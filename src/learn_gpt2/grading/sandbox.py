@@ -184,7 +184,7 @@ def protections(means: Means | None = None, limits: Limits | None = None) -> lis
         Protection(
             "process",
             True,
-            "a fresh one per check, apart from the one that judges" if fork else "one per problem",
+            "one per problem, apart from the one that judges" if fork else "one per problem",
         ),
         Protection("time", True, f"{limits.seconds:g} s per problem, and each check's own limit"),
         Protection("process tree", *tree),
@@ -192,7 +192,14 @@ def protections(means: Means | None = None, limits: Limits | None = None) -> lis
         Protection(
             "output", fork, f"{limits.output:,} bytes per check" if fork else "thrown away unread"
         ),
-        Protection("file size", fork, f"{limits.file_size} MB per file" if fork else "not limited"),
+        Protection(
+            "disk",
+            fork,
+            f"{limits.file_size} MB per file, {4 * limits.file_size} MB and {limits.names:,} files "
+            f"in all, by {'the file system' if spaces else 'a watch'}"
+            if fork
+            else "not limited",
+        ),
         Protection("processes", fork, f"{limits.processes} at most" if fork else "not limited"),
         Protection("files", *files),
         Protection("network", *network),
@@ -434,6 +441,40 @@ def clear(folder: Path) -> None:
                 count += 1
         if count == before:
             return
+
+
+def held(folder: Path, most: int) -> tuple[int, int]:
+    """Bytes and names in a folder, counted until there are more than `most` names; folders deeper
+    than 64 count as if there were.
+    """
+    size = names = 0
+    todo = [(str(folder), 0)]
+    while todo:
+        path, depth = todo.pop()
+        with contextlib.suppress(OSError), os.scandir(path) as entries:
+            for entry in entries:
+                names += 1
+                if names > most or depth > 64:
+                    return size, most + 1
+                with contextlib.suppress(OSError):
+                    status_ = entry.stat(follow_symlinks=False)
+                    size += status_.st_blocks * 512
+                    if stat.S_ISDIR(status_.st_mode):
+                        todo.append((entry.path, depth + 1))
+    return size, names
+
+
+def held_open(processes: Iterable[int]) -> int:
+    """Bytes of files that processes have open and that lie in no folder any more (Linux)."""
+    found = {}
+    for process in processes:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(f"/proc/{process}/fd"):
+                with contextlib.suppress(OSError):
+                    its = os.stat(f"/proc/{process}/fd/{name}")
+                    if stat.S_ISREG(its.st_mode) and not its.st_nlink:
+                        found[its.st_dev, its.st_ino] = its.st_blocks * 512
+    return sum(found.values())
 
 
 def _inside(here: Path, path: Path) -> Path:

@@ -1,5 +1,5 @@
-"""Which students handed in the same work: equal files, equal but for comments and formatting, or
-equal but for names.
+"""Which students submitted the same work: equal files, equal except for comments and formatting, or
+equal except for names.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-EXACT, LAYOUT, NAMES = "equal", "equal but for comments and layout", "equal but for names"
+EXACT, LAYOUT, NAMES = "equal", "equal except for comments and layout", "equal except for names"
 # So little beyond the skeleton that most right answers look alike.
 SHORT = 60
 

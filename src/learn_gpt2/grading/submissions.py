@@ -1,10 +1,10 @@
-"""What students handed in: any platform's download, read as bytes and never trusted.
+"""What students submitted: any platform's download, read as bytes and never trusted.
 
 `read_all` finds the students in a folder or an archive (by the platforms' names, `platforms.py`),
 all files of each (`trees.py`), and the file for each problem among them (`recognizing.py`). Every
 file is read once, before any of their code runs, so that no student can change what another is
 graded on. Links are refused, archives are never unpacked to disk, and sizes are bounded. What is
-not understood is kept by name; nothing is passed over in silence.
+not understood is kept by name; nothing is skipped silently.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ class Submission:
     email: str = ""
     person: Person | None = None  # the row of the roster
     # what somebody should know of it
-    source: str = ""  # where it lies in what was given to grade; "" when nothing was handed in
+    source: str = ""  # its place in what was given to grade; "" if there is none
     late: bool = False  # the platform says so
     unread: list[str] = field(default_factory=list)  # what it holds and nothing was taken of
     attention: list[str] = field(default_factory=list)  # the notices that somebody must look at
 
 
 def candidates(problem: Problem) -> tuple[str, ...]:
-    """Where a piece stands in the course's own layout, and the two that are asked for."""
+    """Where a piece is in the course's own layout, and in the two that students are asked for."""
     name = problem.folder
     return (f"problems/{name}/problem.py", f"{name}/problem.py", f"{name}.py")
 
@@ -81,7 +81,7 @@ def read_all(
     """
     root = _root(folder)
     if out is not None and out.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"--out {out} lies inside {folder}: it would be graded as a student")
+        raise ValueError(f"--out {out} is inside {folder}: it would be graded as a student")
     intake = _Intake(problems, skeletons or {})
     try:
         intake.look(root)
@@ -125,7 +125,7 @@ def _root(folder: Path) -> Node:
 
 @dataclass
 class Part:
-    """Something that one student handed in: a file, a folder or an archive. folders: the names of
+    """Something that one student submitted: a file, a folder or an archive. folders: the names of
     what is around it, which may name a problem.
     """
 
@@ -136,7 +136,7 @@ class Part:
 
 @dataclass
 class Handed:
-    """One student and all that they handed in."""
+    """One student and everything that they submitted."""
 
     label: str
     named: Named
@@ -162,7 +162,7 @@ class _Intake:
             self._level(root, (), 0)
 
     def _level(self, node: Node, folders: tuple[str, ...], depth: int) -> None:
-        """Gather those whose work lies directly in a folder, and look through wrappers."""
+        """Gather students whose work is directly in a folder, and look through wrapper folders."""
         entries = [e for e in node.listed if not (e.name.startswith(".") and _no_code(e))]
         metadata = _metadata(node)
         receipts = _receipts(entries)
@@ -269,7 +269,7 @@ class _Intake:
         return False
 
     def _is_piece(self, entry: Node) -> bool:
-        """Whether an entry is a piece by its name alone, with nobody's name in it."""
+        """Whether an entry is a piece by its name alone, without a student's name in it."""
         if entry.kind == "folder":
             said = recognizing.problem_of(entry.name, self.every)
             if said is None or said[1] < recognizing.NAME or not said[2]:
@@ -403,7 +403,7 @@ class _Intake:
         return found
 
     def _split(self, handed: Handed) -> list[Submission]:
-        """One submission; two where a plain name stands twice with different work."""
+        """One submission; two if a plain name occurs twice with different work."""
         containers = [p for p in handed.parts if p.node.holds or p.node.kind == "bad"]
         attempts = {p.named.attempt for p in containers}
         if handed.named.platform or len(containers) < 2 or len(attempts) == len(containers):
@@ -539,19 +539,19 @@ def _names_students(node: Node) -> bool:
 
 
 def _bases(holders: list[Node]) -> set[str]:
-    """Names without what tells one hand-in from another: hw.zip and hw (1).zip have one."""
+    """Names without what tells one submission from another: hw.zip and hw (1).zip have one."""
     return {recognizing.plain(recognizing.versions(h.stem)[-1][0]) for h in holders}
 
 
 def _no_code(node: Node) -> bool:
-    """Whether something hidden is what a system or a tool left, and nobody's work."""
+    """Whether something hidden was left by a system or a tool and is not a student's work."""
     if node.kind == "folder":
         return all(_no_code(inner) for inner, _ in zip(node.walk(), range(200), strict=False))
     return recognizing.split_name(node.name)[1] not in ("code", "notebook") and not node.holds
 
 
 def _is_version(name: str) -> bool:
-    """Whether a folder's name tells one hand-in from another rather than who handed in."""
+    """Whether a folder's name tells one submission from another rather than who submitted."""
     plain = recognizing.cut(name.strip())
     return bool(
         recognizing.VERSION_FOLDER.fullmatch(plain)
@@ -671,7 +671,7 @@ def _files(part: Part, several: bool) -> list[File]:
 
 
 def _enroll(found: list[Submission], roster: Roster) -> None:
-    """Find everybody in the roster, and add those who handed in nothing."""
+    """Find everybody in the roster, and add those who submitted nothing."""
     by_person: dict[int, list[Submission]] = {}
     for submission in found:
         said = {"id": submission.id, "login": submission.login, "email": submission.email}
@@ -687,7 +687,7 @@ def _enroll(found: list[Submission], roster: Roster) -> None:
     for same in by_person.values():
         for submission in same if len(same) > 1 else ():
             others = named([s.source for s in same if s is not submission])
-            _attend(submission, f"another hand-in belongs to the same person: {others}")
+            _attend(submission, f"another submission belongs to the same person: {others}")
     for person in roster.people:
         if person.line not in by_person:
             missing = Submission(

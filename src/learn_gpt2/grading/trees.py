@@ -1,4 +1,4 @@
-"""What was handed in as one tree: folders on disk and archives alike, links never followed.
+"""What was submitted as one tree: folders on disk and archives alike, links never followed.
 
 Everything here is lazy: a folder is listed and an archive opened when its children are asked for.
 Whatever can't be read stays in the tree with a note that says why; nothing raises for more than
@@ -49,7 +49,7 @@ UNOPENED = {
     ".dmg": "disk image",
     ".iso": "disk image",
 }
-# left behind by systems, editors and tools; nobody's work
+# left by systems, editors and tools; not a student's work
 JUNK_FOLDERS = frozenset(
     (
         "$recycle.bin",
@@ -174,7 +174,7 @@ class Node:
 
     @property
     def listed(self) -> list[Node]:
-        """Its children without what systems and tools leave behind."""
+        """Its children without files that systems and tools leave."""
         return [c for c in self.children if not is_junk(c.name, c.kind == "folder")]
 
     @property
@@ -217,7 +217,7 @@ class Node:
             if not child.holds:
                 yield child
             elif depth >= MAX_DEPTH or inside > MAX_NESTED:
-                child.note = "lies too deep; it is not looked into"
+                child.note = "is nested too deep and is not examined"
                 yield child
             elif child.kind == "folder" and _is_code(child.name) and not child.listed:
                 child.note = child.note or "is a folder and not a file"
@@ -320,7 +320,7 @@ def _free(name: str, taken: set[str]) -> str:
 
 
 def _open_regular(path: Path) -> int:
-    """A regular file's descriptor: whoever swaps it for a link or a pipe just now gains nothing."""
+    """A regular file's descriptor; swapping the file for a link or a pipe now gains nothing."""
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     handle = os.open(path, flags | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(handle).st_mode):

@@ -634,13 +634,15 @@ class Peer(Codec):
         """Tell what has changed in what both sides keep alike."""
         if not self.shares:
             return
+        self.changes_out(body, parts)
         changed, dropped = [], []
         for number, store in list(self.stores.items()):
             if (data := store.data) != store.known:
                 store.known = data
                 parts.blobs.append(data)
                 changed.append([number, len(parts.blobs) - 1])
-            if not store.needed:
+            # whoever made it says when it is gone: until then it stays where it is on both sides
+            if number % 2 == self.sign and not store.needed:
                 dropped.append(number)
                 self._unstore(number)
         drawn = []
@@ -650,7 +652,6 @@ class Peer(Codec):
                 parts.blobs.append(state)
                 drawn.append([number, len(parts.blobs) - 1])
         body |= {k: v for k, v in (("stores", changed), ("drop", dropped), ("drawn", drawn)) if v}
-        self.changes_out(body, parts)
 
     def _stores_in(self, message: Message) -> None:
         if not self.shares:

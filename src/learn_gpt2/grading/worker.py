@@ -1,10 +1,10 @@
 """The process that holds a student's module, and nothing that could answer for it.
 
-It is started by this file's path, has torch, and learns from the judge what to hold: the text of
-the student's file, and the texts of those modules of the course that the file may import, without
-what the file is to write itself. It runs what it is asked to run on the numbers it is given, and
-says what came of it. It makes no verdict and knows no check. Whatever it says may be a lie: the
-judge takes it for numbers and names, and for nothing else.
+It is forked from a server (`keeper.py`) that has torch, and learns from the judge what to hold: the
+text of the student's file, and the texts of those modules of the course that the file may import,
+without what the file is to write itself. It runs what it is asked to run on the numbers it is
+given, and says what came of it. It makes no verdict and knows no check. Whatever it says may be a
+lie: the judge takes it for numbers and names, and for nothing else.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ import itertools
 import linecache
 import os
 import random
-import socket
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -331,10 +330,11 @@ class Worker(wire.Peer):
         roots = self._roots(target, args, kwargs)
         inputs = [leaf for leaf, _ in given]
         parameters = [self.tensors[pid].tensor for pid in body.get("pids", [])]
+        holders = [(path, held, _held(held)) for path, held in _holders([args, kwargs])]
         told, said = body.get("told", {}), {}
         if told.get("downloads"):
             told["downloads"]["folder"] = self.read(told["downloads"]["folder"], message)
-        doing = (roots, message, said)
+        doing = (roots, message, said, holders)
         before = torch.is_grad_enabled()
         torch.set_grad_enabled(bool(body["grad"]) and before)
         try:
@@ -355,8 +355,10 @@ class Worker(wire.Peer):
             self._broken = doing
             raise
         finally:
-            if torch.is_grad_enabled() == (bool(body["grad"]) and before):
-                torch.set_grad_enabled(before)
+            after = torch.is_grad_enabled()
+            torch.set_grad_enabled(before)
+            if after != (bool(body["grad"]) and before):
+                said["grad"] = after  # the judge goes on in the mode in which it is left
         return done | self._after(doing, parts)
 
     def given_modules_by_name(self) -> dict[str, object]:
@@ -405,6 +407,27 @@ class Worker(wire.Peer):
             "bool": lambda: bool(target),
         }[what]()
 
+    def _moved(self, holders: list[tuple], parts) -> list:
+        """Lists and dicts among the arguments that hold something else now: where each is, and what
+        it holds, as the place of what it held before, or a new value.
+        """
+        found = []
+        for path, held, before in holders:
+            now = _held(held)
+            same = len(now) == len(before) and all(
+                a[1] is b[1] and (a[0] is b[0] or a[0] == b[0])
+                for a, b in zip(now, before, strict=True)
+            )
+            if same:
+                continue
+            rows = []
+            for key, value in now:
+                place = next((i for i, (_, old) in enumerate(before) if old is value), None)
+                told = self.write(value, parts) if place is None else None
+                rows.append([self.write(key, parts), place, told])
+            found.append([path, rows])
+        return found
+
     def _next(self, target: object) -> tuple:
         """(True, an iterator's next value), or (False, None) at its end."""
         end = object()
@@ -435,7 +458,9 @@ class Worker(wire.Peer):
 
     def _after(self, doing: tuple, parts) -> dict:
         """What changed while a question was answered."""
-        roots, message, said = doing
+        roots, message, said, holders = doing
+        if moved := self._moved(holders, parts):
+            said["moved"] = moved
         body: dict = {}
         edited = []
         for number, about in enumerate(message.about):
@@ -1010,6 +1035,21 @@ class Worker(wire.Peer):
             self._remember(pid, seen.tensor)
 
 
+def _held(holder: list | dict) -> list[tuple]:
+    """What a list or dict holds: (key or place, value), …"""
+    return list(holder.items() if isinstance(holder, dict) else enumerate(holder))
+
+
+def _holders(value: object, path: tuple = ()) -> Iterator[tuple[list[int], list | dict]]:
+    """The lists and dicts in a value, with the way there."""
+    if isinstance(value, (list, dict)) and path[1:]:
+        yield list(path), value
+    if isinstance(value, (list, tuple, dict)) and len(path) < 5 and len(value) <= 2000:
+        inner = value.values() if isinstance(value, dict) else value
+        for i, v in enumerate(inner):
+            yield from _holders(v, (*path, i))
+
+
 def work(readable: int, writable: int) -> None:
     """Answer the judge by these two pipes until it ends."""
     with contextlib.suppress(wire.WireError):
@@ -1049,27 +1089,3 @@ def warm() -> None:
     SEALS.append(conduct.Seal())
     gc.collect()
     gc.freeze()
-
-
-def serve(control: int) -> None:
-    """Fork a worker for every pair of pipes that comes by the control socket, unconfined."""
-    with socket.socket(fileno=control) as line:
-        line.sendall(b"r")
-        while True:
-            _, pipes, _, _ = socket.recv_fds(line, 1, 2)
-            if len(pipes) < 2:
-                return
-            if os.fork() == 0:
-                line.close()
-                work(*pipes)
-                os._exit(0)
-            for pipe in pipes:
-                os.close(pipe)
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-
-
-if __name__ == "__main__":
-    warm()
-    serve(int(sys.argv[1]))

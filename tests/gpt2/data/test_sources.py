@@ -165,9 +165,9 @@ def test_a_folder_as_people_have_them(tmp_path: Path) -> None:
         ("copy.txt", "the same text as"),
         ("binary.txt", "NUL"),
         ("~$a.txt", "lock"),
-        ("1 file that ends in .png", "by itself"),
-        ("1 file that ends in .json", "by itself"),
-        ("1 file that ends in .txt~", "by itself"),
+        ("1 file that ends in .png", "itself to read it"),
+        ("1 file that ends in .json", "itself to read it"),
+        ("1 file that ends in .txt~", "itself to read it"),
     ):
         assert any(name in line and why in line for line in left.splitlines()), name
     rows = [json.loads(line) for line in (tmp_path / "d" / "files.jsonl").open()]

@@ -501,7 +501,7 @@ def zoo() -> list[Kind]:
                 _tensors(lambda t, p=prefix: {f"{p}{n}": v for n, v in t.items()}),
                 (e,),
                 theirs=False,
-                note="was taken off",
+                note="was removed",
             )
             for prefix in ("module.", "_orig_mod.", "model.", "pretrained_model.", "gpt.net.")
         ),
@@ -514,7 +514,7 @@ def zoo() -> list[Kind]:
             ),
             (e,),
             theirs=False,
-            note="was taken off",
+            note="was removed",
         ),
         Kind(
             "one-name-twice",

@@ -403,7 +403,7 @@ def test_the_command_tells_of_files_and_undo(course, unverified, monkeypatch):
     assert result.exit_code == 1
     assert [o["state"] for o in json.loads(result.output)] == ["swapped", "refused"]
     board = learn(course, "swap").output
-    assert "The files around it, each of them one piece:" in board
+    assert "The files around it, one piece each:" in board
     assert (
         "13 Text generation            yours     problems/13-text-generation/problem.py:1" in board
     )

@@ -87,7 +87,7 @@ def test_a_folder_that_is_in_use_is_refused(tmp_path: Path, there: str):
         (target / name).write_text("mine", encoding="utf-8")
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     words = {"file": "notes.txt", "hidden": ".git", "folder": "notes.txt", "itself": "is a file"}
-    words |= {"course": "a course already", "inside": "lies inside the course"}
+    words |= {"course": "a course already", "inside": "is inside the course"}
     with pytest.raises(ValueError, match=words[there]):
         layout.make(target)
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}

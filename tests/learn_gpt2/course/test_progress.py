@@ -223,7 +223,7 @@ def test_the_end_says_what_share_is_the_learners(course: Path) -> None:
     finish(course, range(1, 19))
     said = learn(course, "status").stdout
     assert "18 of 18 passed, 18 of yours run in src/gpt2/." in said
-    found = re.search(r"That was all of it: ([\d,]+) of the ([\d,]+) lines .* \((\d+) %\)", said)
+    found = re.search(r"finished the course: ([\d,]+) of the ([\d,]+) lines .* \((\d+) %\)", said)
     own, whole, percent = (int(part.replace(",", "")) for part in found.groups())
     assert (own, whole) == progress.share(course)
     text = swap.read_model(course)

@@ -2,112 +2,21 @@
 
 import json
 import os
-import socket
 import struct
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from learn_gpt2 import manifest
-from learn_gpt2.checking import runner
-from learn_gpt2.checking.loading import PieceError
-from learn_gpt2.checking.runner import Examination, Result
 from learn_gpt2.grading import drawing, wire
-from learn_gpt2.grading.judge import Judge, cut_model, given_texts, open_piece
+from learn_gpt2.grading.judge import cut_model, given_texts
 from learn_gpt2.grading.wire import Line, Message, Parts, WireError
 from tests.graders import bank as banks
 
 ROOT = banks.ROOT
 MODEL = ROOT / "src" / "gpt2" / "model.py"
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are forked")
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path, int], Judge]]:
-    """Asks new workers, unconfined, all forked from one server that lives in an empty folder."""
-    ours, theirs = socket.socketpair()
-    worker = ROOT / "src" / "learn_gpt2" / "grading" / "worker.py"
-    server = subprocess.Popen(
-        [sys.executable, "-I", str(worker), str(theirs.fileno())],
-        pass_fds=[theirs.fileno()],
-        cwd=tmp_path_factory.mktemp("worker"),
-        env={"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )
-    theirs.close()
-    assert ours.recv(1) == b"r"
-
-    def begin(path: Path, lines: int) -> Judge:
-        down, down_in = os.pipe()
-        up, up_in = os.pipe()
-        socket.send_fds(ours, [b"w"], [down, up_in])
-        os.close(down)
-        os.close(up_in)
-        return Judge(Line(up, down_in), path, lines)
-
-    yield begin
-    ours.close()
-    server.wait(20)
-
-
-def through_worker(number: int, path: Path, start: Callable) -> list[Result]:
-    """The checks' results with a worker of its own for each."""
-    problem = manifest.get(number)
-    checks = runner.load_checks(ROOT, problem)
-    given = given_texts(ROOT, problem, MODEL.read_text(encoding="utf-8"))
-    examination = Examination(problem, path, "yours", checks)
-    examination.patience = 10.0
-    results = []
-    for check in checks:
-        asked: list[Judge] = []
-
-        def begin(path: Path, lines: int, asked: list = asked) -> Judge:
-            asked.append(start(path, lines))
-            return asked[0]
-
-        try:
-            piece = open_piece(problem, path, begin, given, 20.0)
-            piece.examined_as = examination
-            asked[0].seconds = 30.0
-            examination._piece = piece
-        except PieceError as error:
-            examination._piece = error
-        results.append(examination.run(check.name))
-        for judge in asked:
-            judge.line.close()
-    return results
-
-
-@pytest.mark.parametrize("number", range(1, 13))
-def test_the_same_verdict_through_a_worker(number: int, tmp_path: Path, start: Callable) -> None:
-    """Catches a check that sees another thing in a mirror than in the module itself: status, ids,
-    message and line are the same for the reference and for samples of both banks.
-    """
-    bank = banks.load(number)
-    sample = [*bank.right[:2], *bank.wrong[:: max(1, len(bank.wrong) // 3)]]
-    for answer in sample:
-        path = tmp_path / "problem.py"
-        path.write_text(answer.source, encoding="utf-8")
-        direct = runner.run_checks(ROOT, bank.problem, path).results
-        remote = through_worker(number, path, start)
-        for one, two in zip(direct, remote, strict=True):
-            assert (one.status, one.mistakes) == (two.status, two.mistakes), (
-                f"{answer.title}, {one.name}: {one.message} / {two.message}"
-            )
-            if number != 12:  # its messages name temporary folders
-                assert (one.message, one.line) == (two.message, two.line), answer.title
-
-
-def test_the_reference_passes_through_a_worker(tmp_path: Path, start: Callable) -> None:
-    """Catches a check that fails in both places, and so agrees."""
-    for number in (1, 4, 9):
-        path = tmp_path / "problem.py"
-        path.write_bytes(manifest.get(number).solution_path(ROOT).read_bytes())
-        failed = [r for r in through_worker(number, path, start) if r.status != "passed"]
-        assert not failed, failed[0].message
 
 
 # ── what a worker knows ─────────────────────────────────────────────────────────────────────────
