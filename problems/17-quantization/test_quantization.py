@@ -661,7 +661,7 @@ def test_layer_travels(piece):
             compare(other(x), module(x), what="the output of another layer with this one's state")
 
 
-@check(todo=9, needs=test_layer_holds)
+@check(todo=9, needs=test_layer_holds, follows=test_forward_shapes)
 def test_nbytes(piece):
     """`nbytes` is the bytes of qweight, scale and bias"""
     for bits, size in CASES:

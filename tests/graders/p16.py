@@ -394,6 +394,19 @@ wrong(
     also="unmerged-twice unmerge-wrong",
 )
 # the model
+wrong(
+    "nothing-replaced",
+    "set on the model, under a name with underscores",
+    (
+        "setattr(model.get_submodule(parent), last, module)",
+        'setattr(model, name.replace(".", "_"), module)',
+    ),
+)
+wrong(
+    "arguments-not-passed-on",
+    "alpha is always 16",
+    (MADE, MADE.replace("rank, alpha", "rank, 16")),
+)
 wrong("nothing-replaced", "nothing is put in", (PUT, "pass"))
 wrong(
     "layers-missed",
