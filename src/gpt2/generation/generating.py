@@ -124,15 +124,15 @@ def _steps(
     if n == 0:
         return
     T, P = ids.size(1), model.config.n_positions
+
+    def uncached(text: Tensor) -> Tensor:
+        return prefill(model, text[:, -P:])
+
+    read: Callable[[Tensor], Tensor] = uncached
     if use_cache:
         weight = next(model.parameters())
         cache = KVCache(model.config, len(ids), min(P, T + n), weight.device, weight.dtype)
         read = cached_logits(model, cache)
-    else:
-
-        def read(ids: Tensor) -> Tensor:
-            return prefill(model, ids[:, -P:])
-
     inference = Inference(model)
     ends = torch.tensor(rules.ends, dtype=torch.int64, device=ids.device)
     several = len(ends) > 1  # `generate_tokens` knows one; with several, a row goes on with its own
