@@ -142,6 +142,7 @@ def added(total, g):
     return [a + b for a, b in zip(total, g, strict=True)]
 
 
+@torch.enable_grad()  # mistakes are tried where gradients are off
 def stepped(
     model,
     batches,
