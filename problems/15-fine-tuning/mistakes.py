@@ -157,6 +157,7 @@ KNOWN.add(
     way(late=lambda i, t, m: (i[:m], t[:m])),
     way(cut=lambda p, a, m: (p, a[: max(0, m - len(p))])),
     way(late=lambda i, t, m: (i[: m - 1], t[: m - 1])),
+    way(cut=lambda p, a, m: (p, a), late=lambda i, t, m: (i[:m], t[:m])),
     family="example",
 )
 KNOWN.add(

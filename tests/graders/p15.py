@@ -298,12 +298,7 @@ wrong(
     "the mean times the count",
     (SUM, SUM.replace('"sum")', '"mean") * (targets != IGNORE).sum()')),
 )
-wrong(
-    "loss-without-graph",
-    "a number",
-    (COUNT, COUNT.replace("total,", "total.item(),")),
-    also="not-a-tensor",
-)
+wrong("not-a-tensor", "a number", (COUNT, COUNT.replace("total,", "total.item(),")))
 wrong("loss-without-graph", "detached", (COUNT, COUNT.replace("total,", "total.detach(),")))
 wrong("loss-in-half", "in the logits' own dtype", ("logits.float().flatten", "logits.flatten"))
 wrong(
