@@ -28,7 +28,7 @@ from learn_gpt2.assembly import bisection, trial
 from learn_gpt2.assembly.assemble import assemble
 from learn_gpt2.assembly.sections import Source
 from learn_gpt2.checking import earlier, explain, runner
-from learn_gpt2.manifest import PROBLEMS
+from learn_gpt2.manifest import MODEL_PROBLEMS
 from tests.graders import bank as banks
 from tests.graders.bank import Answer
 
@@ -43,7 +43,7 @@ class Mix:
 
     def answers(self) -> dict[int, Answer]:
         """Problem number → the answer."""
-        return {p.number: choices(p.number)[self.places[p.number - 1]] for p in PROBLEMS}
+        return {p.number: choices(p.number)[self.places[p.number - 1]] for p in MODEL_PROBLEMS}
 
     def __str__(self) -> str:
         return "-".join(map(str, self.places))
@@ -77,11 +77,11 @@ def chosen(count: int, seed: int = 0) -> list[Mix]:
     answers are dealt like cards, in an order of their own, and dealt again when they are used up.
     """
     generator = random.Random(seed)
-    decks: dict[int, list[int]] = {p.number: [] for p in PROBLEMS}
+    decks: dict[int, list[int]] = {p.number: [] for p in MODEL_PROBLEMS}
     found: list[Mix] = []
     while len(found) < count:
         places = []
-        for problem in PROBLEMS:
+        for problem in MODEL_PROBLEMS:
             deck = decks[problem.number]
             if not deck:
                 deck.extend(range(len(choices(problem.number))))
@@ -264,14 +264,14 @@ def _trial(tried: _Tried) -> None:
 
     from gpt2.cache import KVCache
 
-    trial.check_contract(tried.module, {p.number: list(p.provides) for p in PROBLEMS})
+    trial.check_contract(tried.module, {p.number: list(p.provides) for p in MODEL_PROBLEMS})
     trial.run(tried.module, torch, KVCache)
 
 
 def _checks(tried: _Tried) -> None:
     """Of the problems that build on others; the rest see no company, and the banks try them."""
     failed = []
-    for problem in PROBLEMS:
+    for problem in MODEL_PROBLEMS:
         number, answer = problem.number, tried.answers[problem.number]
         if not problem.builds_on:
             continue

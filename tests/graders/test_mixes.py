@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from learn_gpt2.manifest import PROBLEMS
+from learn_gpt2.manifest import MODEL_PROBLEMS
 from tests.graders import mixes
 from tests.graders.bank import Answer
 
@@ -16,7 +16,7 @@ def test_every_right_answer_has_its_turn() -> None:
     chosen = mixes.chosen(100)
     assert len(set(chosen)) == 100
     assert chosen == mixes.chosen(100)
-    for problem in PROBLEMS:
+    for problem in MODEL_PROBLEMS:
         seen = {mix.places[problem.number - 1] for mix in chosen}
         assert seen == set(range(len(mixes.choices(problem.number))))
 
