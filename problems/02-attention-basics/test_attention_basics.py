@@ -240,10 +240,11 @@ test_gradients = again.gradients(
     optional=("key.bias",),
 )
 test_dtypes = again.dtypes("float64 and bfloat16 stay what they are", seed=6, scale=0.3)
-test_device = again.device("Works on whatever device x is on")
+test_device = again.device(
+    "Works on whatever device x is on, and leaves x as it was", untouched="x"
+)
 test_copies = again.copies(
-    "x stays as it was; a copy, and a module that loads the state_dict, give the same",
+    "A copy, and a module that loads the state_dict, give the same",
     *(3, 5),
     seed=7,
-    untouched="x",
 )

@@ -357,7 +357,7 @@ def test_kv_cache(piece):
             fail(KNOWN["ignores-device"], f'With device="meta" the {name} lie on {device!r}.')
 
 
-@check(todo=6, needs=test_kv_cache, points=2)
+@check(todo=7, needs=test_kv_cache, points=2)
 def test_layers_apart(piece):
     """What one layer stores stays in that layer, keys and values apart"""
     cache = piece.KVCache(config(), B)

@@ -421,7 +421,7 @@ def grads_of(net):
     return {n: None if p.grad is None else p.grad.clone() for n, p in net.named_parameters()}
 
 
-@check(todo=5, needs=(test_broadcast, test_average), points=2)
+@check(todo=7, needs=(test_broadcast, test_average), points=2)
 def test_starts_alike(piece):
     """It gives all ranks the weights and buffers of rank 0 when it is made"""
     start = [
@@ -437,7 +437,7 @@ def test_starts_alike(piece):
     expect_rank_0(states, start, "wrapper-without-broadcast")
 
 
-@check(todo=8, needs=test_starts_alike, points=2)
+@check(todo=9, needs=test_starts_alike, points=2)
 def test_like_the_module(piece):
     """It is called like the module, and answers for its parameters and its mode"""
 
@@ -470,6 +470,26 @@ def test_like_the_module(piece):
                 KNOWN["mode-not-the-module"],
                 f"At first, after eval(), train(), train(False): {modes}.",
             )
+
+
+@check(todo=10, needs=test_like_the_module)
+def test_no_sync_is_quiet(piece):
+    """Inside no_sync() nothing is sent, and the gradients are this rank's own"""
+
+    def run(rank, comm):
+        net = filled(Net(), 10 + rank)
+        model = piece.DataParallel(net, comm, 1)
+        with model.no_sync():
+            model(part_of(batch(4), rank, 2)).pow(2).mean().backward()
+        return grads_of(net), len(comm.sent)
+
+    found, _ = on_ranks(2, run)
+    for rank, (grads, sent) in enumerate(found):
+        if sent:
+            fail(KNOWN["no-sync-ignored"], f"{sent} sums were started inside.")
+        for name, own in own_of(batch(4), rank, 2).items():
+            if grads[name] is None or not same(grads[name], own):
+                fail(KNOWN["wrong-gradient"], f"The gradient of {name} inside no_sync().")
 
 
 def stepped(piece, size, bucket, steps=1, use=None, turned=None, extra=False, **names):
@@ -526,7 +546,7 @@ def test_gradients(piece):
             stepped(piece, size, bucket)
 
 
-@check(todo=7, needs=test_gradients, points=2)
+@check(todo=11, needs=test_gradients, points=2)
 def test_during_backward(piece):
     """Buckets leave during the backward pass, the last layers first"""
     comms, sent = stepped(piece, 2, 1)
@@ -550,7 +570,7 @@ def test_during_backward(piece):
         )
 
 
-@check(todo=7, needs=(test_gradients, test_like_the_module), points=2)
+@check(todo=11, needs=(test_gradients, test_like_the_module), points=2)
 def test_one_order(piece):
     """Buckets leave in one order, though gradients are finished in another order on each rank"""
     stepped(
@@ -630,13 +650,13 @@ def accumulated(piece, error, ignored):
             judge(name, grads[name], mean, own, 2, rank)
 
 
-@check(todo=10, needs=test_during_backward, points=2)
+@check(todo=11, needs=test_during_backward, points=2)
 def test_no_sync(piece):
     """Inside no_sync() gradients only add up; the pass after it averages the whole"""
     accumulated(piece, error=False, ignored="no-sync-stays")
 
 
-@check(todo=10, needs=test_no_sync)
+@check(todo=11, needs=test_no_sync)
 def test_no_sync_ends_on_an_error(piece):
     """no_sync() ends on an exception, too"""
     accumulated(piece, error=True, ignored="no-sync-stays-after-error")

@@ -28,7 +28,18 @@ def solution_lines(problem: Problem) -> set[str]:
             body = node.body[1:] if ast.get_docstring(node) else node.body
             for statement in body:
                 found |= {squeezed(t) for t in lines[statement.lineno - 1 : statement.end_lineno]}
-    given = {"super().__init__()", "withtorch.no_grad():", "return", "else:", "try:", ")", "]", "}", "),", "("}
+    given = {
+        "super().__init__()",
+        "withtorch.no_grad():",
+        "return",
+        "else:",
+        "try:",
+        ")",
+        "]",
+        "}",
+        "),",
+        "(",
+    }
     return {line for line in found - given if len(line) >= 12 and not line.startswith("#")}
 
 

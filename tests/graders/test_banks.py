@@ -80,15 +80,14 @@ def ladder(problem: Problem) -> list[tuple[int, str]]:
         for name, text in open_.items()
         if loading.open_todos(ast.parse(_dedent(text)))
     )
-    rungs, source = [], skeleton
-    for i, (todo, name) in enumerate(todos):
+    rungs = []
+    for i, (todo, _) in enumerate(todos):
+        # from the solution back, so that the helpers that it keeps to itself are there
+        source = solution
+        for _, name in todos[i:]:
+            source = source.replace(done[name], open_[name])
         rungs.append((todo - 1, source))
-        source = source.replace(open_[name], done[name])
-        if i == len(todos) - 1:
-            # what the solution keeps to itself
-            private = [done[n] for n in done if n not in open_]
-            source = source.rstrip("\n") + "\n\n" + "\n\n".join(private) + "\n"
-            rungs.append((max(c.todo for c in runner.load_checks(ROOT, problem)), source))
+    rungs.append((max(c.todo for c in runner.load_checks(ROOT, problem)), solution))
     return rungs
 
 
@@ -99,19 +98,19 @@ def _dedent(text: str) -> str:
 
 
 def _functions(tree, source: str) -> dict[str, str]:
-    """Qualified name → source lines of each method."""
+    """Qualified name → source lines of each function and method."""
     import ast
 
     lines = source.splitlines(keepends=True)
-    return {
-        f"{c.name}.{f.name}": "".join(
-            lines[min([f.lineno, *(d.lineno for d in f.decorator_list)]) - 1 : f.end_lineno]
-        )
-        for c in tree.body
-        if isinstance(c, ast.ClassDef)
-        for f in c.body
-        if isinstance(f, ast.FunctionDef)
-    }
+    found = {}
+    for node in tree.body:
+        inside = node.body if isinstance(node, ast.ClassDef) else [node]
+        prefix = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
+        for f in inside:
+            if isinstance(f, ast.FunctionDef):
+                first = min([f.lineno, *(d.lineno for d in f.decorator_list)]) - 1
+                found[prefix + f.name] = "".join(lines[first : f.end_lineno])
+    return found
 
 
 @each_problem

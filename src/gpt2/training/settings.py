@@ -33,11 +33,6 @@ class TrainConfig:
     )
     tokenizer: str = _setting("bpe", "char, bpe, gpt2, or a model's name.")
     vocab_size: int = _setting(1024, "Number of tokens of a bpe tokenizer made from the source.")
-    examples: str | None = _setting(
-        None,
-        "Fine-tune on JSON lines, each with a prompt and an answer, and not on windows.",
-        **FREE,
-    )
     order: str = _setting("random", "Read random windows of the data, or windows in sequence.")
     # model
     n_layer: int = _setting(4, "Number of layers.")

@@ -129,11 +129,21 @@ class Recurring:
         return self._check(name, title, run, options)
 
     def device(
-        self, title: str, *, hint: int | None = None, name: str = "test_device", **options: Any
+        self,
+        title: str,
+        *,
+        hint: int | None = None,
+        untouched: str = "",
+        name: str = "test_device",
+        **options: Any,
     ) -> Check:
-        """What forward makes, it makes where x is."""
+        """What forward makes, it makes where x is. untouched: what x is called, when it must also
+        stay as it was.
+        """
 
         def run(piece: Any) -> None:
+            if untouched:
+                expect_no_edit(lambda x: self.call(self.make(piece), x), self.inputs(), untouched)
             module = self.make(piece)
             expect_one_device(module, lambda m, move: self.call(m, move(self.inputs())), hint)
 

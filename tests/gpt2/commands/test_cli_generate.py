@@ -102,7 +102,7 @@ def test_special_tokens_in_the_prompt_are_text(run, folder: Path) -> None:
 def test_the_end_token_ends_the_text_and_is_not_printed(run, folder: Path, monkeypatch) -> None:
     """Catches `<|endoftext|>` on the screen."""
     end = byte_tokenizer().eos_token_id
-    monkeypatch.setattr("gpt2.generation.generating.sample", lambda *_: torch.tensor([end]))
+    monkeypatch.setattr("gpt2.sampling.sample", lambda *_: torch.tensor([end]))
     code, out, err = run("generate", "--model", folder, "--prompt", "a")
     assert (code, out) == (0, "a\n")
     assert err.startswith("1 tokens in")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from learn_gpt2 import notebook
-from learn_gpt2.manifest import PROBLEMS, Problem
+from learn_gpt2.manifest import MODEL_PROBLEMS, PROBLEMS, Problem
 from learn_gpt2.upkeep import nbval_plugin, notebooks
 from learn_gpt2.upkeep.nbval_plugin import PIECE
 from learn_gpt2.upkeep.notebooks import SETUP, VARIES
@@ -98,7 +98,8 @@ def test_no_paths_and_no_addresses_of_this_machine(problem: Problem) -> None:
     text = re.sub(r'"image/png": "[^"]*"', "", text)
     assert (
         re.findall(
-            r"(?:/(?:home|Users|tmp|work|root|usr|var)/\S*|[A-Z]:\\\\\w+|0x[0-9a-f]{8,})", text
+            r"(?:/(?:home|Users|tmp|work|root|usr|var)/\S*|\b[A-Z]:\\\\(?!n)\w+|0x[0-9a-f]{8,})",
+            text,
         )
         == []
     )
@@ -109,7 +110,7 @@ def test_sections_predictions_and_experiments(problem: Problem) -> None:
     """Catches a notebook that shows without asking, or that leads nowhere."""
     prose = prose_of(problem)
     sections = re.findall(r"^## (.+)$", prose, re.M)
-    assert 6 <= len(sections) <= 10, sections
+    assert (6 if problem in MODEL_PROBLEMS else 3) <= len(sections) <= 10, sections
     assert sections[-1] == "Try it yourself"
     assert prose.count("**Predict first.**") >= 1
     last = prose.split("## Try it yourself")[1]
@@ -132,7 +133,7 @@ def test_an_answer_comes_after_its_question(problem: Problem) -> None:
 def test_figures_have_words(problem: Problem) -> None:
     """Catches a figure that says nothing to a reader who can't see it, and a foreign style."""
     figures = figures_of(problem)
-    assert len(figures) >= 3
+    assert len(figures) >= (3 if problem in MODEL_PROBLEMS else 2)
     for figure in figures:
         alt = figure["metadata"]["image/png"]["alt"]
         assert len(alt) >= 40
@@ -188,7 +189,7 @@ def test_an_untouched_skeleton_gives_the_reference(course: Path) -> None:
     put(course, PROBLEMS[0], PROBLEMS[0].skeleton_path(ROOT).read_text(encoding="utf-8"))
     piece = notebook.find_piece(1, course)
     assert piece.whose == "the reference"
-    assert "untouched" in str(piece)
+    assert "still the skeleton" in str(piece)
     assert piece.Embeddings(5, 4, 3).wte.weight.shape == (5, 3)
 
 
