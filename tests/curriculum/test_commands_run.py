@@ -82,7 +82,8 @@ def words_of(command: str) -> list[str]:
         return [sys.executable, *words]
     if first == "gpt2" and words[0] == "train":
         preset = words[words.index("--preset") + 1] if "--preset" in words else ""
-        context = words[words.index("--context") + 1] if "--context" in words else CONTEXTS.get(preset, 128)
+        given = words.index("--context") + 1 if "--context" in words else 0
+        context = words[given] if given else CONTEXTS.get(preset, 128)
         words += SHORT_TRAINING.format(context=context).split()
     if first == "gpt2" and words[0] == "generate":
         words += ["--max-new-tokens", "5"]
