@@ -319,7 +319,7 @@ def now(module):
 @check(todo=5, needs=test_forward, points=2)
 def test_merge(piece):
     """merge() adds (alpha / rank) B A to the base's weight, once"""
-    for inputs, out in ((IN, OUT), (IN, IN)):
+    for inputs, out in ((IN, IN), (IN, OUT)):
         module = filled(piece, inputs, out)
         w = weights(module)
         want = oracle(w, ALPHA, RANK).weight.detach()
