@@ -131,10 +131,12 @@ def _installed(problem: Problem) -> OpenPiece:
     """The reference in the package, where there is no course (on Colab, say)."""
     import importlib
 
+    import gpt2
     from learn_gpt2.checking import loading
 
     module = importlib.import_module(problem.import_name)
-    digest = loading.digest(Path(module.__file__).read_text(encoding="utf-8"))
+    path = Path(gpt2.__file__).with_name(problem.module)
+    digest = loading.digest(path.read_text(encoding="utf-8"))
     why = "this notebook runs outside the course's folder, so it can't see a problem.py of yours"
     return OpenPiece(problem, "the reference", f"gpt2/{problem.module}", digest, why, module)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import json
+import os
 import re
 import subprocess
 import sys
@@ -236,17 +237,19 @@ def test_the_trained_model_runs_on_the_piece(course: Path) -> None:
     assert not hasattr(notebook.find_piece(1, course).gpt2(), "MARK")
 
 
-def test_outside_the_course_it_is_the_installed_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_outside_the_course_it_is_the_installed_package(tmp_path: Path) -> None:
     """Catches a notebook that needs the course's folders on Colab, where there are none."""
-    import gpt2.model
+    code = """
+import gpt2.model
+from learn_gpt2 import notebook
 
-    monkeypatch.chdir(tmp_path)
-    piece = notebook.find_piece(5)
-    assert piece.CausalMultiHeadAttention is gpt2.model.CausalMultiHeadAttention
-    assert piece.gpt2() is gpt2.model
-    assert "outside the course" in str(piece)
+piece = notebook.find_piece(5)
+assert piece.CausalMultiHeadAttention is gpt2.model.CausalMultiHeadAttention
+assert piece.gpt2() is gpt2.model
+assert "outside the course" in str(piece)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
 
 
 def test_the_text_was_not_trained_on() -> None:
