@@ -1,7 +1,7 @@
 """Problem 14: the KV cache. Keys and values of the tokens already seen, so that each new token
 costs one token's work.
 
-Whoever generates owns the cache and passes it down: `model(ids, cache)`. Shapes: B batch_size, H
+The generation loop owns the cache and passes it down: `model(ids, cache)`. Shapes: B batch_size, H
 heads, D head_dim, P max_length, T new tokens, S tokens stored after the call, L layers.
 """
 

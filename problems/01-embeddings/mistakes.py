@@ -369,7 +369,7 @@ hint_2(
 hint_3 = KNOWN.section(hint=3)
 hint_3(
     "module-remembers",
-    "A second call gives something else: forward keeps a count in the module. Positions come from start_pos alone; whoever generates keeps count.",
+    "A second call gives something else: forward keeps a count in the module. Positions come from start_pos alone; the generation loop keeps count.",
 )
 
 hint_5 = KNOWN.section(hint=5)

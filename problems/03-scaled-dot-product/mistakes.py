@@ -183,11 +183,11 @@ attention(
 )
 attention(
     "masked-without-mask",
-    "More is masked than the mask says: later keys, too. Whoever calls decides (the causal mask comes with problem 05).",
+    "More is masked than the mask says: later keys, too. The caller decides (the causal mask comes with problem 05).",
     way(masking=lambda s, m: s.masked_fill(~m.tril(), -torch.inf)),
     way(
         "unmasked",
-        says="Later keys are masked although no mask was given. Whoever calls decides: with mask=None every query may attend to every key (the causal mask comes with problem 05).",
+        says="Later keys are masked although no mask was given. The caller decides: with mask=None every query may attend to every key (the causal mask comes with problem 05).",
         family="unmasked",
         unmasked=lambda s: s.masked_fill(~s.new_ones(s.shape[-2:]).bool().tril(), -torch.inf),
     ),

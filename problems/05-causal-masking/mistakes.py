@@ -415,7 +415,7 @@ hint_4(
 )
 hint_4(
     "state-kept-in-module",
-    "The module remembers something from one call to the next. Whoever generates owns the cache: keep nothing in self.",
+    "The module remembers something from one call to the next. The generation loop owns the cache: keep nothing in self.",
 )
 
 hint_6 = KNOWN.section(hint=6)

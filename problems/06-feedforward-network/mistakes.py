@@ -371,7 +371,7 @@ network(
 hint_1 = KNOWN.section(hint=1)
 hint_1(
     "edits-input",
-    "NewGELU changes its input in place: whoever called it still needs it. Make a new tensor.",
+    "NewGELU changes its input in place: the caller still needs it. Make a new tensor.",
 )
 hint_1(
     "fixed-dtype", "The output has another dtype than the input: is a dtype written into forward?"

@@ -151,7 +151,7 @@ def test_weight_and_bias(piece):
 @check(todo=1, needs=test_weight_and_bias)
 def test_eps(piece):
     """eps is an attribute: 1e-5 unless another is asked for"""
-    why = "whoever looks at the model finds the epsilon there"
+    why = "a reader of the model finds the epsilon there"
     kinds = (float, int, Tensor)
     # PyTorch's own __init__, inherited, calls the size by another name: that is fine
     if piece.LayerNorm.__init__ is not nn.LayerNorm.__init__:

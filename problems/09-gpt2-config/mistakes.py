@@ -174,7 +174,7 @@ hint_6("preset-numbers", "A size of this GPT-2 is not the published one.")
 hint_6("preset-of-another-size", "These are the numbers of another of the four sizes.")
 hint_6(
     "preset-shared",
-    "Two calls return one and the same object: whoever changes his configuration changes everybody's. Make a new one in each call.",
+    "Two calls return one and the same object: a change to one configuration changes every other. Make a new one in each call.",
 )
 
 hint_7 = KNOWN.section(hint=7)

@@ -391,7 +391,7 @@ hint_1(
 )
 hint_1(
     "config-not-kept",
-    "model.config must be the config it was built from: whoever saves, caches or generates reads the sizes there.",
+    "model.config must be the config it was built from: saving, caching and generating read the sizes there.",
 )
 hint_1(
     "embd-pdrop-not-passed",
@@ -427,7 +427,7 @@ hint_1(
 )
 hint_1(
     "shared-weights",
-    "Two modules share a weight. Only the head and the token embedding do in GPT-2; everything else is made again.",
+    "Two modules share a weight. Only the head and the token embedding do in GPT-2; everything else has weights of its own.",
 )
 hint_1("wrong-layer-count", "`h` must hold exactly config.n_layer blocks: index 0 to n_layer − 1.")
 
@@ -488,7 +488,7 @@ hint_4(
 )
 hint_4(
     "mode-changed",
-    "A new model is in eval mode. Leave the mode alone in __init__: whoever trains expects dropout.",
+    "A new model is in eval mode. Leave the mode alone in __init__: a training loop expects dropout.",
 )
 
 hint_5 = KNOWN.section(hint=5)
@@ -530,7 +530,7 @@ hint_6(
 hint_7 = KNOWN.section(hint=7)
 hint_7(
     "argmax-returned",
-    "The model returns integers, such as the likeliest token's id (argmax). It must return the logits: whoever trains or samples needs all V of them.",
+    "The model returns integers, such as the likeliest token's id (argmax). It must return the logits: training and sampling need all V of them.",
 )
 hint_7(
     "extra-dropout",

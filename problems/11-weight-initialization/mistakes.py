@@ -130,7 +130,7 @@ hint_5(
 )
 hint_5(
     "reseeded",
-    "The same random numbers come again and again: a seed is set inside _init_weights, so that all layers start equal. Leave the seed to whoever builds the model.",
+    "The same random numbers come again and again: a seed is set inside _init_weights, so that all layers start equal. Leave the seed to the code that builds the model.",
 )
 hint_5("rows-differ", "Some rows of a weight are drawn differently from the others, or not at all.")
 hint_5(

@@ -83,7 +83,7 @@ hint_4(
     "The model's config is not what config.json says: every size, n_head and the epsilon come from there.",
     way(
         "dropout-changed",
-        says="The model's dropout is not what config.json says. eval() switches dropout off; its probabilities stay, for whoever trains on.",
+        says="The model's dropout is not what config.json says. eval() switches dropout off; its probabilities stay, for further training.",
     ),
     *(
         way(
@@ -160,7 +160,7 @@ hint_6(
 hint_6("unhelpful-error", "The error must name the tensor (and not only its size, or how many).")
 hint_6(
     "wrong-error-type",
-    "A file that does not fit must be refused with a ValueError that says why: whoever loads a model catches that. Another library's or Python's own error can be turned into one.",
+    "A file that does not fit must be refused with a ValueError that says why: the code that loads a model catches that. Another library's or Python's own error can be turned into one.",
 )
 
 hint_7 = KNOWN.section(hint=7)

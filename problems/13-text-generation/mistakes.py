@@ -456,7 +456,7 @@ KNOWN.add(
 KNOWN.add(
     "always-the-same-draw",
     6,
-    "Every call draws the same: a seed is set inside, or a generator made again for each call. Whoever calls it chooses.",
+    "Every call draws the same: a seed is set inside, or a new generator is made for each call. The caller chooses.",
 )
 KNOWN.add("wrong-tokens-shape", 6, "The tokens must be of shape (B,): one per row.")
 KNOWN.add("wrong-tokens-dtype", 6, "Token ids are int64.")
@@ -639,7 +639,7 @@ KNOWN.add(
 KNOWN.add(
     "not-streamed",
     8,
-    "All tokens are computed before the first one is handed out. Write `yield` inside the loop, so that whoever reads along sees each token when it is chosen.",
+    "All tokens are computed before the first one is handed out. Write `yield` inside the loop, so that a reader sees each token as soon as it is chosen.",
 )
 KNOWN.add(
     "not-an-iterator",
@@ -654,7 +654,7 @@ KNOWN.add(
 KNOWN.add(
     "edits-ids",
     8,
-    "The prompt that was given is changed. Whoever called still needs it: make a new, longer tensor.",
+    "The prompt that was given is changed. The caller still needs it: make a new, longer tensor.",
 )
 KNOWN.add(
     "settings-not-passed-on",
@@ -741,7 +741,7 @@ KNOWN.add(
 KNOWN.add(
     "end-token-swallowed",
     9,
-    "The end token itself is not yielded. It belongs to the text: whoever reads sees by it that the row has ended.",
+    "The end token itself is not yielded. It belongs to the text: a reader sees by it that the row has ended.",
 )
 KNOWN.add(
     "all-must-end-at-once",

@@ -200,7 +200,7 @@ def unedited(piece, name, *given):
         if isinstance(t, torch.Tensor) and not torch.equal(t, then):
             which = "`seen`" if t.dtype == torch.bool else "the logits"
             fail(
-                f"{name} changes {which} that it is given, in place: whoever calls it still needs "
+                f"{name} changes {which} that it is given, in place: the caller still needs "
                 "them. Make a new tensor, or change a clone.",
                 id="edits-input",
             )
@@ -722,7 +722,7 @@ def test_next_token(piece):
             )
         if "seen" in given and not torch.equal(given["seen"][0], SEEN[0]):
             fail(
-                "next_token changed `seen`, which belongs to whoever calls it.",
+                "next_token changed `seen`, which belongs to the caller.",
                 id="edits-input",
                 hint=7,
             )

@@ -89,7 +89,7 @@ KNOWN.add(
 KNOWN.add(
     "grown-by-cat",
     1,
-    "The memory is made again for each append (`torch.cat`, or a new tensor). That copies everything that is stored, for each token: allocate once, then write into it.",
+    "New memory is allocated for each append (`torch.cat`, or a new tensor). That copies everything that is stored, for each token: allocate once, then write into it.",
 )
 KNOWN.add(
     "copies-returned",
@@ -134,7 +134,7 @@ KNOWN.add(
 KNOWN.add(
     "edits-keys",
     1,
-    "The keys or values that were handed over are changed. They belong to whoever calls.",
+    "The keys or values that were handed over are changed. They belong to the caller.",
 )
 
 # ── all layers ──────────────────────────────────────────────────────────────────────────────────

@@ -210,7 +210,7 @@ KNOWN.add(
 KNOWN.add(
     "lists-edited",
     1,
-    "The list that was handed over is changed: whoever called still needs it. Make a new list "
+    "The list that was handed over is changed: the caller still needs it. Make a new list "
     "(`a + b`, not `a += b`).",
 )
 KNOWN.add(
@@ -899,7 +899,7 @@ KNOWN.add(
 KNOWN.add(
     "mode-switched",
     10,
-    "train_step switches the model's mode. Whoever calls it chooses, with train() and eval().",
+    "train_step switches the model's mode. The caller chooses, with train() and eval().",
 )
 KNOWN.add(
     "no-target-accepted",

@@ -326,7 +326,7 @@ KNOWN.add(
 KNOWN.add(
     "merges-with-the-mode",
     5,
-    "eval() or train() merges the update or takes it out. Whoever uses the layer does that, with "
+    "eval() or train() merges the update or takes it out. The caller does that, with "
     "merge() and unmerge().",
 )
 KNOWN.add(
@@ -466,7 +466,7 @@ KNOWN.add(
 KNOWN.add(
     "adapter-scaled",
     10,
-    "The adapter's tensors are not A and B as they are: whoever loads them scales them, by alpha / "
+    "The adapter's tensors are not A and B as they are: the code that loads them scales them, by alpha / "
     "rank.",
 )
 KNOWN.add(

@@ -317,8 +317,19 @@ MODEL_PROBLEMS: tuple[Problem, ...] = tuple(p for p in PROBLEMS if p.in_model)
 MODULE_PROBLEMS: tuple[Problem, ...] = tuple(p for p in PROBLEMS if not p.in_model)
 # the files of `src/gpt2/` that the problems write, in their order
 MODULES: tuple[str, ...] = tuple(dict.fromkeys(problem.module for problem in PROBLEMS))
+_BY_MODULE: dict[str, Problem] = {problem.module: problem for problem in MODULE_PROBLEMS}
 # names of parts, as commands take them
 PARTS = {"all": PROBLEMS, "part-one": MODEL_PROBLEMS, "part-two": MODULE_PROBLEMS}
+
+
+def module_problem(module: str) -> Problem:
+    """The problem that is a whole file of `src/gpt2/`, by that file's name. KeyError for others."""
+    return _BY_MODULE[module]
+
+
+def reference_name(module: str) -> str:
+    """What `learn swap --reference` is given to write a file of `src/gpt2/` again: "13", "all"."""
+    return f"{_BY_MODULE[module].number:02d}" if module in _BY_MODULE else "all"
 
 
 def prerequisites(problem: Problem) -> tuple[Problem, ...]:

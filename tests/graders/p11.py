@@ -172,7 +172,7 @@ bank.wrong_edit(
 )
 bank.wrong_edit(
     "reseeded",
-    "a generator made again in each call",
+    "a new generator in each call",
     (
         NORMAL,
         "nn.init.normal_(module.weight, std=0.02, generator=torch.Generator().manual_seed(0))",

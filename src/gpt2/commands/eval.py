@@ -41,7 +41,7 @@ import click
 @click.option(
     "--quantize",
     type=click.Choice(["int8", "int4"]),
-    help="Of the model with weights of 8 or 4 bits.",
+    help="Evaluate the model with 8-bit or 4-bit weights.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto")
 def command(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gpt2.validation.stages import Result
 
 MARKS = {"passed": "✓", "failed": "✗", "skipped": "·", "not seen": "·"}
-COLOURS = {"passed": "green", "failed": "red"}
+COLORS = {"passed": "green", "failed": "red"}
 
 
 @click.command(name="validate")
@@ -89,7 +89,7 @@ def describe(result: Result, color: bool = False) -> str:
     line = f"{MARKS[result.state]} {result.number:2d} {result.name:<22} {result.tensor:<34} "
     line += figures if result.state == "passed" else f"{result.state}: {figures}"
     if color:
-        line = click.style(line, fg=COLOURS.get(result.state))
+        line = click.style(line, fg=COLORS.get(result.state))
     if result.state == "failed":
         more = [result.message, *(f"likely: {cause}" for cause in result.causes)]
         more += [f"look at: {result.part}"] if result.part else []

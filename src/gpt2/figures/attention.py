@@ -234,9 +234,9 @@ def page(weights: Tensor, tokens: Sequence[str], name: str) -> str:
     template = (Path(__file__).parent / "pages" / "attention.html").read_text(encoding="utf-8")
     # a "</script>" in the text must not end the script that holds it
     safe = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
-    filled = {"TITLE": html.escape(name), "COLOURS": json.dumps(_colors()), "DATA": safe}
+    filled = {"TITLE": html.escape(name), "COLORS": json.dumps(_colors()), "DATA": safe}
     # in one pass: what is put in may hold another's mark
-    return re.sub("@(TITLE|COLOURS|DATA)@", lambda mark: filled[mark[1]], template)
+    return re.sub("@(TITLE|COLORS|DATA)@", lambda mark: filled[mark[1]], template)
 
 
 def _colors() -> list[list[int]]:

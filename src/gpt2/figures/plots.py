@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gpt2.text.tokenizers import Tokenizer
 
 # told apart by color-blind readers, and on dark and light ground (Okabe & Ito)
-TRAIN_COLOUR, VAL_COLOUR = "#0072B2", "#D55E00"
+TRAIN_COLOR, VAL_COLOR = "#0072B2", "#D55E00"
 
 Points = list[tuple[float, float]]
 
@@ -82,10 +82,10 @@ def plot_run(rows: Sequence[dict[str, Any]], path: str | Path, title: str = "") 
     FigureCanvasAgg(figure)
     axes, rate_axes = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     if train:
-        axes.plot(*zip(*train, strict=True), color=TRAIN_COLOUR, linewidth=1, label="train")
+        axes.plot(*zip(*train, strict=True), color=TRAIN_COLOR, linewidth=1, label="train")
     if val:
         axes.plot(
-            *zip(*val, strict=True), color=VAL_COLOUR, marker="o", markersize=3, label="validation"
+            *zip(*val, strict=True), color=VAL_COLOR, marker="o", markersize=3, label="validation"
         )
         step, best = min(val, key=lambda point: point[1])
         axes.annotate(
@@ -117,7 +117,7 @@ def plot_run(rows: Sequence[dict[str, Any]], path: str | Path, title: str = "") 
 # those who can't see it. Colors are told apart by color-blind readers, and the ground is opaque
 # and light, so that a figure reads the same on a light page and on a dark one.
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#444444")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#444444")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 GROUND, INK, GRID, NOTHING = "#f6f6f3", "#26262b", "#cfcfcb", "#dddddc"
 AMOUNTS, SIGNED = "viridis", "RdBu_r"  # for what counts from 0 up, and for what has two signs
@@ -391,7 +391,7 @@ def draw_lines(ax: Any, series: Mapping[str, Any], x: Any = None, markers: bool 
             ax.plot(
                 across,
                 up,
-                color=COLOURS[number % len(COLOURS)],
+                color=COLORS[number % len(COLORS)],
                 linestyle=DASHES[number % len(DASHES)],
                 linewidth=1.8,
                 marker="os^Dv<>"[number % 7] if markers else None,
@@ -429,7 +429,7 @@ def bars(
             heights = [float(group[name]) for name in names]
             draw = ax.barh if horizontal else ax.bar
             drawn = draw(
-                places, heights, thick * 0.92, color=COLOURS[number], label=series or None, zorder=2
+                places, heights, thick * 0.92, color=COLORS[number], label=series or None, zorder=2
             )
             if numbers:
                 written = [f"{h:{numbers}}".replace("-", "−") for h in heights]
@@ -468,7 +468,7 @@ def points(
         fig, ax = figure(title, size=size or (6.6, 4.6))
         for number, group in enumerate(dict.fromkeys(groups)):
             chosen = [i for i, other in enumerate(groups) if other == group]
-            color = COLOURS[number % len(COLOURS)]
+            color = COLORS[number % len(COLORS)]
             ax.scatter(
                 x[chosen],
                 y[chosen],

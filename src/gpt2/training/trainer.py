@@ -368,20 +368,12 @@ class Trainer:
             [(self._here(inputs), self._here(targets)) for inputs, targets in batches],
             grad_clip=config.grad_clip or math.inf,
             autocast_dtype=self.autocast,
-            total=self._targets_per_rank(batches),
         )
         self.state.average()
         return self._agree(loss), float(whole(norm))
 
     def _here(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.world.device, non_blocking=True)
-
-    def _targets_per_rank(self, batches: list[tuple[Tensor, Tensor]]) -> float:
-        """How many of a step's targets count, over all ranks, by the number of ranks."""
-        from gpt2.training_step import IGNORE
-
-        # windows of text have the same number on every rank
-        return sum(int((targets != IGNORE).sum()) for _, targets in batches)
 
     def _agree(self, loss: Tensor | float) -> float:
         """All ranks' mean loss; and whether any of them was asked to stop, which stops all."""

@@ -1,8 +1,8 @@
 """One source on its way into `src/gpt2/model.py`: what of it goes along, and how its text changes.
 
-The text is cut out and edited at the places that the syntax tree names; it is never printed again
-from the tree. What `gpt2.model` gives a piece (`from gpt2.model import LayerNorm as LN`) stands in
-the same file afterwards, so those imports fall away and `LN` becomes `LayerNorm`.
+The text is cut out and edited at the places that the syntax tree names; it is never
+generated from the tree. What `gpt2.model` gives a piece (`from gpt2.model import LayerNorm as LN`)
+stands in the same file afterwards, so those imports fall away and `LN` becomes `LayerNorm`.
 """
 
 from __future__ import annotations

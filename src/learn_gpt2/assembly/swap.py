@@ -33,10 +33,11 @@ from learn_gpt2.checking.loading import not_there
 from learn_gpt2.manifest import (
     MODEL_FILE,
     MODEL_PROBLEMS,
-    MODULE_PROBLEMS,
     MODULES,
     PROBLEMS,
     Problem,
+    module_problem,
+    reference_name,
 )
 
 if TYPE_CHECKING:
@@ -95,8 +96,7 @@ def read_model(root: Path, module: str = MODEL_FILE) -> str:
     is not there or no text.
     """
     path = file_path(root, module)
-    which = next((f"{p.number:02d}" for p in MODULE_PROBLEMS if p.module == module), "all")
-    back = f"`learn swap --reference {which}` writes it again"
+    back = f"`learn swap --reference {reference_name(module)}` writes it again"
     try:
         return path.read_bytes().decode("utf-8").replace("\r\n", "\n")
     except FileNotFoundError:
@@ -121,7 +121,7 @@ def pieces_in(root: Path, module: str) -> dict[int, Source]:
     text = read_model(root, module)
     if module == MODEL_FILE:
         return sections.split(text)
-    problem = next(p for p in MODULE_PROBLEMS if p.module == module)
+    problem = module_problem(module)
     return {problem.number: read_module(text, problem)}
 
 
@@ -171,7 +171,7 @@ def assemble_files(
         if module == MODEL_FILE:
             texts[module] = assemble_model(root, choices)
         else:
-            problem = next(p for p in MODULE_PROBLEMS if p.module == module)
+            problem = module_problem(module)
             choice = choices.get(problem.number, "reference")
             texts[module] = module_text(load_source(root, problem.number, choice))
     return texts
@@ -264,7 +264,7 @@ def _texts_in(text: str, module: str) -> dict[int, object]:
     """
     if module == MODEL_FILE:
         return dict(_by_number(sections.sections_of(text)))
-    problem = next(p for p in MODULE_PROBLEMS if p.module == module)
+    problem = module_problem(module)
     return {problem.number: text.partition("\n")[2]}
 
 
@@ -492,7 +492,7 @@ def _headers(text: str, module: str) -> dict[int, Section | Source]:
     """The headers of a text of one of the seven files, by problem number."""
     if module == MODEL_FILE:
         return {s.number: s for s in sections.sections_of(text)}
-    problem = next(p for p in MODULE_PROBLEMS if p.module == module)
+    problem = module_problem(module)
     try:
         return {problem.number: read_module(text, problem)}
     except ValueError:

@@ -1,9 +1,9 @@
 """A script, run by `learn swap` in a process of its own: do these files import and run?
 
-Its argument is a job as JSON. The job has "files", a list of [name to
-import it by, file], and "contract", the names that each of them must have, by problem. The verdict
-is `{"error": null}`, or the error, its line and which of the seven files that line is in. A process
-that ends without one failed.
+Its argument is a job as JSON. The job has "files", a list of [name to import it by, file], and
+"contract", the names that each of them must have, by problem. The verdict is `{"error": null}`, or
+the error, its line and which of the seven files that line is in. A process that ends without a
+verdict has failed.
 """
 
 import contextlib

@@ -180,7 +180,7 @@ def _leaving_torch_alone(function: Callable) -> Callable:
             if left != dtype:
                 fail(
                     f"Your code sets torch's default dtype to {left} for the whole program. Leave "
-                    "it alone: whoever runs the model chooses.",
+                    "it alone: that is for the program that runs the model to choose.",
                     id="default-dtype-set",
                 )
             if entered:
@@ -356,7 +356,7 @@ def _capital(text: str) -> str:
 
 def _fail_edited(what: str) -> None:
     fail(
-        f"Your code changed {what} in place, and whoever called it still needs it. Make a new "
+        f"Your code changed {what} in place, and the caller still needs it. Make a new "
         "tensor (`x = x + …`, not `x += …`).",
         id="edits-input",
     )
@@ -503,7 +503,7 @@ def expect_one_device(
             fail(
                 f"`{kept}` is a plain attribute that holds a tensor: it stays on the CPU when the "
                 "module moves to a GPU. Make it in forward, or keep it with "
-                f"register_buffer(…, persistent=False).",
+                "register_buffer(…, persistent=False).",
                 id="plain-attribute",
                 hint=hint,
             )
@@ -749,7 +749,7 @@ def expect_no_memory(
             fail(explain, says)
         fail(
             "What a call gives depends on the calls before it: forward keeps something (in self, "
-            "or in a global). Make what depends on the input again in each call.",
+            "or in a global). Compute what depends on the input in each call.",
             says,
             id="module-remembers",
             hint=hint,
@@ -765,7 +765,7 @@ def expect_mode_kept(module: nn.Module, run: Callable[[], object]) -> None:
         if any(m.training != training for m in module.modules()):
             word = ("eval", "train")[not training]
             fail(
-                f"forward switches the module to {word} mode. Whoever calls it chooses, with "
+                f"forward switches the module to {word} mode. The caller chooses, with "
                 "train() and eval().",
                 id="mode-changed",
             )
@@ -786,7 +786,7 @@ def expect_own_start(make: Callable[[], nn.Module]) -> None:
         if any(value.data_ptr() == other.data_ptr() for other in two.values() if value.numel()):
             fail(
                 f"Two modules share {name}: what one learns changes the other. Make the parameters "
-                "in __init__, again for each module.",
+                "in __init__, so that each module has its own.",
                 id="shared-between-modules",
             )
     same = all(torch.equal(one[name], two[name]) for name in one) and any(
@@ -795,7 +795,7 @@ def expect_own_start(make: Callable[[], nn.Module]) -> None:
     if same or torch.equal(*random):
         fail(
             "A seed is set in __init__, for the whole program: every module made after it starts "
-            "with the very same numbers. Whoever trains sets the seed, once.",
+            "with the very same numbers. The training script sets the seed, once.",
             id="seed-set",
         )
 

@@ -400,7 +400,7 @@ class Seal:
             return Fact(
                 "default-dtype-set",
                 f"sets torch's default dtype for the whole program to {dtype}. Leave it alone: "
-                "whoever runs the model chooses.",
+                "that is for the program that runs the model to choose.",
             )
         if _get_current_dispatch_mode_stack():
             return _tampering("puts itself between torch and its callers")

@@ -31,7 +31,9 @@ from learn_gpt2.manifest import (
     PROBLEMS,
     Problem,
     course_around,
+    module_problem,
     prerequisites,
+    reference_name,
 )
 
 LOAD_SECONDS = float(os.environ.get("LEARN_GPT2_LOAD_SECONDS", 20))
@@ -486,7 +488,7 @@ def given_cache() -> types.ModuleType | None:
 @functools.lru_cache(maxsize=1)
 def _given_in_place_of(path: Path, changed: int, size: int) -> types.ModuleType | None:
     """As given_cache; read once for each state of the file, since a check may be under watch."""
-    problem = next(p for p in MODULE_PROBLEMS if p.module == path.name)
+    problem = module_problem(path.name)
     try:
         stands = placed_in(path, (problem,)).get(problem.number)
         root = course_around(path.parent)
@@ -513,11 +515,9 @@ def the_model(name: str = "gpt2.model") -> types.ModuleType:
 def broken_model(error: BaseException, path: Path) -> str:
     """Why a file of src/gpt2/ can't be imported, and what to do."""
     name = f"src/gpt2/{path.name}"
-    one = next((p for p in MODULE_PROBLEMS if p.module == path.name), None)
-    which = f"{one.number:02d}" if one else "all"
     back = (
         "`learn swap --undo` brings the last one back, and `learn swap --reference "
-        f"{which}` writes the reference's."
+        f"{reference_name(path.name)}` writes the reference's."
     )
     if not path.is_file():
         return f"{name} is not there. {back}"
@@ -547,7 +547,7 @@ def reference_modules(root: Path, problem: Problem) -> dict[str, types.ModuleTyp
             with in_place_of(found):
                 found[one.import_name] = _reference_file(one, one.solution_path(root))
     if problem.in_model:
-        cache = next(p for p in MODULE_PROBLEMS if p.module == GIVEN_TO_PART_ONE)
+        cache = module_problem(GIVEN_TO_PART_ONE)
         with contextlib.suppress(PieceError):
             found[cache.import_name] = _reference_file(cache, cache.solution_path(root))
     return found

@@ -17,7 +17,7 @@ from learn_gpt2.manifest import Problem
 NOT_THE_FILES = {faults.ID, "broken-model"}  # to be told even of a file with nothing in it
 EARLIER = {"stands-on-forced", "earlier-piece"}  # the failure is not this problem's
 MARKS = {"passed": "✓", "failed": "✗", "skipped": "·"}
-COLOURS = {"passed": "green", "failed": "red", "skipped": "bright_black"}
+COLORS = {"passed": "green", "failed": "red", "skipped": "bright_black"}
 
 
 @click.command("check", short_help="Run a problem's checks on your file.")
@@ -77,7 +77,7 @@ def show(course: Course, problem: Problem, report: Report, brief: bool = False) 
     if problem.builds_on:
         say(f"   {builds_on(problem)}")
     for result in report.results if not brief and not report.unloadable else ():
-        say(f"  {MARKS[result.status]} {result.title}", fg=COLOURS[result.status])
+        say(f"  {MARKS[result.status]} {result.title}", fg=COLORS[result.status])
     if first is None:
         say(f"{report.words[:1].upper()}{report.words[1:]}.", fg="green")
         row = progress.standings(course.root)[problem.number - 1]

@@ -12,7 +12,7 @@ from learn_gpt2.commands.console import say
 from learn_gpt2.course import doctor
 
 MARKS = {doctor.GOOD: "✓", doctor.NOTE: "·", doctor.BAD: "✗"}
-COLOURS = {doctor.GOOD: "green", doctor.NOTE: "yellow", doctor.BAD: "red"}
+COLORS = {doctor.GOOD: "green", doctor.NOTE: "yellow", doctor.BAD: "red"}
 
 
 @click.command("doctor", short_help="Check that everything the course needs is installed.")
@@ -28,6 +28,6 @@ def command(course: Course, as_json: bool) -> None:
     else:
         for f in found:
             text = f"{MARKS[f.state]} {f.found}" + (f"\n    {f.to_do}" if f.to_do else "")
-            say(text, fg=COLOURS[f.state])
+            say(text, fg=COLORS[f.state])
     if any(f.state == doctor.BAD for f in found):
         click.get_current_context().exit(1)

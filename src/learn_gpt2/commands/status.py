@@ -19,7 +19,7 @@ MARKS = {
     progress.FORCED: "✗",
 }
 PART_TWO = "  Part two: the engine around it"
-COLOURS = {progress.PASSED: "green", progress.IN_PROGRESS: "yellow", progress.FORCED: "red"}
+COLORS = {progress.PASSED: "green", progress.IN_PROGRESS: "yellow", progress.FORCED: "red"}
 
 
 @click.command("status", short_help="Show the eighteen problems, and what to do next.")
@@ -42,7 +42,7 @@ def command(course: Course, as_json: bool) -> None:
     for row in rows:
         if row.number == MODULE_PROBLEMS[0].number:
             say(PART_TWO)
-        say(line(row), fg=COLOURS.get(row.state))
+        say(line(row), fg=COLORS.get(row.state))
     done = sum(row.state == progress.PASSED for row in rows)
     mine = sum(row.swapped == "yours" for row in rows)
     wrong = [f"{row.number:02d}" for row in rows if row.fails_in_model]

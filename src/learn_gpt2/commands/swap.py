@@ -14,7 +14,7 @@ from learn_gpt2.commands.console import say
 from learn_gpt2.course import progress
 
 MARKS = {"swapped": "✓", "unchanged": "=", "refused": "✗", "not tried": "·"}
-COLOURS = {"swapped": "green", "refused": "red"}
+COLORS = {"swapped": "green", "refused": "red"}
 
 
 @click.command("swap", short_help="Put your pieces into the GPT-2, or the reference's back.")
@@ -131,7 +131,7 @@ def put_in(course: Course, chosen, reference: bool, force: bool, as_json: bool) 
             line = f"{MARKS[outcome.state]} {problem.number:02d} {problem.title}: {outcome.state}"
             line += f" ({owner})" if outcome.state == "swapped" else ""
             line += f": {outcome.message}" if outcome.message else ""
-            say(line, fg=COLOURS.get(outcome.state))
+            say(line, fg=COLORS.get(outcome.state))
 
     outcomes = swap.swap(
         course.root, chosen, owner, force=force, run_tests=progress.check, tell=tell, waiting=_waits

@@ -17,7 +17,7 @@ import learn_gpt2
 from learn_gpt2.assembly import swap
 from learn_gpt2.checking import headers, limits, loading
 from learn_gpt2.course import layout
-from learn_gpt2.manifest import MODULE_PROBLEMS, MODULES, PROBLEMS
+from learn_gpt2.manifest import MODULES, PROBLEMS, reference_name
 
 GOOD, NOTE, BAD = "good", "note", "bad"
 
@@ -213,8 +213,7 @@ def _model(root: Path) -> list[Finding]:
         try:
             swap.current_pieces(root, [module])
         except (ValueError, OSError) as error:
-            which = next((f"{p.number:02d}" for p in MODULE_PROBLEMS if p.module == module), "all")
-            to_do = f"`learn swap --reference {which}` writes it again."
+            to_do = f"`learn swap --reference {reference_name(module)}` writes it again."
             found.append(Finding(BAD, f"src/gpt2/{module}: {error}", to_do))
     placed = headers.placed_everywhere(root / "src" / "gpt2")
     mine = [

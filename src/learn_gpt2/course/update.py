@@ -23,7 +23,7 @@ from learn_gpt2.assembly import modules, sections, swap
 from learn_gpt2.assembly.sections import Source
 from learn_gpt2.checking import child, headers
 from learn_gpt2.course import backups, layout
-from learn_gpt2.manifest import MODEL_FILE, MODULE_PROBLEMS, MODULES, PROBLEMS, Problem
+from learn_gpt2.manifest import MODEL_FILE, MODULES, PROBLEMS, Problem, module_problem
 
 ASSEMBLY_SECONDS = 600.0
 
@@ -269,7 +269,7 @@ def _mine(path: Path) -> dict[int, Source]:
     if path.name == MODEL_FILE:
         found = sections.split(text)
     else:
-        problem = next(p for p in MODULE_PROBLEMS if p.module == path.name)
+        problem = module_problem(path.name)
         found = {problem.number: modules.read_module(text, problem)}
     return {number: piece for number, piece in found.items() if piece.owner != "reference"}
 

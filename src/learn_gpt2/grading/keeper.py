@@ -131,9 +131,6 @@ class Keeper:
                 self._confine()
                 self.worker.work(4, 5)
             except BaseException:
-                import traceback
-
-                traceback.print_exc()
                 os._exit(1)
             finally:
                 os._exit(0)

@@ -37,9 +37,9 @@ PAGE = re.compile(r"(?i)(.*?)(\.html?)()")
 # problem.py (1), problem.py-2: the number belongs before the ending
 LATE_NUMBER = re.compile(r"(?i)(\.(?:py|ipynb))([-_ ]*\(\d{1,3}\)|[-_ ]+\d{1,3})\Z")
 
-# Files that are around a piece and are not one
-# words that stand beside a problem's name and name nothing
+# Words that stand beside a problem's name and name nothing
 AROUND_A_NAME = {"", "gpt", "my", "the", "hw", "homework", "problem", "final", "solution", "v"}
+# Files that are around a piece and are not one
 NOT_PIECES = re.compile(
     r"(?ix) test[s]?[-_].* | .*[-_]tests? | conftest | mistakes | setup | __init__ | __main__"
 )

@@ -482,7 +482,7 @@ def _inside(here: Path, path: Path) -> Path:
 
 
 def _show(path: Path, here: Path) -> None:
-    """Make a path visible for reading; the folders that lead to it are made again, open to all."""
+    """Make a path visible for reading; the folders that lead to it are created, open to all."""
     target = _inside(here, path)
     if target.exists() and os.path.samestat(os.stat(path), os.stat(target)):
         return

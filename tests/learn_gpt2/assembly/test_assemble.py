@@ -128,7 +128,7 @@ def test_the_model_imports_nothing_of_the_curriculum():
 
 
 def test_the_solutions_text_is_carried_unchanged():
-    """A definition printed again from its tree, or a comment lost on the way."""
+    """A definition generated from its tree, or a comment lost on the way."""
     text = assemble(sources())
     for number in (1, 2, 3, 4, 5, 6, 7, 8, 9):
         source = reference(number).text
