@@ -13,7 +13,7 @@ N_IN, N_MID, N_OUT = sizes_from(
     (5, 7, 3), (4, 6, 2), (6, 9, 4)
 )  # widths of the model: in, middle, out
 BIG = 25 * 2**20
-PATIENCE = 2.5  # seconds that a rank waits for another before it is called a hang
+PATIENCE = 10  # seconds; ranks that all wait are found at once, so this is for one that sleeps
 
 
 # ── ranks ───────────────────────────────────────────────────────────────────────────────────────
@@ -374,7 +374,7 @@ def test_tied_and_frozen(piece):
 
 
 def expect_buckets(sent, bucket, small):
-    """Check the messages of 12 parameters of 8 numbers (32 bytes): one, or of about 128 bytes."""
+    """Check the messages of 12 parameters of 8 numbers (32 bytes)."""
     if len(sent) == 12:
         fail(KNOWN["one-message-each"], f"With bucket_bytes={bucket}: {len(sent)} sums.")
     if len(sent) != small:
@@ -387,7 +387,8 @@ def expect_buckets(sent, bucket, small):
 @check(todo=3, needs=test_average, points=2)
 def test_buckets(piece):
     """Gradients travel in flat buckets of about bucket_bytes"""
-    for bucket, count in ((BIG, 1), (128, 3)):
+    # 130 bytes: 4 parameters and 2 bytes, so that `>` and `>=` close a bucket at the same place
+    for bucket, count in ((BIG, 1), (130, 3)):
         comms = averaged(piece, 2, [(8,)] * 12, bucket=bucket)
         expect_buckets(comms[0].sent, bucket, count)
     comms = averaged(piece, 2, [(8,)] * 12, bucket=1)

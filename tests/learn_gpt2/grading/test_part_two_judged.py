@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import gpt2.sampling
 from learn_gpt2 import manifest
 from learn_gpt2.checking.checks import check
 from learn_gpt2.grading import examiner, sandbox
@@ -64,20 +65,25 @@ def near(a: Tensor, b: Tensor) -> bool:
 
 
 def test_a_generator_is_one_on_both_sides(server) -> None:
-    """Catches draws that don't advance the check's generator, or begin again at each call."""
+    """Catches draws that don't advance the check's generator, or begin again at each call: the same
+    function without a judge draws the same tokens, and leaves its generator in the same state.
+    """
+    here = gpt2.sampling.sample
 
     def drawn(piece):
         """Draws"""
         logits = torch.randn(40, 11)
         mine, its = torch.Generator().manual_seed(5), torch.Generator().manual_seed(5)
+        before = []
         for _ in range(3):
-            got = piece.sample(logits, its)
-            want = torch.multinomial(logits.softmax(-1), 1, generator=mine)[:, 0]
+            got, want = piece.sample(logits, its), here(logits, mine)
             assert got.dtype == torch.int64
-            assert (got == want).all() or not torch.equal(
-                its.get_state(), torch.Generator().get_state()
-            )
-        assert torch.equal(torch.rand(3, generator=its), torch.rand(3, generator=its)) is False
+            assert torch.equal(got, want)
+            assert torch.equal(its.get_state(), mine.get_state())
+            assert all(not torch.equal(got, other) for other in before)
+            before.append(got)
+        other = piece.sample(logits, torch.Generator().manual_seed(6))
+        assert not torch.equal(other, before[0])
 
     passes(server, 13, drawn)
 
